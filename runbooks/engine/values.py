@@ -1,0 +1,181 @@
+"""Runbooks, plans and their steps as values; the shapes that are frozen, hashed, approved and run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Any, Protocol
+
+from pydantic import BaseModel, TypeAdapter
+
+JsonObject = Mapping[str, Any]
+
+
+class Tier(IntEnum):
+    """How much an action can hurt; a property of the action, never of a runbook's text."""
+
+    R0 = 0  # reads or asks a person; changes nothing
+    R1 = 1  # reversible within five minutes, no data loss
+    R2 = 2  # reversible at a cost: requests in flight are lost, capacity drops
+    R3 = 3  # irreversible
+
+
+class Happened(StrEnum):
+    """What a probe can say about an action whose outcome was lost."""
+
+    YES = "yes"
+    NO = "no"
+    CANNOT_TELL = "cannot_tell"
+
+
+class ActionError(Exception):
+    """The action was refused or failed, and certainly changed nothing (a 4xx, a refused connection)."""
+
+
+class OutcomeUnknownError(Exception):
+    """The call was sent and its answer lost (time-out, 5xx, reset connection): it may have happened."""
+
+
+class CannotPlanError(Exception):
+    """A runbook's step cannot be resolved to literals here and now; the message says what is missing."""
+
+
+class Action(Protocol):
+    """
+    One way to change production.
+
+    `params` is a pydantic model with `extra="forbid"` that types every parameter. `read` fetches the state that the
+    action would change, as JSON literals; it runs when the plan is made, before the step starts, and as the probe.
+    """
+
+    name: str
+    tier: Tier
+    params: type[BaseModel]
+
+    def effect(self, params: Any, before: JsonObject) -> str:
+        """One sentence with literals: exactly what will change, from what to what."""
+
+    def target(self, params: Any) -> str:
+        """What is locked while it runs: `<system>/<kind>/<name>`."""
+
+    async def read(self, params: Any) -> JsonObject:
+        """The current state, JSON. Raises ActionError."""
+
+    async def act(self, params: Any, before: JsonObject, token: str) -> JsonObject:
+        """
+        Change it; returns what the system answered. `token` is unique per intent.
+
+        Raises ActionError, OutcomeUnknownError.
+        """
+
+    async def happened(self, params: Any, before: JsonObject, token: str) -> Happened:
+        """The probe after a crash: did `act` take place? Must be able to say CANNOT_TELL."""
+
+    def undo(self, params: Any, before: JsonObject) -> JsonObject | None:
+        """The parameters of the same action that restore `before`; None when that is impossible."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTemplate:
+    """A `yaml step` block of a runbook, as its author wrote it; `line` is where the block starts."""
+
+    title: str
+    action: str
+    params: JsonObject
+    verify: tuple[str, ...] = ()
+    undo: str = "none"  # previous | none
+    settle_s: float = 120.0  # how long the change needs to take effect, in telemetry time
+    prose: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runbook:
+    """A parsed runbook; `runbook_id` is its file name without `.md`, `revision` the SHA-256 of its bytes."""
+
+    runbook_id: str
+    title: str
+    revision: str
+    alerts: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    owner: str = ""
+    sections: tuple[tuple[str, str], ...] = ()  # heading, text
+    steps: tuple[StepTemplate, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStep:
+    """A step with nothing left to decide: literals only."""
+
+    index: int
+    title: str
+    action: str
+    tier: Tier
+    target: str
+    params: JsonObject
+    before: JsonObject
+    effect: str
+    undo: JsonObject | None
+    verify: tuple[str, ...]
+    settle_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """
+    What a person approves: rendered, resolved and frozen.
+
+    `digest` covers every field, so that an approval of this plan is an approval of nothing else. `suspect` is the id
+    of the change that it takes back, if any. `requester` is the person who asked for it or edited it; None for an
+    unedited plan of Watchkeeper's own. `undoes` is the id of the plan that this one takes back.
+    """
+
+    plan_id: str
+    incident_id: str
+    service: str
+    environment: str
+    runbook_id: str
+    runbook_revision: str
+    title: str
+    steps: tuple[PlannedStep, ...]
+    policy_version: str
+    nonce: str
+    made_at: datetime
+    expires_at: datetime
+    suspect: str | None = None
+    requester: str | None = None
+    undoes: str | None = None
+    frame: JsonObject = field(default_factory=dict)  # the diagnosis' frame: what "verified" compares with
+
+    @property
+    def tier(self) -> Tier:
+        return max((step.tier for step in self.steps), default=Tier.R0)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of every field."""
+        return hashlib.sha256(canonical(plan_json(self))).hexdigest()
+
+
+_PLAN = TypeAdapter(Plan)
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain JSON; `plan_from_json` is its inverse."""
+    result: dict[str, Any] = _PLAN.dump_python(plan, mode="json")
+    return result
+
+
+def plan_from_json(value: Any) -> Plan:
+    """Raises pydantic.ValidationError when the value is not a plan."""
+    return _PLAN.validate_python(value)
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces, so that equal values have equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
