@@ -1,0 +1,154 @@
+"""The words of the application: incidents, deliveries, people, decisions, and the errors that refuse them. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class IncidentState(StrEnum):
+    """
+    PagerDuty's states of an incident.
+
+        triggered -> acknowledged -> resolved
+             ^____________|  unacknowledged        resolved -> triggered only by `incident.reopened`
+    """
+
+    TRIGGERED = "triggered"
+    ACKNOWLEDGED = "acknowledged"
+    RESOLVED = "resolved"
+
+
+class PlanState(StrEnum):
+    """
+    The life of a plan.
+
+        alternative -> proposed -> approved -> running -> verified
+                          |           |           |-----> not_verified -> (undo: a plan of its own)
+                          |           |           |-----> failed
+                          |           |           '-----> in_doubt -> running | failed | not_verified
+                          |           '-> stale | expired
+                          '-> denied | expired | superseded
+    """
+
+    ALTERNATIVE = "alternative"  # another possible fix, offered on request
+    PROPOSED = "proposed"
+    APPROVED = "approved"
+    RUNNING = "running"
+    VERIFIED = "verified"
+    NOT_VERIFIED = "not_verified"
+    FAILED = "failed"
+    IN_DOUBT = "in_doubt"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    STALE = "stale"
+    SUPERSEDED = "superseded"
+
+
+class WatchkeeperError(Exception):
+    """Something that a person is told in one sentence; the message is that sentence."""
+
+
+class StoreUnavailableError(WatchkeeperError):
+    """The database cannot be written now; nothing was stored, and the sender must try again."""
+
+
+class UnreadableEventError(WatchkeeperError):
+    """An authentic webhook whose content we do not understand; it goes to the dead letters."""
+
+
+class NotAllowedError(WatchkeeperError):
+    """This person may not do this; the message says who may."""
+
+
+class AlreadyDecidedError(WatchkeeperError):
+    """Somebody decided first."""
+
+
+class StaleError(WatchkeeperError):
+    """The world moved on: the plan expired, was replaced, or the state it was made for is gone."""
+
+
+class NotFoundError(WatchkeeperError):
+    """There is no such incident or plan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """
+    One authentic event, as it came through the door.
+
+    `event_id` is the signed identity that duplicates share. `incident` holds what the webhook says of the incident
+    (id, number, title, status, service_id, service_name, url, urgency, created_at, assignees), empty when the event
+    is not about one. `raw` is the body as text, cleaned and redacted.
+    """
+
+    event_id: str
+    source: str  # pagerduty | slack
+    kind: str  # incident.triggered, ...
+    occurred_at: datetime
+    incident_id: str | None
+    incident: Mapping[str, Any] = field(default_factory=dict)
+    raw: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """One alert of an incident with its details; `labels` and `annotations` come from Alertmanager's text, if any."""
+
+    alert_id: str
+    name: str
+    summary: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incident:
+    """An incident as we know it. `run` is the number of its latest diagnosis; `revision` counts what the card shows."""
+
+    incident_id: str
+    number: int | None
+    title: str
+    state: IncidentState
+    state_at: datetime
+    created_at: datetime
+    pagerduty_service: str
+    pagerduty_service_name: str
+    service: str | None  # name in watchkeeper.toml; None when it is not configured
+    url: str
+    urgency: str
+    assignees: tuple[str, ...]
+    run: int
+    revision: int
+    acknowledged_by: str | None = None
+    resolved_by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Somebody whom the configuration knows; roles are global, the others depend on the service and the incident."""
+
+    person_id: str
+    name: str
+    pagerduty: str | None = None
+    email: str | None = None
+    roles: frozenset[str] = frozenset()
+    slack_user: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncidentLine:
+    """One open incident in `/oncall status`."""
+
+    incident_id: str
+    title: str
+    service: str
+    state: str
+    cause: str
+    waiting_for: str
+    url: str
