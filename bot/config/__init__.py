@@ -1,0 +1,227 @@
+"""
+watchkeeper.toml: services, where to look, who may approve what; the only reader of that file.
+
+`load_config` finds everything that is wrong at once and says for each where it stands and what to do about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bot.config.entries import (
+    DATASOURCES,
+    Cluster,
+    Datasource,
+    Entry,
+    GitSource,
+    LangfuseSource,
+    Person,
+    PolicyRule,
+    PrometheusSource,
+    RecorderSource,
+    Service,
+    paths_below,
+)
+from bot.config.errors import ConfigError, Problem, did_you_mean, problems_of
+from bot.config.lines import TomlLines, TomlPath, shown
+from bot.config.references import NAMED_BY, metrics_sources, misfits
+
+__all__ = [
+    "Cluster",
+    "Config",
+    "ConfigError",
+    "Datasource",
+    "GitSource",
+    "LangfuseSource",
+    "Person",
+    "PolicyRule",
+    "PrometheusSource",
+    "RecorderSource",
+    "Service",
+    "load_config",
+]
+
+FORMAT = 1
+
+_KINDS: Mapping[str, type[Entry]] = {
+    "service": Service,
+    "cluster": Cluster,
+    "policy": PolicyRule,
+    "person": Person,
+}
+_KEYS = ("format", "datasource", *_KINDS)
+
+
+class Config(Entry):
+    """The whole configuration, checked; policy rules stand in file order."""
+
+    path: Path
+    services: tuple[Service, ...] = ()
+    datasources: tuple[Datasource, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
+    policy: tuple[PolicyRule, ...] = ()
+    people: tuple[Person, ...] = ()
+
+    def service(self, name: str) -> Service | None:
+        return next((service for service in self.services if service.name == name), None)
+
+    def service_for_pagerduty(self, service_id: str) -> Service | None:
+        """The service that PagerDuty pages for under this id; None when it is not configured."""
+        return next((service for service in self.services if service.pagerduty_service == service_id), None)
+
+    def datasource(self, name: str) -> Datasource | None:
+        return next((source for source in self.datasources if source.name == name), None)
+
+    def cluster(self, name: str) -> Cluster | None:
+        return next((cluster for cluster in self.clusters if cluster.name == name), None)
+
+    def person(self, person_id: str) -> Person | None:
+        return next((person for person in self.people if person.id == person_id), None)
+
+    def person_for_slack(self, team: str, user: str) -> Person | None:
+        """Whom a click in Slack comes from; None for strangers, guests and bots, who have no entry."""
+        return next((person for person in self.people if f"{team}/{user}" in person.slack), None)
+
+    @property
+    def policy_version(self) -> str:
+        """Twelve hex digits that change whenever anything changes that says who may approve what."""
+        deciding = {
+            "policy": [rule.model_dump(mode="json") for rule in self.policy],
+            "people": {person.id: person.model_dump(mode="json") for person in self.people},
+            "services": {
+                service.name: [service.environment, service.mode, service.owners, dict(service.approvers)]
+                for service in self.services
+            },
+        }
+        text = json.dumps(deciding, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def load_config(path: Path, *, prometheus_url: str | None = None) -> Config:
+    """
+    Read and check the file at `path`; its relative paths count from its folder.
+
+    `prometheus_url` is shorthand for one more `[[datasource]]` of kind and name `prometheus`. A service that names no
+    datasource takes the only one that has metrics. Raises ConfigError with every problem found.
+    """
+    text = _read(path)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(path, [_toml_problem(str(error), text)]) from None
+    lines = TomlLines(text)
+    if prometheus_url is not None:
+        document = _with_prometheus(document, prometheus_url)
+    entries: dict[str, dict[int, Any]] = {}
+    problems = [*_top_level(document), *_validated(document, entries)]
+    problems += misfits(entries, {kind: _names(document, kind) for kind in _KEYS[1:]})
+    problems += _take_the_only_source(entries)
+    if problems:
+        raise ConfigError(path, [(lines.line_of(p.path), _sentence(p, document)) for p in problems])
+    folder = path.resolve().parent
+    return Config(
+        path=path,
+        services=tuple(entries["service"].values()),
+        datasources=tuple(paths_below(source, folder) for source in entries["datasource"].values()),
+        clusters=tuple(paths_below(cluster, folder) for cluster in entries["cluster"].values()),
+        policy=tuple(entries["policy"].values()),
+        people=tuple(entries["person"].values()),
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        remedy = "copy watchkeeper.example.toml there, or name another file in WATCHKEEPER_CONFIG"
+        raise ConfigError(path, [(1, f"there is no such file; {remedy}")]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, [(1, f"cannot be read: {error}; it must be a readable UTF-8 text")]) from None
+
+
+def _toml_problem(message: str, text: str) -> tuple[int, str]:
+    """tomllib says `... (at line 3, column 7)`, or `(at end of document)`."""
+    said, _, place = message.rpartition(" (at ")
+    words = place.replace(",", "").split()
+    line = int(words[1]) if words[:1] == ["line"] else text.count("\n") + 1
+    return line, f"not valid TOML: {said or message}; correct the syntax of this line or the one before"
+
+
+def _with_prometheus(document: dict[str, Any], url: str) -> dict[str, Any]:
+    sources = document.get("datasource", [])
+    if not isinstance(sources, list) or "prometheus" in _names(document, "datasource"):
+        return document  # an entry of the file says more than the shorthand
+    return {**document, "datasource": [*sources, {"name": "prometheus", "kind": "prometheus", "url": url}]}
+
+
+def _top_level(document: Mapping[str, Any]) -> Iterator[Problem]:
+    found = document.get("format")
+    if found != FORMAT or isinstance(found, bool):
+        what = "format is missing" if found is None else f"format {found!r} is not known to this version"
+        yield Problem(path=("format",), what=what, remedy=f"write format = {FORMAT} at the top")
+    for key in document:
+        if key not in _KEYS:
+            remedy = did_you_mean(key, _KEYS, f"known are {', '.join(_KEYS)}")
+            yield Problem(path=(key,), what=f"unknown key {key}", remedy=remedy)
+    for kind in _KEYS[1:]:
+        if not isinstance(document.get(kind, []), list):
+            yield Problem(path=(kind,), what="this is one table", remedy=f"write [[{kind}]] with double brackets")
+
+
+def _validated(document: Mapping[str, Any], entries: dict[str, dict[int, Any]]) -> Iterator[Problem]:
+    """Fills `entries` with what is right for itself, and yields what is not."""
+    for kind in _KEYS[1:]:
+        valid = entries.setdefault(kind, {})
+        raw = document.get(kind, [])
+        for position, value in enumerate(raw if isinstance(raw, list) else []):
+            at: TomlPath = (kind, position)
+            model = _KINDS.get(kind) or _datasource_model(value)
+            if model is None:
+                known = ", ".join(DATASOURCES)
+                given = value.get("kind") if isinstance(value, dict) else value
+                near = did_you_mean(str(given), DATASOURCES, f"write kind = one of {known}")
+                yield Problem(path=(*at, "kind"), what=f"kind {given!r} is not known", remedy=near)
+                continue
+            try:
+                valid[position] = model.model_validate(value)
+            except ValidationError as error:
+                yield from problems_of(error, model, at)
+
+
+def _datasource_model(value: Any) -> type[Entry] | None:
+    return DATASOURCES.get(str(value.get("kind"))) if isinstance(value, dict) else None
+
+
+def _take_the_only_source(entries: Mapping[str, dict[int, Any]]) -> Iterator[Problem]:
+    """Gives services without a datasource the only one there is."""
+    sources = metrics_sources(entries["datasource"].values())
+    for position, service in entries["service"].items():
+        if service.datasource is None and len(sources) == 1:
+            entries["service"][position] = service.model_copy(update={"datasource": sources[0]})
+        elif service.datasource is None:
+            yield Problem(
+                path=("service", position),
+                what=f"no datasource is named, and there are {len(sources)} with metrics",
+                remedy='write datasource = "NAME"' if sources else "add a [[datasource]] or set PROMETHEUS_URL",
+            )
+
+
+def _names(document: Mapping[str, Any], kind: str) -> frozenset[str]:
+    raw = document.get(kind, [])
+    key = NAMED_BY.get(kind, "name")
+    return (
+        frozenset(str(entry.get(key)) for entry in raw if isinstance(entry, dict))
+        if isinstance(raw, list)
+        else frozenset()
+    )
+
+
+def _sentence(problem: Problem, document: Mapping[str, Any]) -> str:
+    return f"{shown(problem.path, document)}: {problem.what}; {problem.remedy}"

@@ -1,0 +1,239 @@
+"""The entries of watchkeeper.toml as frozen values; each is checked here for itself, not against the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from diagnostics import target
+
+Environment = Literal["prod", "staging", "dev"]
+Role = Literal["on-call", "service-owner", "platform", "security", "budget", "prompt-owner"]
+Family = Literal["serving", "gpu", "application", "gateway", "kubernetes"]
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_SLACK_ID = re.compile(r"[TE][A-Z0-9]+/[UW][A-Z0-9]+")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name; use letters, digits, dots, dashes and underscores")
+    return value
+
+
+def _web_address(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError(f"{value!r} is not a web address; write http://HOST or https://HOST")
+    if url.username or url.password:
+        raise ValueError("the address holds a password; put it in a variable and name that in `credential`")
+    return value.rstrip("/")
+
+
+def _private_address(value: str) -> str:
+    """For addresses that a credential is sent to."""
+    value = _web_address(value)
+    url = urlsplit(value)
+    if url.scheme == "http" and url.hostname not in _LOOPBACK:
+        raise ValueError("would send the credential unencrypted; use https:// (http:// only for this machine)")
+    return value
+
+
+def _variable(value: str) -> str:
+    """The value is not repeated: somebody may have written the secret itself here."""
+    if not _VARIABLE.fullmatch(value):
+        raise ValueError("this must be the NAME of an environment variable; write no secret here, set it there")
+    return value
+
+
+def _slack_id(value: str) -> str:
+    if not _SLACK_ID.fullmatch(value):
+        raise ValueError(f"{value!r} is not TEAM/USER; write both ids, such as T01234567/U01234567")
+    return value
+
+
+def _matchers(value: Mapping[str, str]) -> Mapping[str, str]:
+    for label, matcher in value.items():
+        if not _LABEL.fullmatch(label):
+            raise ValueError(f"{label!r} is not a label name; use letters, digits and underscores")
+        pattern = matcher.removeprefix("!")
+        if pattern.startswith("~"):
+            try:
+                re.compile(pattern[1:])
+            except re.error as error:
+                raise ValueError(f"{matcher!r} is not a regular expression: {error}; correct it") from None
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+PrivateAddress = Annotated[str, AfterValidator(_private_address)]
+CredentialName = Annotated[str, AfterValidator(_variable)]
+SlackId = Annotated[str, AfterValidator(_slack_id)]
+Matchers = Annotated[Mapping[str, str], AfterValidator(_matchers)]
+
+
+class Entry(BaseModel):
+    """Frozen, and strict about its keys: a misspelt key would otherwise be a setting that silently does nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class PrometheusSource(Entry):
+    """Telemetry from a Prometheus-compatible HTTP API; `credential` names a bearer token."""
+
+    name: Name
+    kind: Literal["prometheus"]
+    url: WebAddress
+    credential: CredentialName | None = None
+    ca_file: Path | None = None
+
+
+class RecorderSource(Entry):
+    """Telemetry from the built-in recorder, which scrapes and keeps samples itself."""
+
+    name: Name
+    kind: Literal["recorder"]
+    scrape: tuple[WebAddress, ...] = Field(min_length=1)
+    interval_s: float = Field(default=15.0, gt=0)
+    clock: Literal["wall", "samples"] = "wall"
+    history: Path | None = None
+    path: Path = Path("recorder.sqlite")
+
+
+class LangfuseSource(Entry):
+    """Prompt versions from Langfuse; credentials are `public_key:secret_key`."""
+
+    name: Name
+    kind: Literal["langfuse"]
+    url: PrivateAddress
+    credential: CredentialName | None = None
+    action_credential: CredentialName | None = None
+    ca_file: Path | None = None
+
+
+class GitSource(Entry):
+    """Changes from a Git folder on this machine."""
+
+    name: Name
+    kind: Literal["git"]
+    path: Path
+
+
+Datasource = PrometheusSource | RecorderSource | LangfuseSource | GitSource
+DATASOURCES: Mapping[str, type[Entry]] = {
+    "prometheus": PrometheusSource,
+    "recorder": RecorderSource,
+    "langfuse": LangfuseSource,
+    "git": GitSource,
+}
+
+
+class Cluster(Entry):
+    """A Kubernetes API; credentials are bearer tokens, one that reads and one that acts."""
+
+    name: Name
+    url: PrivateAddress
+    credential: CredentialName | None = None
+    action_credential: CredentialName | None = None
+    ca_file: Path | None = None
+
+
+class Budgets(Entry):
+    """What the service promised; absent where nothing was promised. Times in seconds, ratio 0 to 1."""
+
+    ttft_p95_s: float | None = Field(default=None, gt=0)
+    itl_p95_s: float | None = Field(default=None, gt=0)
+    e2e_p95_s: float | None = Field(default=None, gt=0)
+    error_ratio: float | None = Field(default=None, ge=0, le=1)
+    cost_usd_per_hour: float | None = Field(default=None, gt=0)
+
+
+class Deployment(Entry):
+    """A Kubernetes deployment of the service."""
+
+    name: Name
+    kind: Literal["engine", "gateway", "application", "guardrail", "retrieval", "embedder"]
+    replicas: int | None = Field(default=None, ge=0)
+
+
+class PromptRef(Entry):
+    """A prompt that the service uses, and the datasource that knows its versions (None: nobody watches it)."""
+
+    name: str = Field(min_length=1)
+    source: str | None = None
+
+
+class Provider(Entry):
+    """An outside model provider."""
+
+    name: str = Field(min_length=1)
+    models: tuple[str, ...] = ()
+
+
+class Service(Entry):
+    """One LLM service: where its telemetry is, what it promised, and who answers for it."""
+
+    name: Name
+    selectors: Mapping[Family, Matchers]
+    pagerduty_service: str | None = Field(default=None, min_length=1)
+    namespace: str = ""
+    team: str = ""
+    environment: Environment = "prod"
+    datasource: str | None = None
+    cluster: str | None = None
+    mode: Literal["observe", "approve"] = "observe"
+    owners: tuple[str, ...] = ()
+    approvers: Mapping[Role, tuple[str, ...]] = Field(default_factory=dict)
+    budgets: Budgets = Budgets()
+    deployments: tuple[Deployment, ...] = ()
+    prompts: tuple[PromptRef, ...] = ()
+    providers: tuple[Provider, ...] = ()
+
+    def target(self) -> target.Target:
+        """The service as diagnostics sees it."""
+        return target.Target(
+            service=self.name,
+            namespace=self.namespace,
+            environment=self.environment,
+            selectors={family: dict(matchers) for family, matchers in self.selectors.items()},
+            budgets=target.Budgets(**self.budgets.model_dump()),
+            deployments=tuple(target.Deployment(**entry.model_dump()) for entry in self.deployments),
+            prompts=tuple(target.PromptRef(name=entry.name, source=entry.source or "") for entry in self.prompts),
+            providers=tuple(target.Provider(**entry.model_dump()) for entry in self.providers),
+        )
+
+
+class PolicyRule(Entry):
+    """Who may approve: `count` different people, each with any one of `roles`. The first rule that matches decides."""
+
+    tier: Literal["R0", "R1", "R2", "R3"]
+    environment: Literal["prod", "staging", "dev", "*"]
+    service: str
+    roles: tuple[Role, ...] = Field(min_length=1)
+    count: int = Field(default=1, ge=1)
+
+
+class Person(Entry):
+    """Somebody who may be asked; `slack` holds TEAM/USER ids, `roles` are held for every service."""
+
+    id: Name
+    name: str = Field(min_length=1)
+    slack: tuple[SlackId, ...] = ()
+    pagerduty: str | None = Field(default=None, min_length=1)
+    email: str | None = Field(default=None, pattern=r"^[^@\s]+@[^@\s]+$")
+    roles: tuple[Role, ...] = ()
+
+
+def paths_below(entry: Any, folder: Path) -> Any:
+    """The entry with its relative paths taken from the configuration's folder, wherever the process was started."""
+    paths = {key: folder / value for key, value in entry if isinstance(value, Path)}
+    return entry.model_copy(update=paths) if paths else entry

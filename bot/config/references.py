@@ -1,0 +1,113 @@
+"""Whether the entries of a configuration fit each other: names that exist, keys that are unique."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import Any
+
+from bot.config.entries import Datasource, Person, PolicyRule, Service
+from bot.config.errors import Problem, did_you_mean
+from bot.config.lines import TomlPath
+
+Entries = Mapping[str, Mapping[int, Any]]
+"""The entries that are right for themselves: kind -> position in the file -> value."""
+
+
+NAMED_BY = {"datasource": "name", "cluster": "name", "service": "name", "person": "id"}
+"""The key of each kind of entry that others refer to it by."""
+
+
+def misfits(entries: Entries, names: Mapping[str, frozenset[str]]) -> Iterator[Problem]:
+    """
+    Every reference to nothing and every key used twice.
+
+    `names` holds the names of all entries, also of those that have faults of their own, so that one mistake is
+    reported once.
+    """
+    yield from _repeated(entries)
+    for position, service in entries["service"].items():
+        yield from _service(service, ("service", position), entries["datasource"], names)
+    for position, rule in entries["policy"].items():
+        yield from _rule(rule, ("policy", position), names["service"])
+
+
+def _service(
+    service: Service, at: TomlPath, sources: Mapping[int, Datasource], names: Mapping[str, frozenset[str]]
+) -> Iterator[Problem]:
+    kinds = {source.name: source.kind for source in sources.values()}
+    if service.datasource is not None:
+        yield from _known(service.datasource, (*at, "datasource"), "datasource", names["datasource"])
+        if kinds.get(service.datasource) in {"langfuse", "git"}:
+            yield Problem(
+                path=(*at, "datasource"),
+                what=f"datasource {service.datasource} is of kind {kinds[service.datasource]} and has no metrics",
+                remedy="name one of kind prometheus or recorder",
+            )
+    if service.cluster is not None:
+        yield from _known(service.cluster, (*at, "cluster"), "cluster", names["cluster"])
+    for number, prompt in enumerate(service.prompts):
+        if prompt.source is None:
+            continue
+        path = (*at, "prompts", number, "source")
+        yield from _known(prompt.source, path, "datasource", names["datasource"])
+        if kinds.get(prompt.source) in {"prometheus", "recorder"}:
+            yield Problem(
+                path=path,
+                what=f"datasource {prompt.source} is of kind {kinds[prompt.source]} and knows no prompts",
+                remedy="name one of kind langfuse or git",
+            )
+    for number, person in enumerate(service.owners):
+        yield from _known(person, (*at, "owners", number), "person", names["person"])
+    for role, people in service.approvers.items():
+        for number, person in enumerate(people):
+            yield from _known(person, (*at, "approvers", role, number), "person", names["person"])
+
+
+def _rule(rule: PolicyRule, at: TomlPath, services: frozenset[str]) -> Iterator[Problem]:
+    if rule.service != "*":
+        yield from _known(rule.service, (*at, "service"), "service", services)
+
+
+def _known(name: str, path: TomlPath, kind: str, known: frozenset[str]) -> Iterator[Problem]:
+    if name not in known:
+        yield Problem(
+            path=path,
+            what=f"there is no {kind} {name!r}",
+            remedy=did_you_mean(name, known, f"add a [[{kind}]] entry with that {NAMED_BY[kind]}"),
+        )
+
+
+def _repeated(entries: Entries) -> Iterator[Problem]:
+    for kind, key in NAMED_BY.items():
+        yield from _unique(((kind, at, key), getattr(entry, key)) for at, entry in entries[kind].items())
+    yield from _unique(
+        (("service", at, "pagerduty_service"), service.pagerduty_service) for at, service in entries["service"].items()
+    )
+    people: Mapping[int, Person] = entries["person"]
+    yield from _unique((("person", at, "pagerduty"), each.pagerduty) for at, each in people.items())
+    yield from _unique((("person", at, "email"), each.email and each.email.lower()) for at, each in people.items())
+    yield from _unique(
+        (("person", at, "slack", number), slack)
+        for at, each in people.items()
+        for number, slack in enumerate(each.slack)
+    )
+
+
+def _unique(values: Iterable[tuple[TomlPath, Hashable | None]]) -> Iterator[Problem]:
+    first: dict[Hashable, TomlPath] = {}
+    for path, value in values:
+        if value is None:
+            continue
+        if value in first:
+            kind, number = first[value][:2]
+            yield Problem(
+                path=path,
+                what=f"{value!r} is already used by {kind} number {int(number) + 1}",
+                remedy="each may be used once, or nobody could say who is meant",
+            )
+        first.setdefault(value, path)
+
+
+def metrics_sources(sources: Iterable[Datasource]) -> tuple[str, ...]:
+    """The datasources that a service can be diagnosed with."""
+    return tuple(source.name for source in sources if source.kind in {"prometheus", "recorder"})
