@@ -1,0 +1,104 @@
+"""The record of who did what: append-only, hash-chained, written in the transaction of the change it records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bot.store.database import Database
+from bot.store.tables import audit
+
+GENESIS = "0" * 64
+_CHAIN_LOCK = 7_303_014_919  # on PostgreSQL one transaction at a time may lengthen the chain; SQLite has one writer
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRow:
+    """One link of the chain; `actor` is a person's id, `watchkeeper`, or what a refused stranger called themselves."""
+
+    seq: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    details: Mapping[str, Any]
+    previous_hash: str
+    hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainReport:
+    """The result of a verification: how many rows hold, the head's hash, and the first row that does not hold."""
+
+    rows: int
+    head: str
+    broken_at: int | None = None
+    why: str = ""
+
+
+def link_hash(seq: int, at: datetime, actor: str, action: str, subject: str, details: Any, previous: str) -> str:
+    """SHA-256 (hex) over the canonical JSON of everything that the row says and the hash before it."""
+    content = json.dumps(
+        [seq, at.isoformat(), actor, action, subject, details, previous],
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+    )
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+async def append(
+    connection: AsyncConnection, *, at: datetime, actor: str, action: str, subject: str, **details: Any
+) -> None:
+    """Lengthen the chain inside the caller's transaction, so that a change and its record stand or fall together."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CHAIN_LOCK)))
+    newest = sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
+    last = (await connection.execute(newest)).one_or_none()
+    seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
+    row_hash = link_hash(seq, at, actor, action, subject, details, previous)
+    await connection.execute(
+        audit.insert().values(
+            seq=seq,
+            at=at,
+            actor=actor,
+            action=action,
+            subject=subject,
+            details=details,
+            previous_hash=previous,
+            hash=row_hash,
+        )
+    )
+
+
+class AuditLog:
+    """Reads the record and proves that nobody changed it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def about(self, subject: str) -> list[AuditRow]:
+        """Every row whose subject is this incident or plan, oldest first."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(sa.select(audit).where(audit.c.subject == subject).order_by(audit.c.seq))
+            return [AuditRow(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name
+
+    async def verify(self) -> ChainReport:
+        """Recompute every hash. Cutting off the newest rows is the one thing that only an outside checkpoint shows."""
+        previous, count = GENESIS, 0
+        async with self._database.read() as connection:
+            async for row in await connection.stream(sa.select(audit).order_by(audit.c.seq)):
+                expected = link_hash(row.seq, row.at, row.actor, row.action, row.subject, row.details, previous)
+                if row.seq != count + 1:
+                    return ChainReport(rows=count, head=previous, broken_at=count + 1, why="a row is missing")
+                if row.previous_hash != previous or row.hash != expected:
+                    return ChainReport(rows=count, head=previous, broken_at=row.seq, why="the row was changed")
+                previous, count = row.hash, count + 1
+        return ChainReport(rows=count, head=previous)

@@ -1,0 +1,109 @@
+"""The database: one engine, one transaction per public method, one writer on SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from bot.incidents import StoreUnavailableError
+
+_ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+_SYNC_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+BUSY_TIMEOUT_MS = 5_000
+
+
+def tune_sqlite(connection: sqlite3.Connection, _: object = None) -> None:
+    """
+    WAL for readers beside the writer, and synchronous=FULL: our 202 says "never lost", power cuts included.
+
+    `isolation_level = None` takes the decision to begin away from the driver; `_begin` does it.
+    """
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def sync_url(url: str) -> sa.URL:
+    """The URL for Alembic and the workflow engine, which are synchronous."""
+    parsed = make_url(url)
+    return parsed.set(drivername=_SYNC_DRIVERS.get(parsed.get_backend_name(), parsed.drivername))
+
+
+def sync_engine(url: str | sa.URL) -> sa.Engine:
+    """A synchronous engine with the same durability as the application's own."""
+    engine = sa.create_engine(sync_url(str(url)) if isinstance(url, str) else url)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", tune_sqlite)
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+class Database:
+    """
+    Opens transactions. `write` is serialised on SQLite, where many writers only wait for each other asleep.
+
+    Raises StoreUnavailableError when the database cannot be reached, is locked, full or read-only.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        self.url = parsed.set(drivername=_ASYNC_DRIVERS.get(parsed.get_backend_name(), parsed.drivername))
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine: AsyncEngine = create_async_engine(self.url, pool_pre_ping=not self.is_sqlite)
+        self._writer = asyncio.Lock()
+        if self.is_sqlite:
+            sa.event.listen(self.engine.sync_engine, "connect", tune_sqlite)
+            sa.event.listen(self.engine.sync_engine, "begin", _begin)
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """One read-write transaction; commits at the end, rolls back on any error."""
+        async with self._writer if self.is_sqlite else contextlib.nullcontext():
+            with _translated():
+                async with self.engine.begin() as connection:
+                    yield connection
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """One read-only transaction, a consistent picture on both databases."""
+        with _translated():
+            async with self.engine.connect() as connection:
+                await connection.execution_options(watchkeeper_read=True)
+                yield connection
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+@contextlib.contextmanager
+def _translated() -> Any:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        raise StoreUnavailableError(f"the database does not answer: {_reason(error)}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreUnavailableError(f"the database went away: {_reason(error)}") from error
+        raise
+
+
+def _reason(error: Exception) -> str:
+    """The driver's own words, without the statement and its values."""
+    cause = getattr(error, "orig", None) or error
+    return str(cause).splitlines()[0][:200] if str(cause) else type(cause).__name__
+
+
+def _begin(connection: sa.Connection) -> None:
+    reading = connection.get_execution_options().get("watchkeeper_read", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

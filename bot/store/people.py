@@ -1,0 +1,76 @@
+"""Who is who: the table that links a Slack team and user to a person, written from the configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from bot.incidents import Person
+from bot.store.database import Database
+from bot.store.tables import person, person_slack
+
+
+class PeopleTable:
+    """Nobody becomes a person by an e-mail match or a display name: only by a row here."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def replace(self, people: Iterable[tuple[Person, tuple[tuple[str, str], ...]]]) -> None:
+        """Make the table say exactly what the configuration says: each person with their (team, user) pairs."""
+        rows = list(people)
+        async with self._database.write() as connection:
+            await connection.execute(person_slack.delete())
+            await connection.execute(person.delete())
+            for each, accounts in rows:
+                await connection.execute(
+                    person.insert().values(
+                        person_id=each.person_id,
+                        name=each.name,
+                        email=each.email,
+                        pagerduty=each.pagerduty,
+                        roles=sorted(each.roles),
+                        active=True,
+                    )
+                )
+                for team, user in accounts:
+                    await connection.execute(
+                        person_slack.insert().values(team=team, user=user, person_id=each.person_id)
+                    )
+
+    async def by_slack(self, team: str, user: str) -> Person | None:
+        """The person behind a Slack account, None for everybody else."""
+        query = (
+            sa.select(person, person_slack.c.user)
+            .join(person_slack, person_slack.c.person_id == person.c.person_id)
+            .where(person_slack.c.team == team, person_slack.c.user == user, person.c.active)
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            return None
+        return Person(
+            person_id=row.person_id,
+            name=row.name,
+            pagerduty=row.pagerduty,
+            email=row.email,
+            roles=frozenset(row.roles),
+            slack_user=row.user,
+        )
+
+    async def get(self, person_id: str) -> Person | None:
+        """The person with this id as the configuration has them now; None when they are gone."""
+        async with self._database.read() as connection:
+            row = (
+                await connection.execute(sa.select(person).where(person.c.person_id == person_id, person.c.active))
+            ).one_or_none()
+        if row is None:
+            return None
+        return Person(
+            person_id=row.person_id,
+            name=row.name,
+            pagerduty=row.pagerduty,
+            email=row.email,
+            roles=frozenset(row.roles),
+        )

@@ -1,0 +1,240 @@
+"""The tables. Times are UTC; JSON is text, so that both databases keep it byte for byte."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = MetaData(naming_convention=NAMING)
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware datetime, always UTC. SQLite forgets the zone, so it is put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class Json(TypeDecorator[Any]):
+    """Plain JSON as text with sorted keys."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
+        return None if value is None else json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
+        return None if value is None else json.loads(value)
+
+
+# The inbox: what came through the door, committed before it was answered. The row is the queue.
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("event_id", String(255), primary_key=True),
+    Column("source", String(32), nullable=False),
+    Column("kind", String(255), nullable=False),
+    Column("incident_id", String(255)),
+    Column("occurred_at", Utc, nullable=False),
+    Column("received_at", Utc, nullable=False),
+    Column("state", String(16), nullable=False),  # new | done | dead
+    Column("why", Text),  # of a dead letter
+    Column("incident", Json, nullable=False),
+    Column("raw", Text, nullable=False),
+    Index(None, "state", "received_at"),
+)
+
+incident = Table(
+    "incident",
+    metadata,
+    Column("incident_id", String(255), primary_key=True),
+    Column("number", Integer),
+    Column("title", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("urgency", String(16), nullable=False),
+    Column("service_id", String(255), nullable=False),
+    Column("service_name", Text, nullable=False),
+    Column("service", String(255)),
+    Column("assignees", Json, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("state_at", Utc, nullable=False),
+    # The fold over events is a maximum of these keys, so order and repetition cannot matter (see incidents.py).
+    Column("latest_key", String(512), nullable=False),
+    Column("latest_state", String(16), nullable=False),
+    Column("resolved_key", String(512), nullable=False),
+    Column("reopened_key", String(512), nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("acknowledged_by", String(255)),
+    Column("resolved_by", String(255)),
+    # The card is a projection: `revision` counts changes, `shown` is the revision that Slack shows.
+    Column("revision", Integer, nullable=False),
+    Column("shown", Integer, nullable=False),
+    Column("channel", String(64)),
+    Column("card_ts", String(64)),
+    Column("card_due", Utc),
+    Index(None, "state"),
+)
+
+# One diagnosis of an incident; its workflow's id is "<incident_id>:<number>".
+run = Table(
+    "run",
+    metadata,
+    Column("incident_id", ForeignKey("incident.incident_id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("requested_by", String(255)),
+    Column("state", String(16), nullable=False),  # new | started | done
+    Column("created_at", Utc, nullable=False),
+    Column("finished_at", Utc),
+    Column("alerts", Json),
+    Column("diagnosis", Json),
+    Column("hits", Json),
+    Column("notes", Json),  # what the application itself could not do: no alerts from PagerDuty, no plan because ...
+    Index(None, "state"),
+)
+
+plan = Table(
+    "plan",
+    metadata,
+    Column("plan_id", String(64), primary_key=True),
+    Column("incident_id", ForeignKey("incident.incident_id"), nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("state_why", Text),
+    Column("state_at", Utc, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("frozen", Json, nullable=False),
+    Column("requester", String(255)),
+    Column("undoes", String(64)),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+    Column("start_by", Utc),  # the second clock: an approved plan starts by then or not at all
+    Column("chapter", Integer, nullable=False),  # workflow "<plan_id>:<chapter>"; a person's answer begins the next one
+    Column("started_chapter", Integer, nullable=False),
+    Index(None, "incident_id"),
+    Index(None, "state"),
+)
+
+# The key (plan, person) and the conditional update of the plan decide, not an earlier SELECT.
+approval = Table(
+    "approval",
+    metadata,
+    Column("plan_id", ForeignKey("plan.plan_id"), primary_key=True),
+    Column("person_id", String(255), primary_key=True),
+    Column("decision", String(16), nullable=False),  # approve | deny
+    Column("role", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("at", Utc, nullable=False),
+)
+
+# The journal of a remediation: intents, outcomes, probes, verifications, people's answers.
+step_record = Table(
+    "step_record",
+    metadata,
+    Column("plan_id", ForeignKey("plan.plan_id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("step", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("at", Utc, nullable=False),
+    Column("record", Json, nullable=False),
+    Column("telemetry_at", Utc),  # the telemetry's clock, from which verification waits
+)
+
+# What Slack and PagerDuty must still be told; sent in order per incident.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("outbox_id", Integer, primary_key=True, autoincrement=True),
+    Column("key", String(255), nullable=False, unique=True),
+    Column("incident_id", ForeignKey("incident.incident_id"), nullable=False),
+    Column("lane", String(32), nullable=False),  # slack | pagerduty
+    Column("kind", String(32), nullable=False),
+    Column("content", Json, nullable=False),
+    Column("state", String(16), nullable=False),  # new | sending | done | dead
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Utc, nullable=False),
+    Column("why", Text),
+    Index(None, "state", "lane", "due_at"),
+)
+
+# Append-only and hash-chained; triggers refuse UPDATE and DELETE (see the migration).
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", Utc, nullable=False),
+    Column("actor", String(255), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("details", Json, nullable=False),
+    Column("previous_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+person = Table(
+    "person",
+    metadata,
+    Column("person_id", String(255), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("email", String(320)),
+    Column("pagerduty", String(64)),
+    Column("roles", Json, nullable=False),
+    Column("active", Boolean, nullable=False),
+)
+
+person_slack = Table(
+    "person_slack",
+    metadata,
+    Column("team", String(64), primary_key=True),
+    Column("user", String(64), primary_key=True),
+    Column("person_id", ForeignKey("person.person_id"), nullable=False),
+)
+
+# Prompt stores do not remember label moves, so we do: which version a label was first seen on.
+label_sighting = Table(
+    "label_sighting",
+    metadata,
+    Column("source", String(255), primary_key=True),
+    Column("prompt", String(255), primary_key=True),
+    Column("label", String(255), primary_key=True),
+    Column("seen_at", Utc, primary_key=True),
+    Column("version", Integer, nullable=False),
+)
