@@ -1,0 +1,191 @@
+"""
+`watchkeeper`: one command per deed.
+
+Commands import what they need in their bodies, so that `--help` does not wait for torch and half of PyPI. What went
+wrong is told in a sentence on standard error, with exit status 2; a traceback is a defect of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from bot.incidents import WatchkeeperError
+
+if TYPE_CHECKING:
+    from bot.config import Config
+    from bot.settings import Settings
+
+WRONG_INPUT = 2
+
+_PLUGINS = "watchkeeper.commands"
+
+
+class _WithInstalledCommands(TyperGroup):
+    """Our commands, and those that installed packages add through the entry-point group `watchkeeper.commands`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        ours = super().list_commands(ctx)
+        return [*ours, *sorted(set(_installed()) - set(ours))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        installed = _installed() if found is None else {}
+        return _load(installed[cmd_name]) if cmd_name in installed else found
+
+
+app = typer.Typer(
+    cls=_WithInstalledCommands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks print local variables, and those hold secrets
+    rich_markup_mode=None,
+    help="Incident response and on-call assistant for LLM services.",
+)
+runbook = typer.Typer(no_args_is_help=True, help="Runbooks: check what people and the machine will follow.")
+evaluation = typer.Typer(no_args_is_help=True, help="Measure quality on labelled data.")
+audit = typer.Typer(no_args_is_help=True, help="The hash-chained record of what was done and by whom.")
+app.add_typer(runbook, name="runbook")
+app.add_typer(evaluation, name="eval")
+app.add_typer(audit, name="audit")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def serve() -> None:
+    """Receive pages, keep cards, run approved fixes."""
+    from bot.app import serve as serve_forever
+
+    settings, config = _configured()
+    if missing := settings.missing_for_serving():
+        raise WatchkeeperError("\n".join(missing))
+    asyncio.run(serve_forever(settings, config))
+
+
+@app.command()
+def migrate() -> None:
+    """Create the database's tables, or bring them up to date."""
+    from bot.app import migrate as migrate_database
+
+    migrate_database(_settings())
+
+
+@app.command()
+def replay(
+    event_id: Annotated[
+        str | None, typer.Argument(help="One dead letter; `watchkeeper replay --all` takes all.")
+    ] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
+) -> None:
+    """Process dead letters again: authentic events that could not be read when they came."""
+    from bot.app import replay as replay_letters
+
+    if (event_id is None) != every:
+        raise WatchkeeperError("name one event, or say --all")
+    settings, config = _configured()
+    count = asyncio.run(replay_letters(settings, config, event_id))
+    print(f"{count} dead letter{'s' if count != 1 else ''} put back into the inbox")
+
+
+@app.command("check-config")
+def check_config() -> None:
+    """Read the environment and watchkeeper.toml, and say what is wrong or missing."""
+    settings, config = _configured()
+    counts = {
+        "service": config.services,
+        "datasource": config.datasources,
+        "cluster": config.clusters,
+        "policy rule": config.policy,
+        "person": config.people,
+    }
+    print(f"{config.path}: " + ", ".join(f"{len(found)} x {kind}" for kind, found in counts.items()))
+    print(f"policy version {config.policy_version}")
+    if missing := settings.missing_for_serving():
+        raise WatchkeeperError("\n".join(("to serve, these are still needed:", *missing)))
+
+
+@runbook.command("lint")
+def lint(paths: Annotated[list[Path] | None, typer.Argument(help="Files; all of runbooks/ when none.")] = None) -> None:
+    """Check runbooks: their form, and that every action, check and cause they name exists."""
+    raise WatchkeeperError(f"not yet {paths}")
+
+
+@audit.command("verify")
+def verify() -> None:
+    """Recompute the audit's hash chain."""
+    from bot.app import verify_audit
+
+    print(asyncio.run(verify_audit(_settings())))
+
+
+def main() -> None:
+    """The console command; errors that people caused are one sentence each."""
+    try:
+        app()
+    except WatchkeeperError as error:
+        print(f"watchkeeper: {error}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+
+
+@contextmanager
+def _told(*errors: type[Exception]) -> Iterator[None]:
+    """The errors of a room, told like ours."""
+    try:
+        yield
+    except errors as error:
+        raise WatchkeeperError(str(error)) from error
+
+
+def _settings() -> Settings:
+    from bot.settings import Settings
+
+    return Settings.load()
+
+
+def _configured() -> tuple[Settings, Config]:
+    from bot.config import load_config
+
+    settings = _settings()
+    return settings, load_config(settings.watchkeeper_config, prometheus_url=settings.prometheus_url)
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=_PLUGINS)}
+
+
+def _load(entry: EntryPoint) -> Any:
+    """A Typer application, or a function that becomes a command."""
+    try:
+        found = entry.load()
+    except ModuleNotFoundError as error:
+        return _unavailable(entry.name, f"`{entry.name}` needs {error.name}: pip install 'watchkeeper[lab]'")
+    if not isinstance(found, typer.Typer):
+        command, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        found.command(entry.name)(command)
+    loaded = get_command(found)
+    loaded.name = entry.name
+    return loaded
+
+
+def _unavailable(name: str, why: str) -> Any:
+    def tell() -> None:
+        raise WatchkeeperError(why)
+
+    missing = typer.Typer(add_completion=False)
+    missing.command(name, help=f"(not available: {why})")(tell)
+    return get_command(missing)
+
+
+if __name__ == "__main__":
+    main()
