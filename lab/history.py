@@ -1,0 +1,83 @@
+"""The past as a file: OpenMetrics text with timestamps, thinned so that two hours load within seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from lab.exposition import STEP, Floats, Registry, Series, number
+
+BUCKET_STEPS = 4
+"""Buckets are kept once a minute: they are most of the series and only quantiles need them."""
+
+KEEP_ALIVE_STEPS = 16
+"""An unchanged series is kept every four minutes, within the five after which Prometheus calls it gone."""
+
+
+@dataclass(kw_only=True)
+class History:
+    """Snapshots of a registry, one per step; series that came later are absent (NaN) before."""
+
+    start: datetime
+    rows: list[Floats] = field(default_factory=list)
+
+    def record(self, registry: Registry) -> None:
+        self.rows.append(registry.values.copy())
+
+    def matrix(self, width: int) -> Floats:
+        """Steps x series."""
+        table = np.full((len(self.rows), width), np.nan)
+        for step, row in enumerate(self.rows):
+            table[step, : len(row)] = row
+        return table
+
+    def write(self, registry: Registry, path: Path) -> int:
+        """
+        Write the file whole, by way of a neighbour with another name, and return the number of samples.
+
+        OpenMetrics has no counters without `_total` in their name, so such ones (DCGM's) are declared `unknown`.
+        """
+        table = self.matrix(len(registry.series))
+        samples = 0
+        draft = path.with_suffix(".part")
+        with draft.open("w", encoding="utf-8") as file:
+            for family, members in registry.families().items():
+                counts = family.kind == "counter"
+                name = family.name.removesuffix("_total") if counts else family.name
+                kind = "unknown" if counts and name == family.name else family.kind
+                file.write(f"# HELP {name} {family.help}\n# TYPE {name} {kind}\n")
+                for series in members:
+                    lines = self._lines(series, table[:, series.index])
+                    samples += len(lines)
+                    file.writelines(lines)
+            file.write("# EOF\n")
+        draft.replace(path)
+        return samples
+
+    def _lines(self, series: Series, values: Floats) -> list[str]:
+        bucket = "le" in series.labels and series.family.kind == "histogram"
+        steps = kept_steps(values, every=BUCKET_STEPS if bucket else series.family.steps)
+        start_s, step_s = int(self.start.timestamp()), int(STEP.total_seconds())
+        return [
+            f"{series.text} {number(value)} {start_s + step * step_s}\n"
+            for step, value in zip(steps.tolist(), values[steps].tolist(), strict=True)
+        ]
+
+
+def kept_steps(values: Floats, *, every: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """
+    The steps of one series that are worth a line.
+
+    Of every `every`th step, those around a change, the first, the last and one per four minutes: a rate over any
+    window comes out the same as from all of them.
+    """
+    steps = np.arange(0, len(values), every)
+    sampled = values[steps]
+    changed = np.diff(sampled, prepend=np.nan) != 0  # a comparison with NaN is a change, too
+    keep = changed | np.append(changed[1:], True)
+    keep |= steps % KEEP_ALIVE_STEPS < every
+    kept: np.ndarray[tuple[int], np.dtype[np.intp]] = steps[keep & ~np.isnan(sampled)]
+    return kept

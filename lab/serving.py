@@ -1,0 +1,261 @@
+"""
+How one vLLM replica behaves under a given load: mean times from load, and the metrics that its requests leave.
+
+The equations are those of a RAG chat service on one H100 with an 8B model. Per replica at rest: 6 requests/s, prompts
+of 3000 tokens, answers of 300, 40 % of the prompt found in the prefix cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lab.exposition import STEP, Family, Floats, Histogram, Registry
+
+KV_CAPACITY_TOKENS = 425_000
+BLOCK_TOKENS = 16
+MAX_NUM_SEQS = 256
+LATENCY_SIGMA = 0.35
+
+# Buckets as vLLM V1 defines them. The highest bounds of each, which an 8B chat never reaches, are dropped at the scrape
+# as many clusters do; quantiles come out the same.
+_TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40)
+_ITL = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+_REQUEST = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60)
+_TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+_ITERATION = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384)
+
+_HISTOGRAMS: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "vllm:time_to_first_token_seconds": ("Time from arrival to the first token.", _TTFT),
+    "vllm:inter_token_latency_seconds": ("Time between two tokens of one request.", _ITL),
+    "vllm:e2e_request_latency_seconds": ("Time from arrival to the last token.", _REQUEST),
+    "vllm:request_queue_time_seconds": ("Time spent waiting for a place in the batch.", _REQUEST),
+    "vllm:request_prefill_time_seconds": ("Time from scheduling to the first token.", _REQUEST),
+    "vllm:request_decode_time_seconds": ("Time from the first to the last token.", _REQUEST),
+    "vllm:request_inference_time_seconds": ("Time from scheduling to the last token.", _REQUEST),
+    "vllm:request_prompt_tokens": ("Prompt tokens per request.", _TOKENS),
+    "vllm:request_generation_tokens": ("Generated tokens per request.", _TOKENS),
+    "vllm:iteration_tokens_total": ("Tokens per engine step.", _ITERATION),
+}
+_COUNTERS = {
+    "vllm:prefix_cache_queries_total": "Tokens looked up in the prefix cache.",
+    "vllm:prefix_cache_hits_total": "Tokens found in the prefix cache.",
+    "vllm:prompt_tokens_total": "Prompt tokens processed.",
+    "vllm:generation_tokens_total": "Tokens generated.",
+    "vllm:num_preemptions_total": "Requests preempted for want of KV cache.",
+    "vllm:prompt_tokens_by_source_total": "Prompt tokens by where their KV came from.",
+    "vllm:request_success_total": "Finished requests by reason.",
+}
+_GAUGES = {
+    "vllm:num_requests_running": "Requests in the batch.",
+    "vllm:num_requests_waiting": "Requests waiting for the batch.",
+    "vllm:kv_cache_usage_perc": "Share of the KV cache in use, 0 to 1.",
+    "vllm:cache_config_info": "Cache configuration.",
+}
+_FAMILIES = {
+    **{name: Family(name=name, kind="histogram", help=text) for name, (text, _) in _HISTOGRAMS.items()},
+    **{name: Family(name=name, kind="counter", help=text) for name, text in _COUNTERS.items()},
+    **{name: Family(name=name, kind="gauge", help=text) for name, text in _GAUGES.items()},
+}
+_FINISHED = {"stop": 0.965, "length": 0.03, "abort": 0.004, "error": 0.001}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What one replica is asked to do: requests per second, mean tokens, share of the prompt found in the cache."""
+
+    rps: float
+    prompt_tokens: float = 3000.0
+    output_tokens: float = 300.0
+    hit: float = 0.40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """How a replica behaves under that load: mean seconds per request and the state of its batch."""
+
+    queue_s: float
+    prefill_s: float
+    frontend_s: float
+    itl_s: float
+    running: float
+    kv: float
+
+    @property
+    def ttft_s(self) -> float:
+        return self.queue_s + self.prefill_s + self.frontend_s
+
+    def e2e_s(self, output_tokens: float) -> float:
+        return self.ttft_s + self.itl_s * (output_tokens - 1)
+
+
+def means(load: Load) -> Means:
+    """
+    The steady state of a replica (no saturation: scenarios that saturate bring their own queue).
+
+    Running is Little's law, and the time between tokens grows with running: .013 (1 + .0078 running). Both together
+    are linear in running, so it has a closed form. Prompt tokens that miss the cache are computed in the same steps
+    as other requests' tokens and slow those down, and newcomers wait for those steps: that is the last factor of ITL
+    and of the queue, set so that a hit ratio of .03 gives 18.4 ms and .05 s, and one of .40 gives 16 ms and .02 s.
+    """
+    missed = max(0.0, 0.40 - load.hit)
+    prefill_s = 0.030 + 0.00022 * load.prompt_tokens * (1 - load.hit)
+    itl_idle_s = 0.013 * (1 + 0.265 * missed)
+    decode_steps = load.output_tokens - 1
+    running = load.rps * (prefill_s + itl_idle_s * decode_steps)
+    running /= max(0.05, 1 - load.rps * itl_idle_s * decode_steps * 0.0078)
+    running = min(running, MAX_NUM_SEQS, 0.99 * KV_CAPACITY_TOKENS / (load.prompt_tokens + load.output_tokens / 2))
+    return Means(
+        queue_s=0.020 + 0.081 * missed,
+        prefill_s=prefill_s,
+        frontend_s=0.020,
+        itl_s=itl_idle_s * (1 + 0.0078 * running),
+        running=running,
+        kv=running * (load.prompt_tokens + load.output_tokens / 2) / KV_CAPACITY_TOKENS,
+    )
+
+
+def lognormal(rng: np.random.Generator, mean: float, sigma: float, size: int) -> Floats:
+    """Samples with this mean (not median) and this sigma of the logarithm."""
+    return rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requests:
+    """Requests of one replica, one entry each: what they asked and how long each stage took (seconds)."""
+
+    prompt_tokens: Floats
+    output_tokens: Floats
+    queue_s: Floats
+    prefill_s: Floats
+    ttft_s: Floats
+    decode_s: Floats
+    done_s: Floats  # from the start of the current step to the last token
+
+    @property
+    def e2e_s(self) -> Floats:
+        return self.ttft_s + self.decode_s
+
+    def later(self, passed_s: float) -> Requests:
+        """The same requests, seen from the start of the next step."""
+        return self._where(np.ones(len(self.done_s), dtype=bool), passed_s)
+
+    def split(self, horizon_s: float) -> tuple[Requests, Requests]:
+        """Those that finish within the step, and those still running at its end (seen from there)."""
+        done = self.done_s < horizon_s
+        return self._where(done, 0.0), self._where(~done, horizon_s)
+
+    def joined(self, other: Requests) -> Requests:
+        return Requests(**{name: np.concatenate((getattr(self, name), getattr(other, name))) for name in _COLUMNS})
+
+    def _where(self, mask: np.ndarray[tuple[int], np.dtype[np.bool_]], passed_s: float) -> Requests:
+        columns = {name: getattr(self, name)[mask] for name in _COLUMNS}
+        columns["done_s"] = columns["done_s"] - passed_s
+        return Requests(**columns)
+
+
+_COLUMNS = ("prompt_tokens", "output_tokens", "queue_s", "prefill_s", "ttft_s", "decode_s", "done_s")
+
+
+def arrivals(rng: np.random.Generator, load: Load, now: Means) -> Requests:
+    """The requests that arrive at one replica in one step: Poisson in number, lognormal in size and time."""
+    step_s = STEP.total_seconds()
+    n = int(rng.poisson(load.rps * step_s))
+    prompt = np.maximum(1, np.rint(lognormal(rng, load.prompt_tokens, 0.5, n)))
+    output = np.maximum(1, np.rint(lognormal(rng, load.output_tokens, 0.6, n)))
+    queue = lognormal(rng, now.queue_s, LATENCY_SIGMA, n)
+    slower = now.prefill_s / (0.030 + 0.00022 * load.prompt_tokens * (1 - load.hit))
+    prefill = (0.030 + 0.00022 * prompt * (1 - load.hit)) * slower * lognormal(rng, 1.0, LATENCY_SIGMA, n)
+    ttft = queue + prefill + lognormal(rng, now.frontend_s, LATENCY_SIGMA, n)
+    decode = now.itl_s * (output - 1) * lognormal(rng, 1.0, 0.05, n)
+    return Requests(
+        prompt_tokens=prompt,
+        output_tokens=output,
+        queue_s=queue,
+        prefill_s=prefill,
+        ttft_s=ttft,
+        decode_s=decode,
+        done_s=rng.uniform(0, step_s, n) + ttft + decode,
+    )
+
+
+@dataclass(kw_only=True)
+class Replica:
+    """The exporter of one vLLM pod: its histograms, counters and gauges, and the requests it is still working on."""
+
+    registry: Registry
+    labels: Mapping[str, str]
+    rng: np.random.Generator
+    running: Requests | None = None
+    _histograms: dict[str, Histogram] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, (_, bounds) in _HISTOGRAMS.items():
+            self._histograms[name] = self.registry.histogram(_FAMILIES[name], bounds, self.labels)
+        for reason in _FINISHED:
+            self._count("vllm:request_success_total", 0, finished_reason=reason)
+        self._count("vllm:num_preemptions_total", 0)
+        info = {"block_size": str(BLOCK_TOKENS), "num_gpu_blocks": str(KV_CAPACITY_TOKENS // BLOCK_TOKENS)}
+        info |= {"enable_prefix_caching": "True", "gpu_memory_utilization": "0.9"}
+        self._gauge("vllm:cache_config_info", 1, **info)
+
+    def step(self, load: Load) -> Requests:
+        """Let one scrape interval pass under this load; returns the requests that finished in it."""
+        now = means(load)
+        arrived = arrivals(self.rng, load, now)
+        everything = arrived if self.running is None else self.running.joined(arrived)
+        finished, self.running = everything.split(STEP.total_seconds())
+        self._observe_arrivals(arrived, load)
+        self._observe_finished(finished)
+        self._observe_steps(now, load)
+        noise = self.rng.lognormal(0, 0.05, 2)
+        self._gauge("vllm:num_requests_running", round(now.running * noise[0]))
+        self._gauge("vllm:num_requests_waiting", 0)
+        self._gauge("vllm:kv_cache_usage_perc", round(min(1.0, now.kv * noise[1]), 4))
+        return finished
+
+    def _observe_arrivals(self, arrived: Requests, load: Load) -> None:
+        """TTFT is observed at the first token, and the prefix cache is asked when a request is scheduled."""
+        self._observe("vllm:time_to_first_token_seconds", arrived.ttft_s)
+        looked_up = float(arrived.prompt_tokens.sum())
+        share = min(1.0, load.hit * self.rng.lognormal(0, 0.02))
+        found = BLOCK_TOKENS * round(looked_up * share / BLOCK_TOKENS)  # whole blocks are found or not
+        self._count("vllm:prefix_cache_queries_total", looked_up)
+        self._count("vllm:prefix_cache_hits_total", found)
+        self._count("vllm:prompt_tokens_by_source_total", looked_up - found, source="local_compute")
+        self._count("vllm:prompt_tokens_by_source_total", found, source="local_cache_hit")
+
+    def _observe_finished(self, finished: Requests) -> None:
+        """Everything but TTFT is observed when the request is done, so a hung engine shows nothing."""
+        self._observe("vllm:e2e_request_latency_seconds", finished.e2e_s)
+        self._observe("vllm:request_queue_time_seconds", finished.queue_s)
+        self._observe("vllm:request_prefill_time_seconds", finished.prefill_s)
+        self._observe("vllm:request_decode_time_seconds", finished.decode_s)
+        self._observe("vllm:request_inference_time_seconds", finished.prefill_s + finished.decode_s)
+        self._observe("vllm:request_prompt_tokens", finished.prompt_tokens)
+        self._observe("vllm:request_generation_tokens", finished.output_tokens)
+        self._count("vllm:prompt_tokens_total", float(finished.prompt_tokens.sum()))
+        self._count("vllm:generation_tokens_total", float(finished.output_tokens.sum()))
+        reasons = self.rng.multinomial(len(finished.done_s), list(_FINISHED.values()))
+        for reason, n in zip(_FINISHED, reasons.tolist(), strict=True):
+            self._count("vllm:request_success_total", n, finished_reason=reason)
+
+    def _observe_steps(self, now: Means, load: Load) -> None:
+        """One ITL per generated token and one iteration per engine step, from a few hundred samples each."""
+        step_s = STEP.total_seconds()
+        tokens = int(self.rng.poisson(load.rps * load.output_tokens * step_s))
+        iterations = int(self.rng.poisson(step_s / now.itl_s))
+        self._observe("vllm:inter_token_latency_seconds", lognormal(self.rng, now.itl_s, 0.2, 256), tokens // 256)
+        batch = now.running + load.rps * load.prompt_tokens * (1 - load.hit) * now.itl_s
+        self._observe("vllm:iteration_tokens_total", np.rint(lognormal(self.rng, batch, 0.4, 16)), iterations // 16)
+
+    def _observe(self, name: str, samples: Floats, weight: int = 1) -> None:
+        self.registry.observe(self._histograms[name], samples, weight)
+
+    def _count(self, name: str, amount: float, **labels: str) -> None:
+        self.registry.add(_FAMILIES[name], {**self.labels, **labels}, amount)
+
+    def _gauge(self, name: str, value: float, **labels: str) -> None:
+        self.registry.set(_FAMILIES[name], {**self.labels, **labels}, value)
