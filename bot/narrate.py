@@ -1,0 +1,150 @@
+"""The words that people read, most of them at 3 a.m.: calm, short, a number with its unit, and what to do next."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+from bot.incidents import PlanState
+from runbooks.engine.values import Tier
+
+TIER = {
+    Tier.R0: "changes nothing",
+    Tier.R1: "reversible within five minutes",
+    Tier.R2: "reversible at a cost: requests in flight are lost or capacity drops",
+    Tier.R3: "cannot be undone",
+}
+
+ROLE = {
+    "on-call": "on-call",
+    "service-owner": "service owner",
+    "prompt-owner": "prompt owner",
+    "platform": "platform team",
+    "security": "security team",
+    "budget": "budget owner",
+}
+
+PLAN_STATE = {
+    PlanState.ALTERNATIVE: "another possible fix",
+    PlanState.PROPOSED: "waits for approval",
+    PlanState.APPROVED: "approved, starting",
+    PlanState.RUNNING: "running",
+    PlanState.VERIFIED: "done, and the telemetry confirms it",
+    PlanState.NOT_VERIFIED: "done, but the telemetry did not recover",
+    PlanState.FAILED: "failed; nothing more was changed",
+    PlanState.IN_DOUBT: "interrupted: a step may or may not have run",
+    PlanState.DENIED: "denied",
+    PlanState.EXPIRED: "expired before anybody decided",
+    PlanState.STALE: "not started: the state it was made for has changed",
+    PlanState.SUPERSEDED: "replaced by a newer fix",
+}
+
+DIAGNOSING = "Diagnosing: reading the telemetry and the recent changes. The verdict usually takes a few seconds."
+NOT_CONFIGURED = (
+    "This PagerDuty service is not in watchkeeper.toml, so nothing can be diagnosed or fixed here. "
+    "Next: work from PagerDuty; to change that, add a [[service]] with its pagerduty_service id."
+)
+NOTHING_WRONG = "The telemetry looks as it usually does."
+NO_CAUSE = "No known cause fits the evidence. Next: read the evidence in the thread."
+OBSERVE_ONLY = "This service is in observe mode: Watchkeeper offers no fix here."
+NO_RUNBOOK = "No runbook fits."
+SETTLE_QUESTION = (
+    "Watchkeeper was cut off while this step ran and could not find out whether it took effect. "
+    "Next: look at the system itself, then say what you saw."
+)
+UNDO_OFFER = "Next: undo it, or diagnose again."
+TOO_SLOW = (
+    "This took too long, so it is not certain that it was recorded. The card shows what counts; try again if not."
+)
+NOT_A_MEMBER = "Watchkeeper does not know you as somebody who may do this. Ask the service's owner to add you."
+CANNOT_CHECK_YOU = "Slack could not confirm who you are just now, so nothing was done. Try again in a moment."
+ODD_CLICK = "This button no longer means anything. Use the buttons on the newest card."
+NO_OPEN_INCIDENTS = "No open incidents."
+SEARCHING = "One moment…"
+ASK_FOR_TEXT = "Say what you are looking for, for example `/oncall runbook first token slow`."
+
+# What the person hears, only they, after a click that counted.
+DONE = {
+    "acknowledge": "Acknowledged; PagerDuty is being told.",
+    "resolve": "Resolved; PagerDuty is being told.",
+    "rediagnose": "Diagnosing again; the card follows.",
+    "approve": "Your approval is recorded.",
+    "deny": "Denied; nothing will run.",
+    "undo": "The undo is on its way; the card follows.",
+    "request": "Requested; the card shows the new fix.",
+    "settle": "Recorded.",
+}
+
+
+def seconds(value: float) -> str:
+    """A duration as a person says it: 466 ms, 1.2 s, 45 s, 12 min, 3.5 h, 2 d."""
+    size = abs(value)
+    if size >= 172_800:
+        return f"{value / 86_400:.0f} d"
+    if size >= 7_200:
+        return f"{value / 3_600:.1f} h".replace(".0 h", " h")
+    if size >= 120:
+        return f"{value / 60:.0f} min"
+    if size >= 10:
+        return f"{value:.0f} s"
+    if size >= 0.9995:
+        return f"{value:.1f} s"
+    return f"{value * 1000:.0f} ms" if size >= 0.01 else f"{value * 1000:.2g} ms"
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A number with its unit; `unit` is one of Measure's ("s", "ratio", "1/s", "tokens", "usd/h", or a plain word)."""
+    if value is None or not math.isfinite(value):
+        return "unknown"
+    if unit == "s":
+        return seconds(value)
+    if unit == "ratio":
+        return percent(value)
+    if unit == "1/s":
+        return f"{value:,.3g}/s"
+    if unit == "usd/h":
+        return f"{value:,.2f} USD/h"
+    shown = f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+    return f"{shown} {unit}".strip()
+
+
+def percent(ratio: float) -> str:
+    """0.034 -> "3.4 %"; one decimal only where it matters."""
+    value = ratio * 100
+    return f"{value:.1f} %" if 0 < abs(value) < 10 and round(value, 1) != round(value) else f"{value:.0f} %"
+
+
+def change(now: float | None, baseline: float | None, unit: str) -> str:
+    """ "740 ms (normally 466 ms)"."""
+    shown = amount(now, unit)
+    return shown if baseline is None or now is None else f"{shown} (normally {amount(baseline, unit)})"
+
+
+def clock(at: datetime) -> str:
+    """ "14:03 UTC"; one clock for everybody, the one of the graphs."""
+    return f"{at.astimezone(UTC):%H:%M} UTC"
+
+
+def how_sure(probability: float) -> str:
+    """A word beside the number, since 60 % reads like "yes" at night."""
+    share = percent(min(max(probability, 0.0), 1.0))
+    if probability >= 0.8:
+        return f"{share} sure"
+    return f"{share}, likely" if probability >= 0.5 else f"{share}, a guess"
+
+
+def roles(names: tuple[str, ...]) -> str:
+    """ "prompt owner or service owner"; names of people stay as they are."""
+    words = [ROLE.get(name, name) for name in names]
+    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def approvals_needed(may_approve: tuple[str, ...], needed: int, approved_by: tuple[str, ...]) -> str:
+    """Who may approve, and how many still have to."""
+    if not may_approve:
+        return "Nobody may approve this here: no policy in watchkeeper.toml allows it."
+    who = f"May approve: {roles(may_approve)}."
+    if needed > 1:
+        so_far = f" So far: {', '.join(approved_by)}." if approved_by else ""
+        return f"{who} {needed} different people are needed.{so_far}"
+    return who

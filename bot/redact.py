@@ -1,0 +1,111 @@
+"""What leaves through the door of another system is cleaned and redacted here, by the same two functions everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+REDACTED = "[redacted]"
+
+# Characters that a person cannot see but a program (or the next reader's eye) is fooled by: control, soft hyphen,
+# bidirectional overrides, zero-width, fillers, tags, variation selector supplement, surrogates and non-characters.
+# PostgreSQL refuses U+0000 in text, UTF-8 refuses lone surrogates; PagerDuty titles may hold both.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufdd0-\ufdef\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff"
+    "\U0001fffe\U0001ffff\U000e0000-\U000e0fff]"
+)
+_LINE_ENDS = re.compile("\r\n?|[\u0085\u2028\u2029]")
+
+_PLAIN_VALUE = r"""[^\s"'\\<>\[\](){}*$%,;&`|]"""
+_QUOTED_VALUE = r"""\\?"[^"\\\n]{1,512}|\\?'[^'\\\n]{1,512}"""
+_ASSIGN = r"""(?:\\?["'])?\s{0,3}(?::=|=>|[:=])\s{0,3}"""
+
+# Fixed prefixes that vendors chose so that scanners can find their tokens; the lengths are theirs or shorter.
+_TOKENS = re.compile(
+    r"xox[a-z]-[\w-]{8,}|\bxapp-[\w-]{8,}|\bxwfp-[\w-]{8,}"
+    r"|https://hooks\.slack\.com/(?:services|workflows|triggers)/[\w/+-]+"
+    r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bgl(?:pat|ptt|dt|rt|cbt|ft|agent|soat)-[\w-]{16,}"
+    r"|\b(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}\b|\bAIza[\w-]{35}|\bya29\.[\w-]{20,}"
+    r"|\bsk-[A-Za-z0-9_-]{16,}|\b[rs]k_(?:live|test)_[A-Za-z0-9]{10,}|\bhf_[A-Za-z0-9]{20,}|\bnvapi-[\w-]{20,}"
+    r"|\bgsk_[A-Za-z0-9]{20,}|\br8_[A-Za-z0-9]{20,}|\bSG\.[\w-]{16,}\.[\w-]{16,}|\bnpm_[A-Za-z0-9]{30,}"
+    r"|\bpypi-[\w-]{16,}|\bdapi[a-f0-9]{32}\b|\bdo[opr]_v1_[a-f0-9]{64}|\bhv[sbr]\.[\w-]{20,}|\bgl(?:sa|c)_[\w=]{20,}"
+    r"|\bpdus\+[\w+-]{16,}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+)
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?"
+    r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    re.DOTALL,
+)
+_PAGERDUTY_HEADER = re.compile(r"(?i)\btoken\s+token=\S+")
+_AUTHORIZATION = re.compile(
+    r"""(?i)((?:proxy-)?authorization(?:\\?["'])?\s{0,3}[:=]\s{0,3}(?:\\?["'])?(?:(?:bearer|basic|token|digest)\s+)?)"""
+    r"""(?!bearer\b|basic\b|token\b|digest\b)[^\s"'\\\[]{6,}"""
+)
+_BEARER = re.compile(r"\b((?i:bearer|basic)\s+)(?=[A-Za-z._~+/=-]*[0-9])[A-Za-z0-9._~+/=-]{12,}")
+_URL_PASSWORD = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,20}://)[^\s/@:\"'<>]{0,128}:[^\s/\"'<>]{1,256}@")
+_PASSWORDS = re.compile(
+    rf"(?i)((?:password|passwd|passphrase|pwd|secret){_ASSIGN})({_QUOTED_VALUE}|{_PLAIN_VALUE}{{4,512}})"
+)
+_KEYS = re.compile(  # a key has a digit and eight characters: "token: expired" stays readable
+    r"(?i)((?:api[_-]?key|access[_-]?key(?:[_-]?id)?|account[_-]?key|secret[_-]?key|signing[_-]?key|routing[_-]?key"
+    r"|private[_-]?key|credentials?|token|sig(?:nature)?)"
+    rf"{_ASSIGN})((?=[^\s,;&]{{0,512}}[0-9])(?:{_QUOTED_VALUE}|{_PLAIN_VALUE}{{8,512}}))"
+)
+_FLAGS = re.compile(
+    r"(?i)(--(?:[\w-]{0,20}-)?(?:api-?key|token|password|passwd|secret|access-key|secret-key)(?:=|\s{1,3}))"
+    r"(?![<$\[{-])[^\s\"'<>\[]{4,512}"
+)
+
+
+def clean_text(text: str) -> str:
+    """The text without characters that only programs see; line breaks are one newline, tabs stay."""
+    return _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
+
+
+def redact(text: str) -> str:
+    """
+    The text with credentials replaced by "[redacted]"; applying it twice changes nothing more.
+
+    Known token formats, private keys, passwords in URLs, authorization headers, and values behind names such as
+    `password=`. It prefers a lost harmless word ("password: written") over a leaked secret. Quotes stay, so JSON
+    stays JSON.
+    """
+    text = _PRIVATE_KEY.sub(REDACTED, text)
+    text = _TOKENS.sub(REDACTED, text)
+    text = _PAGERDUTY_HEADER.sub(REDACTED, text)
+    text = _AUTHORIZATION.sub(rf"\1{REDACTED}", text)
+    text = _BEARER.sub(rf"\1{REDACTED}", text)
+    text = _URL_PASSWORD.sub(rf"\1{REDACTED}@", text)
+    text = _FLAGS.sub(rf"\1{REDACTED}", text)
+    text = _PASSWORDS.sub(_hide_value, text)
+    return _KEYS.sub(_hide_value, text)
+
+
+def safe_text(text: str) -> str:
+    """Cleaned, then redacted: an invisible character inside a token must not hide it."""
+    return redact(clean_text(text))
+
+
+def safe_json(value: Any) -> Any:
+    """The same JSON value with every string (keys too) cleaned and redacted; values behind telling keys are hidden."""
+    if isinstance(value, str):
+        return safe_text(value)
+    if isinstance(value, Mapping):
+        return {safe_text(str(key)): _safe_member(str(key), member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [safe_json(member) for member in value]
+    return value
+
+
+def _safe_member(key: str, value: Any) -> Any:
+    if isinstance(value, str) and value and redact(f'{key}="{value}"') == f'{key}="{REDACTED}"':
+        return REDACTED
+    return safe_json(value)
+
+
+def _hide_value(match: re.Match[str]) -> str:
+    value = match.group(2)
+    quote = re.match(r"""\\?["']""", value)
+    return match.group(1) + (quote.group() if quote else "") + REDACTED

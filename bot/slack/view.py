@@ -1,0 +1,201 @@
+"""What the card and its thread say about one incident, as plain values; the only input of `blocks` and `thread`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from bot.incidents import PlanState
+from diagnostics.findings import Status
+from runbooks.engine.values import Tier
+
+
+class CardState(StrEnum):
+    """Which buttons make sense; DIAGNOSING is an open incident whose verdict is still being worked out."""
+
+    DIAGNOSING = "diagnosing"
+    OPEN = "open"
+    ACKNOWLEDGED = "acknowledged"
+    RESOLVED = "resolved"
+
+
+class StepState(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    VERIFYING = "verifying"
+    VERIFIED = "verified"
+    NOT_VERIFIED = "not_verified"
+    FAILED = "failed"
+    IN_DOUBT = "in_doubt"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """A Slack message: `text` for notifications and screen readers, `blocks` for the eye. Both are safe to send."""
+
+    text: str
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CauseLine:
+    """A ranked cause; `probability` is 0 to 1."""
+
+    cause: str  # catalogue id, `none` or `other`
+    title: str
+    probability: float
+    evidence_for: tuple[str, ...] = ()
+    evidence_against: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceLine:
+    """One finding: its sentence, and the number that matters most beside its baseline."""
+
+    status: Status
+    summary: str
+    label: str = ""
+    now: float | None = None
+    baseline: float | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuspectLine:
+    """The change that may be guilty; `before_onset_s` is how long before the trouble it was made."""
+
+    summary: str
+    at: datetime
+    author: str = ""
+    source: str = ""
+    before_onset_s: float | None = None
+    score: float = 0.0
+    reasons: tuple[str, ...] = ()
+    diff: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunbookLine:
+    """A runbook that fits, and why; `score` is 0 to 1."""
+
+    title: str
+    reasons: tuple[str, ...] = ()
+    url: str = ""
+    heading: str = ""
+    score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLine:
+    """One step of a plan; `effect` is exactly what it changes, `undo` how that is taken back ("" = it cannot be)."""
+
+    index: int
+    title: str
+    effect: str
+    undo: str = ""
+    state: StepState = StepState.WAITING
+    note: str = ""  # the outcome in words: "TTFT 0.74 s -> 0.47 s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanLine:
+    """
+    A fix and how far it is.
+
+    `may_approve` names roles or people in words, `needed` is how many of them. `why` explains a state that needs it
+    (denied, failed, stale, not verified). `doubt_step` is the step that may or may not have run.
+    """
+
+    plan_id: str
+    title: str
+    state: PlanState
+    tier: Tier
+    steps: tuple[StepLine, ...]
+    may_approve: tuple[str, ...] = ()
+    needed: int = 1
+    approved_by: tuple[str, ...] = ()
+    decided_by: str = ""
+    requester: str = ""
+    expires_at: datetime | None = None
+    why: str = ""
+    doubt_step: int | None = None
+    can_undo: bool = False
+    is_undo: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Another possible fix that a person may request."""
+
+    plan_id: str
+    title: str
+    tier: Tier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deed:
+    """Something that a person (or Watchkeeper) did to the incident: "approved the fix", "was refused: approve"."""
+
+    at: datetime
+    who: str
+    did: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardView:
+    """
+    One incident as people see it.
+
+    `service` is the name in the configuration, or PagerDuty's when `is_configured` is false; such an incident is
+    shown, never dropped, but nothing can be diagnosed or fixed. `offers_fixes` is false in mode `observe`. `plan` is
+    the fix that is on the table, `earlier_plans` those that are over. `troubles` are sentences about parts of
+    Watchkeeper that do not work now ("PagerDuty cannot be asked for the alert's details").
+    """
+
+    incident_id: str
+    title: str
+    service: str
+    state: CardState
+    paged_at: datetime
+    number: int | None = None
+    environment: str = ""
+    url: str = ""
+    urgency: str = ""
+    assignees: tuple[str, ...] = ()
+    is_configured: bool = True
+    offers_fixes: bool = True
+    run: int = 1
+    since: datetime | None = None
+    user_impact: bool | None = None
+    scope: str = ""
+    causes: tuple[CauseLine, ...] = ()
+    evidence: tuple[EvidenceLine, ...] = ()
+    suspect: SuspectLine | None = None
+    other_suspects: tuple[SuspectLine, ...] = ()
+    runbook: RunbookLine | None = None
+    other_runbooks: tuple[RunbookLine, ...] = ()
+    plan: PlanLine | None = None
+    no_plan_because: str = ""
+    earlier_plans: tuple[PlanLine, ...] = ()
+    other_fixes: tuple[Choice, ...] = ()
+    blind_spots: tuple[str, ...] = ()
+    next_check: str = ""
+    acknowledged_by: str = ""
+    resolved_by: str = ""
+    deeds: tuple[Deed, ...] = ()
+    troubles: tuple[str, ...] = ()
+    diagnosis_s: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state is CardState.RESOLVED
+
+
+def newest(deeds: Sequence[Deed], count: int) -> list[Deed]:
+    """The last deeds in the order in which they were done."""
+    return sorted(deeds, key=lambda deed: deed.at)[-count:]
