@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -77,6 +77,22 @@ class Action(Protocol):
 
     def undo(self, params: Any, before: JsonObject) -> JsonObject | None:
         """The parameters of the same action that restore `before`; None when that is impossible."""
+
+
+@runtime_checkable
+class GuardedAction(Action, Protocol):
+    """
+    An action that knows its own limits; the planner asks what it offers beyond `Action`.
+
+    `subject` is the part of `params` that says what is read, so that a parameter can be computed from the state
+    (`{replicas_now + 2}`). `can_undo` is False when `undo` never has an answer.
+    """
+
+    subject: type[BaseModel]
+    can_undo: bool
+
+    def refusal(self, params: Any, before: JsonObject) -> str | None:
+        """Why this must not be done from this state, in words for a person; None when it may."""
 
 
 @dataclass(frozen=True, kw_only=True)

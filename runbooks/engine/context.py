@@ -1,0 +1,109 @@
+"""What is known when a plan is made, and what each placeholder's name stands for in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from runbooks.engine.placeholders import Literal, Placeholder, PlaceholderError, placeholders, resolve
+from runbooks.engine.values import CannotPlanError, JsonObject
+
+# Parameters that a step may leave out: they are the service's own unless the runbook says otherwise.
+CONTEXT_DEFAULTS = ("namespace", "cluster")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanContext:
+    """
+    What is known when a plan is made.
+
+    `deployments` are the service's engine deployments. `suspect` is the id of the change that the diagnosis holds
+    guilty and `suspect_undo` its literals (for a prompt: prompt, label, version, previous_version). `requester` is the
+    person who asked or edited; None for Watchkeeper's own unedited plan. `frame` is the diagnosis' frame as JSON.
+    """
+
+    incident_id: str
+    service: str
+    environment: str
+    policy_version: str
+    now: datetime
+    namespace: str = ""
+    cluster: str = ""
+    deployments: tuple[str, ...] = ()
+    suspect: str | None = None
+    suspect_undo: Mapping[str, str] = field(default_factory=dict)
+    expiry: timedelta = timedelta(minutes=15)
+    requester: str | None = None
+    frame: JsonObject = field(default_factory=dict)
+
+    def value_of(self, name: str) -> Literal:
+        """What `{name}` stands for. Raises CannotPlanError when nobody knows."""
+        if name == "deployment":
+            return self._deployment()
+        if name.startswith("suspect."):
+            return self._suspect(name.removeprefix("suspect."))
+        plain = {
+            "service": self.service,
+            "namespace": self.namespace,
+            "cluster": self.cluster,
+            "environment": self.environment,
+            "incident": self.incident_id,
+        }
+        if name not in plain:
+            raise CannotPlanError(f"`{{{name}}}` is not a known placeholder")
+        if not plain[name]:
+            raise CannotPlanError(f"the service {self.service} has no {name} in the configuration")
+        return plain[name]
+
+    def _deployment(self) -> str:
+        blamed = self.suspect_undo.get("deployment")
+        if blamed in self.deployments:
+            return str(blamed)
+        if len(self.deployments) == 1:
+            return self.deployments[0]
+        if not self.deployments:
+            raise CannotPlanError(f"the service {self.service} has no engine deployment in the configuration")
+        names = ", ".join(self.deployments)
+        raise CannotPlanError(f"{self.service} has {len(self.deployments)} engine deployments ({names}): choose one")
+
+    def _suspect(self, key: str) -> Literal:
+        if self.suspect is None:
+            raise CannotPlanError("the diagnosis holds no change guilty, so there is nothing to take back")
+        if key == "id":
+            return self.suspect
+        value = self.suspect_undo.get(key)
+        if value is None or value == "":
+            raise CannotPlanError(f"the suspected change {self.suspect} does not say its {key.replace('_', ' ')}")
+        return value
+
+
+def parsed(title: str, name: str, text: str) -> list[Placeholder]:
+    """The placeholders of the step's parameter. Raises CannotPlanError naming both."""
+    try:
+        return placeholders(text)
+    except PlaceholderError as error:
+        raise CannotPlanError(f"{title}: {name}: {error}") from error
+
+
+def filled(title: str, name: str, text: str, context: PlanContext, state: JsonObject | None = None) -> Literal:
+    """The parameter with its placeholders filled in, from the context and from the state that was read."""
+
+    def value_of(placeholder: str) -> Literal:
+        if state is not None and (placeholder == "replicas_now" or placeholder.startswith("before.")):
+            return _from_state(placeholder, state)
+        return context.value_of(placeholder)
+
+    try:
+        return resolve(text, value_of)
+    except (PlaceholderError, CannotPlanError) as error:
+        raise CannotPlanError(f"{title}: {name}: {error}") from error
+
+
+def _from_state(placeholder: str, state: JsonObject) -> Literal:
+    key = "replicas" if placeholder == "replicas_now" else placeholder.removeprefix("before.")
+    value = state.get(key)
+    if value is None or isinstance(value, dict | list):
+        raise CannotPlanError(f"the present state has no `{key}`")
+    result: Literal = value
+    return result

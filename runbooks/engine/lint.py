@@ -1,0 +1,136 @@
+"""
+What a well-formed runbook can still get wrong: names that do not exist, a change that nobody verifies, a secret.
+
+The names live in other rooms, so the caller brings them as a `Vocabulary`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from runbooks.engine.context import CONTEXT_DEFAULTS
+from runbooks.engine.placeholders import PlaceholderError, placeholders
+from runbooks.engine.problems import Problem
+from runbooks.engine.values import Action, GuardedAction, Runbook, StepTemplate, Tier
+
+# Shapes of real credentials. Names of environment variables and `<placeholders>` are fine, values are not.
+_SECRETS = (
+    re.compile(r"\b(?:sk|pk)-(?:lf-|proj-|ant-)?[A-Za-z0-9_-]{16,}"),
+    re.compile(r"\bxox[abeprs]-[A-Za-z0-9-]{10,}"),
+    re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,}"),
+    re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
+    re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}"),
+    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    re.compile(r"(?i)\bbearer\s+(?![<${])[A-Za-z0-9._~+/-]{20,}"),
+    re.compile(r"(?i)\b(?:password|passwd|secret|token|api[_-]?key)\s*[=:]\s*[\"']?(?![<${\"'])[^\s\"'<>$`,;]{8,}"),
+    re.compile(r"://[^/\s:@]+:(?![<${])[^/\s:@]{4,}@"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Every name that a runbook may use: checks, catalogue ids of causes, and the actions by name."""
+
+    checks: Collection[str]
+    causes: Collection[str]
+    actions: Mapping[str, Action]
+
+
+def lint(runbook: Runbook, vocabulary: Vocabulary) -> list[Problem]:
+    """Everything that is wrong with it, in the order of its lines; empty when it may be used."""
+    found = [*_front(runbook, vocabulary), *_secrets(runbook)]
+    for step in runbook.steps:
+        found += _step(runbook, step, vocabulary)
+    return sorted(set(found))
+
+
+def _at(runbook: Runbook, line: int, message: str, remedy: str) -> Problem:
+    return Problem(path=f"{runbook.runbook_id}.md", line=line, message=message, remedy=remedy)
+
+
+def _front(runbook: Runbook, vocabulary: Vocabulary) -> Iterator[Problem]:
+    if not runbook.alerts and not runbook.causes:
+        yield _at(runbook, 1, "it names neither an alert nor a cause", "write `alerts: [...]`, or nobody will find it")
+    for cause in runbook.causes:
+        if cause not in vocabulary.causes:
+            yield _at(runbook, 1, f"the cause `{cause}` is not in the catalogue", "use a catalogue id such as S04")
+    for alert in runbook.alerts:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", alert, re.ASCII):
+            yield _at(runbook, 1, f"`{alert}` cannot be an alert's name", "use the name as the alert rule has it")
+    if not runbook.owner:
+        yield _at(runbook, 1, "nobody owns it", "write `owner: the team that keeps it true`")
+    if not runbook.sections:
+        yield _at(runbook, 1, "it has no text", "say what is seen, why, and what to do by hand")
+
+
+def _secrets(runbook: Runbook) -> Iterator[Problem]:
+    texts = [(1, text) for _, text in runbook.sections]
+    texts += [(step.line, str(value)) for step in runbook.steps for value in step.params.values()]
+    for line, text in texts:
+        if any(secret.search(text) for secret in _SECRETS):
+            yield _at(
+                runbook,
+                line,
+                "a text looks like a secret",
+                "write the name of the variable that holds it, and rotate it",
+            )
+
+
+def _step(runbook: Runbook, step: StepTemplate, vocabulary: Vocabulary) -> Iterator[Problem]:
+    for check in step.verify:
+        if check not in vocabulary.checks:
+            yield _at(
+                runbook,
+                step.line,
+                f"the check `{check}` does not exist",
+                f"use one of {', '.join(sorted(vocabulary.checks))}",
+            )
+    if not step.prose:
+        yield _at(runbook, step.line, f"`{step.title}` has no text", "say how to do it by hand")
+    action = vocabulary.actions.get(step.action)
+    if action is None:
+        known = ", ".join(sorted(vocabulary.actions))
+        yield _at(runbook, step.line, f"the action `{step.action}` does not exist", f"use one of {known}")
+        return
+    if action.tier > Tier.R0 and not step.verify:
+        yield _at(
+            runbook, step.line, f"nothing verifies `{step.action}`", "name the checks that must turn ok: `verify:`"
+        )
+    if step.undo == "previous" and isinstance(action, GuardedAction) and not action.can_undo:
+        yield _at(runbook, step.line, f"`{step.action}` cannot be undone", "write `undo: none`")
+    yield from _params(runbook, step, action)
+
+
+def _params(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Problem]:
+    """Names, placeholders, and every literal that can be checked before there is an incident."""
+    open_names = set(CONTEXT_DEFAULTS) - set(step.params)
+    for name, value in step.params.items():
+        if isinstance(value, str) and ("{" in value or "}" in value):
+            open_names.add(name)
+            yield from _placeholders(runbook, step, name, value, action)
+    try:
+        action.params.model_validate(dict(step.params))
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False):
+            name = str(fault["loc"][0]) if fault["loc"] else "with"
+            if name not in open_names or fault["type"] == "extra_forbidden":
+                allowed = ", ".join(action.params.model_fields)
+                yield _at(runbook, step.line, f"`{name}`: {fault['msg']}", f"`{step.action}` takes {allowed}")
+
+
+def _placeholders(runbook: Runbook, step: StepTemplate, name: str, text: str, action: Action) -> Iterator[Problem]:
+    try:
+        used = placeholders(text)
+    except PlaceholderError as error:
+        yield _at(runbook, step.line, f"`{name}`: {error}", 'write "{service}" or "{replicas_now + 2}"')
+        return
+    for placeholder in used:
+        if not placeholder.is_known:
+            message = f"`{{{placeholder.name}}}` is not a known placeholder"
+            yield _at(runbook, step.line, message, "see README.md for the list")
+        elif placeholder.from_state and not isinstance(action, GuardedAction):
+            yield _at(runbook, step.line, f"`{step.action}` reads no state", f"write `{name}` as a literal")

@@ -1,0 +1,280 @@
+"""
+Markdown to `Runbook`: front matter, sections, and the `yaml step` blocks that the machine can follow.
+
+All that is wrong with a file is reported at once, each with its line and a remedy, so that an author needs one round
+and not ten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from runbooks.engine.placeholders import Literal
+from runbooks.engine.problems import Problem, RunbookError
+from runbooks.engine.values import Runbook, StepTemplate
+from runbooks.engine.yaml_block import Entry, YamlBlockError, load_mapping
+
+FORMAT = 1
+MAX_CHARS = 256 * 1024
+FRONT_KEYS = ("format", "title", "alerts", "causes", "services", "owner")
+STEP_KEYS = ("action", "with", "verify", "undo", "settle")
+STEP_INFO = "yaml step"
+_DURATION = re.compile(r"([0-9]{1,6})\s*(s|m|h)", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_MAX_SETTLE_S = 3600.0
+
+
+def parse(text: str, runbook_id: str) -> Runbook:
+    """
+    The runbook that this text is; `runbook_id` is the file's name without `.md`.
+
+    Raises RunbookError, and nothing else whatever the text, with everything that is wrong.
+    """
+    path = f"{runbook_id}.md"
+    if len(text) > MAX_CHARS:
+        raise RunbookError([_problem(path, 1, f"{len(text)} characters", f"keep a runbook under {MAX_CHARS}")])
+    try:
+        revision = hashlib.sha256(text.encode()).hexdigest()
+    except UnicodeEncodeError:
+        raise RunbookError([_problem(path, 1, "it holds half a character", "save the file as UTF-8")]) from None
+    reader = _Reader(path=path, lines=text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    front, body_start = reader.front_matter()
+    headings = reader.headings_and_steps(body_start)
+    if reader.problems:
+        raise RunbookError(reader.problems)
+    return Runbook(
+        runbook_id=runbook_id,
+        title=front["title"],
+        revision=revision,
+        alerts=front["alerts"],
+        causes=front["causes"],
+        services=front["services"],
+        owner=front["owner"],
+        sections=tuple((heading.title, heading.prose) for heading in headings if heading.title or heading.prose),
+        steps=tuple(heading.step for heading in headings if heading.step is not None),
+    )
+
+
+def _problem(path: str, line: int, message: str, remedy: str) -> Problem:
+    return Problem(path=path, line=line, message=message, remedy=remedy)
+
+
+@dataclass(kw_only=True)
+class _Heading:
+    """A heading and what stands beneath it; `start` and `end` are line indexes from 0."""
+
+    title: str
+    level: int
+    start: int
+    end: int = 0
+    prose: str = ""
+    fences: list[Token] = field(default_factory=list)
+    step: StepTemplate | None = None
+
+
+@dataclass(kw_only=True)
+class _Reader:
+    """One reading of one file; collects problems instead of stopping at the first."""
+
+    path: str
+    lines: list[str]
+    problems: list[Problem] = field(default_factory=list)
+
+    def complain(self, index: int, message: str, remedy: str) -> None:
+        """`index` is a line counted from 0."""
+        self.problems.append(_problem(self.path, index + 1, message, remedy))
+
+    def load(self, start: int, end: int) -> dict[str, Entry]:
+        """The YAML of these lines, with line indexes of the file; empty after a complaint."""
+        try:
+            entries = load_mapping("\n".join(self.lines[start:end]))
+        except YamlBlockError as error:
+            self.complain(min(start + error.line, end - 1), error.message, error.remedy)
+            return {}
+        return {name: Entry(value=entry.value, line=entry.line + start) for name, entry in entries.items()}
+
+    # The front matter.
+
+    def front_matter(self) -> tuple[dict[str, Any], int]:
+        """The front matter's fields, complete even after complaints, and the index of the first line behind it."""
+        if self.lines[0].rstrip() != "---":
+            self.complain(0, "no front matter", "start the file with `---`, `format: 1`, `title: ...`, `---`")
+            return {}, 0
+        fence = next((i for i, line in enumerate(self.lines) if i and line.rstrip() == "---"), None)
+        if fence is None:
+            self.complain(0, "the front matter does not end", "close it with a line `---`")
+            return {}, len(self.lines)
+        before = len(self.problems)
+        entries = self.load(1, fence)
+        if len(self.problems) > before:
+            return {}, fence + 1
+        self._refuse_unknown(entries, FRONT_KEYS)
+        self._check_format(entries.get("format"))
+        return {
+            "title": self._text(entries, "title", required=True),
+            "owner": self._text(entries, "owner", required=False),
+            "alerts": self._words(entries, "alerts"),
+            "causes": self._words(entries, "causes"),
+            "services": self._words(entries, "services"),
+        }, fence + 1
+
+    def _check_format(self, entry: Entry | None) -> None:
+        if entry is None:
+            self.complain(0, "`format` is missing", f"write `format: {FORMAT}`")
+        elif entry.value is True or entry.value != FORMAT:
+            self.complain(entry.line, f"format {entry.value!r} is not known", f"write `format: {FORMAT}`")
+
+    def _refuse_unknown(self, entries: dict[str, Entry], known: Sequence[str]) -> None:
+        for name, entry in entries.items():
+            if name not in known:
+                self.complain(entry.line, f"`{name[:60]}` is not known here", f"use {', '.join(known)}")
+
+    def _text(self, entries: dict[str, Entry], name: str, *, required: bool) -> str:
+        entry = entries.get(name)
+        if entry is None:
+            if required:
+                self.complain(0, f"`{name}` is missing", f"write `{name}: ...` in the front matter")
+            return ""
+        if not isinstance(entry.value, str) or not entry.value.strip():
+            self.complain(entry.line, f"`{name}` is not a text", f"write `{name}: a few words`")
+            return ""
+        return entry.value.strip()
+
+    def _words(self, entries: dict[str, Entry], name: str) -> tuple[str, ...]:
+        """One word or a list of words."""
+        entry = entries.get(name)
+        if entry is None:
+            return ()
+        words = entry.value if isinstance(entry.value, list) else [entry.value]
+        if not all(isinstance(word, str) and word.strip() for word in words):
+            self.complain(entry.line, f"`{name}` is not a list of names", f"write `{name}: [First, Second]`")
+            return ()
+        if len(set(words)) < len(words):
+            self.complain(entry.line, f"`{name}` names something twice", "keep one of them")
+        return tuple(words)
+
+    # The body.
+
+    def headings_and_steps(self, body_start: int) -> list[_Heading]:
+        """Every heading with its prose and its step; what stands before the first heading has an empty title."""
+        body = "\n" * body_start + "\n".join(self.lines[body_start:])
+        tokens = MarkdownIt("commonmark").parse(body)
+        headings = [_Heading(title="", level=0, start=body_start)]
+        for i, token in enumerate(tokens):
+            if token.type == "heading_open" and token.level == 0 and token.map:
+                title = tokens[i + 1].content.strip()
+                headings.append(_Heading(title=title, level=int(token.tag[1:]), start=token.map[0]))
+            elif token.type == "fence" and token.map:
+                self._take_fence(token, headings[-1])
+        for heading, following in zip(headings, [*headings[1:], None], strict=True):
+            heading.end = following.start if following else len(self.lines)
+            heading.prose = self._prose(heading)
+            heading.step = self._step(heading)
+        return headings
+
+    def _take_fence(self, token: Token, heading: _Heading) -> None:
+        words = token.info.lower().split()
+        line = token.map[0] if token.map else 0
+        if words != STEP_INFO.split():
+            if words[:1] in (["yaml"], ["yml"]) and len(words) > 1:
+                self.complain(line, f"a block marked `{token.info.strip()[:40]}`", f"mark a step `{STEP_INFO}`")
+            return
+        if token.level:
+            self.complain(line, "a step inside a list or quotation", "move it to the left margin, under its heading")
+        elif heading.level != 3:
+            self.complain(line, "a step without a `### heading` of its own", "put `### What it does` above it")
+        elif heading.fences:
+            self.complain(line, f"a second step under `{heading.title}`", "give it a `### heading` of its own")
+        elif self._is_unclosed(token):
+            self.complain(line, "the step block does not end", "close it with three backticks")
+        else:
+            heading.fences.append(token)
+
+    def _is_unclosed(self, token: Token) -> bool:
+        end = token.map[1] if token.map else 0
+        return not self.lines[min(end, len(self.lines)) - 1].strip().startswith(token.markup)
+
+    def _prose(self, heading: _Heading) -> str:
+        """The Markdown beneath the heading, without the heading and without the step's block."""
+        skip = set(range(heading.start, heading.start + _heading_lines(self.lines, heading)))
+        for fence in heading.fences:
+            if fence.map:
+                skip |= set(range(*fence.map))
+        return "\n".join(self.lines[i] for i in range(heading.start, heading.end) if i not in skip).strip()
+
+    def _step(self, heading: _Heading) -> StepTemplate | None:
+        if not heading.fences or not heading.fences[0].map:
+            return None
+        start, end = heading.fences[0].map
+        before = len(self.problems)
+        entries = self.load(start + 1, end - 1)
+        if len(self.problems) > before:
+            return None
+        self._refuse_unknown(entries, STEP_KEYS)
+        step = StepTemplate(
+            title=heading.title,
+            action=self._action(entries, start),
+            params=self._params(entries),
+            verify=self._words(entries, "verify"),
+            undo=self._undo(entries),
+            settle_s=self._settle(entries),
+            prose=heading.prose,
+            line=start + 1,
+        )
+        return step if len(self.problems) == before else None
+
+    def _action(self, entries: dict[str, Entry], line: int) -> str:
+        entry = entries.get("action")
+        if entry is None or not isinstance(entry.value, str):
+            self.complain(entry.line if entry else line, "the step names no action", "write `action: manual`")
+            return ""
+        return entry.value
+
+    def _params(self, entries: dict[str, Entry]) -> dict[str, Literal]:
+        entry = entries.get("with")
+        if entry is None or entry.value is None:
+            return {}
+        if not isinstance(entry.value, dict):
+            self.complain(entry.line, "`with` is not a mapping", "write `with: {name: value}`")
+            return {}
+        for name, value in entry.value.items():
+            if isinstance(value, dict | list):
+                self.complain(
+                    entry.line,
+                    f"the value of `{name[:60]}` is not plain",
+                    f'quote placeholders: {name[:60]}: "{{service}}"',
+                )
+        return entry.value
+
+    def _undo(self, entries: dict[str, Entry]) -> str:
+        entry = entries.get("undo")
+        if entry is None:
+            return "none"
+        if entry.value not in ("previous", "none"):
+            self.complain(entry.line, f"undo cannot be {entry.value!r}"[:120], "write `undo: previous` or `undo: none`")
+            return "none"
+        return str(entry.value)
+
+    def _settle(self, entries: dict[str, Entry]) -> float:
+        entry = entries.get("settle")
+        if entry is None:
+            return 120.0
+        match = _DURATION.fullmatch(str(entry.value))
+        if match and 0 < int(match[1]) * _SECONDS[match[2]] <= _MAX_SETTLE_S:
+            return float(int(match[1]) * _SECONDS[match[2]])
+        self.complain(entry.line, f"settle cannot be {entry.value!r}"[:120], "write `90s` or `4m`, at most `1h`")
+        return 120.0
+
+
+def _heading_lines(lines: list[str], heading: _Heading) -> int:
+    """How many lines the heading itself takes: one for `## x`, two for a title underlined with = or -."""
+    if not heading.level:
+        return 0
+    return 1 if lines[heading.start].lstrip().startswith("#") else heading.title.count("\n") + 2

@@ -1,0 +1,102 @@
+"""
+Placeholders in a step's parameters: `{service}`, `{suspect.prompt}`, `{replicas_now + 2}`.
+
+The grammar is closed on purpose: a name, or a name plus or minus a whole number. There is no expression language,
+because every expression language that peers embedded was escaped from sooner or later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+Literal = str | int | float | bool | None
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_GRAMMAR = re.compile(r"\s*([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)\s*(?:([+-])\s*([0-9]{1,9})\s*)?", re.ASCII)
+
+# What the plan's context knows; `suspect.` and `before.` carry further names.
+CONTEXT_NAMES = ("service", "namespace", "cluster", "environment", "deployment", "incident")
+SUSPECT_KEYS = ("id", "prompt", "label", "version", "previous_version", "deployment")
+STATE_NAMES = ("replicas_now",)
+
+
+class PlaceholderError(Exception):
+    """A text's braces do not follow the grammar; the message says which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placeholder:
+    """One `{name}` or `{name + offset}` in a text; `whole` when the text is nothing else, so that a type survives."""
+
+    name: str
+    offset: int
+    whole: bool
+
+    @property
+    def from_state(self) -> bool:
+        """Is it known only after the action has read the present state?"""
+        return self.name in STATE_NAMES or self.name.startswith("before.")
+
+    @property
+    def is_known(self) -> bool:
+        return (
+            self.name in CONTEXT_NAMES
+            or self.from_state
+            or (self.name.startswith("suspect.") and self.name.removeprefix("suspect.") in SUSPECT_KEYS)
+        )
+
+
+def placeholders(text: str) -> list[Placeholder]:
+    """Those in the text, in order. Raises PlaceholderError."""
+    return [placeholder for _, placeholder in _parts(text) if placeholder is not None]
+
+
+def resolve(text: str, value_of: Callable[[str], Literal]) -> Literal:
+    """
+    The text with its placeholders filled in; a text that is one placeholder keeps the value's type.
+
+    A value goes in as it is and is never read for placeholders again. Raises PlaceholderError when an offset meets
+    something that is not a whole number, and what `value_of` raises.
+    """
+    pieces: list[str] = []
+    for literal, placeholder in _parts(text):
+        if placeholder is None:
+            pieces.append(literal)
+            continue
+        value = _shifted(placeholder, value_of(placeholder.name))
+        if placeholder.whole:
+            return value
+        pieces.append(str(value))
+    return "".join(pieces)
+
+
+def _parts(text: str) -> Iterator[tuple[str, Placeholder | None]]:
+    end = 0
+    for match in _BRACES.finditer(text):
+        yield _no_braces(text[end : match.start()]), None
+        inner = _GRAMMAR.fullmatch(match[1])
+        if inner is None:
+            raise PlaceholderError(f"`{match[0]}` is not `{{name}}`, `{{name + 2}}` or `{{name - 2}}`")
+        name, sign, number = inner.groups()
+        offset = int(f"{sign}{number}") if number else 0
+        yield "", Placeholder(name=name, offset=offset, whole=match[0] == text)
+        end = match.end()
+    yield _no_braces(text[end:]), None
+
+
+def _no_braces(text: str) -> str:
+    if "{" in text or "}" in text:
+        raise PlaceholderError("a brace stands alone")
+    return text
+
+
+def _shifted(placeholder: Placeholder, value: Literal) -> Literal:
+    if not placeholder.offset:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise PlaceholderError(f"`{placeholder.name}` is not a whole number, so nothing can be added to it")
+    return value + placeholder.offset

@@ -1,0 +1,249 @@
+"""
+From a runbook to a plan: every placeholder becomes a literal, every step reads the state it would change.
+
+What comes out holds nothing left to decide, so a person who approves it approves exactly that. Planning only reads.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from runbooks.engine.context import CONTEXT_DEFAULTS, PlanContext, filled, parsed
+from runbooks.engine.values import (
+    Action,
+    ActionError,
+    CannotPlanError,
+    GuardedAction,
+    JsonObject,
+    Plan,
+    PlannedStep,
+    Runbook,
+    StepTemplate,
+    Tier,
+)
+
+__all__ = ["PlanContext", "fresh", "plan", "undo_plan"]
+
+
+async def plan(runbook: Runbook, context: PlanContext, actions: Mapping[str, Action]) -> Plan:
+    """
+    The runbook's steps for this incident, frozen.
+
+    Raises CannotPlanError with what is missing: a name that the diagnosis did not give, a parameter that the action
+    refuses, a state that cannot be read or that must not be changed from here.
+    """
+    if not runbook.steps:
+        raise CannotPlanError(f"{runbook.runbook_id} has no step that can be planned; follow its text by hand")
+    if runbook.services and context.service not in runbook.services:
+        raise CannotPlanError(f"{runbook.runbook_id} is not for {context.service}")
+    steps: list[PlannedStep] = []
+    for index, template in enumerate(runbook.steps):
+        action = _action(actions, template.action, template.title)
+        steps.append(await _planned(index, template, action, context))
+    _refuse_same_target(steps)
+    uses_suspect = any(_names_suspect(template.params) for template in runbook.steps)
+    return Plan(
+        plan_id=f"plan-{secrets.token_hex(8)}",
+        incident_id=context.incident_id,
+        service=context.service,
+        environment=context.environment,
+        runbook_id=runbook.runbook_id,
+        runbook_revision=runbook.revision,
+        title=runbook.title,
+        steps=tuple(steps),
+        policy_version=context.policy_version,
+        nonce=secrets.token_hex(16),
+        made_at=context.now,
+        expires_at=context.now + context.expiry,
+        suspect=context.suspect if uses_suspect else None,
+        requester=context.requester,
+        frame=context.frame,
+    )
+
+
+async def undo_plan(
+    done: Plan,
+    done_steps: Collection[int],
+    actions: Mapping[str, Action],
+    *,
+    now: datetime,
+    policy_version: str,
+    expiry: timedelta = timedelta(minutes=15),
+    requester: str | None = None,
+) -> Plan:
+    """
+    A plan that takes back these steps of `done`, the last one first.
+
+    It reads the state anew and refuses when somebody changed it since the step ran. Its steps verify nothing against
+    the telemetry: the trouble was there before the fix, so the checks cannot tell whether the undo worked; that is
+    read back from the system itself. Raises CannotPlanError.
+    """
+    steps: list[PlannedStep] = []
+    for step in sorted((step for step in done.steps if step.index in done_steps), key=lambda step: -step.index):
+        if step.undo is not None:
+            steps.append(await _undone(len(steps), step, _action(actions, step.action, step.title)))
+    if not steps:
+        raise CannotPlanError("none of the steps that ran can be undone")
+    return Plan(
+        plan_id=f"plan-{secrets.token_hex(8)}",
+        incident_id=done.incident_id,
+        service=done.service,
+        environment=done.environment,
+        runbook_id=done.runbook_id,
+        runbook_revision=done.runbook_revision,
+        title=f"Undo: {done.title}",
+        steps=tuple(steps),
+        policy_version=policy_version,
+        nonce=secrets.token_hex(16),
+        made_at=now,
+        expires_at=now + expiry,
+        suspect=done.suspect,
+        requester=requester,
+        undoes=done.plan_id,
+        frame=done.frame,
+    )
+
+
+async def fresh(made: Plan, actions: Mapping[str, Action], steps: Iterable[int] | None = None) -> list[str]:
+    """
+    What moved since the plan was made, one sentence each; empty when the plan still fits the world.
+
+    Asked at approval and before each step starts (then with the steps still to come). A state that cannot be read
+    counts as moved: nobody may act on what he cannot see.
+    """
+    chosen = None if steps is None else set(steps)
+    moved: list[str] = []
+    for step in made.steps:
+        if chosen is not None and step.index not in chosen:
+            continue
+        moved += await _moved(step, actions)
+    return moved
+
+
+async def _moved(step: PlannedStep, actions: Mapping[str, Action]) -> list[str]:
+    action = actions.get(step.action)
+    if action is None:
+        return [f"{step.title}: the action {step.action} is not available here"]
+    try:
+        params = _validated(action.params, step.params, step.title)
+        state = dict(await action.read(params))
+    except (ActionError, CannotPlanError) as error:
+        return [f"{step.title}: {error}"]
+    names = sorted(set(state) | set(step.before))
+    return [
+        f"{step.title}: {name} was {step.before.get(name)!r} and is {state.get(name)!r} now"
+        for name in names
+        if state.get(name) != step.before.get(name)
+    ]
+
+
+async def _planned(index: int, template: StepTemplate, action: Action, context: PlanContext) -> PlannedStep:
+    title = template.title
+    texts = {name: value for name, value in _with_defaults(template.params, action).items() if isinstance(value, str)}
+    waiting = {name for name, text in texts.items() if any(used.from_state for used in parsed(title, name, text))}
+    known: dict[str, Any] = dict(template.params)
+    known |= {name: filled(title, name, text, context) for name, text in texts.items() if name not in waiting}
+    if waiting:
+        state = await _state(action, {name: known[name] for name in known if name not in waiting}, title)
+        known |= {name: filled(title, name, texts[name], context, state) for name in waiting}
+    params = _validated(action.params, known, title)
+    before = await _read(action, params, title)
+    return _step(
+        index,
+        title,
+        action,
+        params,
+        before,
+        undo=template.undo == "previous",
+        verify=template.verify,
+        settle_s=template.settle_s,
+    )
+
+
+async def _undone(index: int, step: PlannedStep, action: Action) -> PlannedStep:
+    params = _validated(action.params, step.undo or {}, step.title)
+    before = await _read(action, params, step.title)
+    title = step.title.removeprefix("Undo: ") if step.title.startswith("Undo: ") else f"Undo: {step.title}"
+    return _step(index, title, action, params, before, undo=True, verify=(), settle_s=step.settle_s)
+
+
+def _step(
+    index: int,
+    title: str,
+    action: Action,
+    params: BaseModel,
+    before: JsonObject,
+    *,
+    undo: bool,
+    verify: tuple[str, ...],
+    settle_s: float,
+) -> PlannedStep:
+    reason = action.refusal(params, before) if isinstance(action, GuardedAction) else None
+    if reason is not None:
+        raise CannotPlanError(f"{title}: {reason}")
+    return PlannedStep(
+        index=index,
+        title=title,
+        action=action.name,
+        tier=Tier(action.tier),
+        target=action.target(params),
+        params=params.model_dump(mode="json"),
+        before=dict(before),
+        effect=action.effect(params, before),
+        undo=action.undo(params, before) if undo else None,
+        verify=verify,
+        settle_s=settle_s,
+    )
+
+
+def _with_defaults(params: JsonObject, action: Action) -> JsonObject:
+    given = {name: f"{{{name}}}" for name in CONTEXT_DEFAULTS if name in action.params.model_fields}
+    return {**given, **params}
+
+
+async def _state(action: Action, known: JsonObject, title: str) -> JsonObject:
+    """The present state of what the known parameters name, for those that are computed from it."""
+    if not isinstance(action, GuardedAction):
+        raise CannotPlanError(f"{title}: {action.name} reads no state that a parameter could be computed from")
+    named = {name: value for name, value in known.items() if name in action.subject.model_fields}
+    return await _read(action, _validated(action.subject, named, title), title)
+
+
+async def _read(action: Action, params: BaseModel, title: str) -> JsonObject:
+    try:
+        return await action.read(params)
+    except ActionError as error:
+        raise CannotPlanError(f"{title}: {error}") from error
+
+
+def _validated(model: type[BaseModel], values: JsonObject, title: str) -> BaseModel:
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in fault["loc"]) or "parameters"
+        raise CannotPlanError(f"{title}: {name}: {fault['msg']}") from error
+
+
+def _action(actions: Mapping[str, Action], name: str, title: str) -> Action:
+    action = actions.get(name)
+    if action is None:
+        raise CannotPlanError(f"{title}: the action `{name}` does not exist")
+    return action
+
+
+def _refuse_same_target(steps: list[PlannedStep]) -> None:
+    """The second step's `before` would be the first one's doing, unknown when the plan is made."""
+    targets = [step.target for step in steps if step.tier > Tier.R0]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise CannotPlanError(f"two steps change {target}: make them two runbooks")
+
+
+def _names_suspect(params: JsonObject) -> bool:
+    return any("suspect." in value for value in params.values() if isinstance(value, str))

@@ -1,0 +1,106 @@
+"""
+The small YAML that a runbook may contain: mappings, lists and plain scalars, each with the line it stands on.
+
+PyYAML's own constructor is not used: it drops the lines, takes the last of two equal keys in silence, makes dates out
+of versions, and raises ValueError on some numbers. Anchors, tags, deep nesting and long blocks are refused before
+anything is built, since aliases can grow a kilobyte into gigabytes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+MAX_CHARS = 16 * 1024
+MAX_DEPTH = 6
+_INT = re.compile(r"[+-]?[0-9]{1,15}", re.ASCII)
+_BOOLS = {"true": True, "false": False}
+
+
+class YamlBlockError(Exception):
+    """A block is not the YAML we take; `line` counts from 0 within the block."""
+
+    def __init__(self, line: int, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.line, self.message, self.remedy = line, message, remedy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A value with the line of its key (from 0, within the block)."""
+
+    value: Any
+    line: int
+
+
+def load_mapping(text: str) -> dict[str, Entry]:
+    """The top level as a mapping of names. Raises YamlBlockError and nothing else, whatever the text."""
+    if len(text) > MAX_CHARS:
+        raise YamlBlockError(0, f"the block has {len(text)} characters", f"keep it under {MAX_CHARS}")
+    try:
+        _refuse_exotic(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise YamlBlockError(
+            mark.line if mark else 0, f"not YAML: {error.problem}", "quote placeholders and texts with `: ` or `#`"
+        ) from error
+    except yaml.YAMLError as error:  # the reader's error for characters that YAML forbids has no mark
+        raise YamlBlockError(0, "not YAML: it holds a control character", "remove it") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise YamlBlockError(0, "not a list of `name: value` lines", "write `name: value` on each line")
+    return _entries(node)
+
+
+def _refuse_exotic(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line if event.start_mark else 0
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise YamlBlockError(line, "anchors and aliases are not taken", "write the value out")
+        if tag := getattr(event, "tag", None):
+            raise YamlBlockError(line, f"the tag `{tag}` is not taken"[:120], "write a plain value")
+        if isinstance(event, yaml.DocumentStartEvent) and event.explicit:
+            raise YamlBlockError(line, "a second document starts here", "remove the `---`")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise YamlBlockError(line, f"nested deeper than {MAX_DEPTH}", "flatten it")
+
+
+def _entries(node: yaml.MappingNode) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for key, value in node.value:
+        line = key.start_mark.line
+        if not isinstance(key, yaml.ScalarNode):
+            raise YamlBlockError(line, "a key is not a word", 'quote placeholders: "{service}"')
+        if key.value in entries:
+            raise YamlBlockError(line, f"`{key.value}` stands twice", "keep one of them")
+        entries[key.value] = Entry(value=_value(value), line=line)
+    return entries
+
+
+def _value(node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return {name: entry.value for name, entry in _entries(node).items()}
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item) for item in node.value]
+    return _scalar(node.value, is_quoted=getattr(node, "style", None) is not None)
+
+
+def _scalar(text: str, *, is_quoted: bool) -> str | int | float | bool | None:
+    """Quoted is text. Plain is null, true, false, a decimal number, or else text: `on`, `012` and dates stay text."""
+    if is_quoted:
+        return text
+    if text in ("", "~", "null"):
+        return None
+    if text in _BOOLS:
+        return _BOOLS[text]
+    if _INT.fullmatch(text) and not re.fullmatch(r"[+-]?0[0-9]+", text):
+        return int(text)
+    if re.fullmatch(r"[+-]?[0-9]{1,15}\.[0-9]{1,15}", text, re.ASCII) and math.isfinite(float(text)):
+        return float(text)
+    return text
