@@ -1,0 +1,355 @@
+"""
+A PagerDuty account in memory: incidents, alerts and notes, and the webhook that follows every change.
+
+Only state and its rules; `lab.pagerduty_web` serves them. Shapes are those of PagerDuty's REST API v2, Events API v2
+and V3 webhooks (PagerDuty/api-schema and developer-docs, November 2026).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from lab.pagerduty_webhooks import WebhookSender
+from lab.people import CAST, WATCHKEEPER_EMAIL, WATCHKEEPER_PAGERDUTY
+
+Json = dict[str, Any]
+
+SERVICE_ID = "PCHAT01"
+SERVICE_NAME = "chat"
+MAX_NOTES = 2000
+_ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
+_SEVERITIES = ("critical", "error", "warning", "info")
+_ALPHANUMERIC = string.ascii_uppercase + string.digits
+
+
+class PagerDutyError(Exception):
+    """PagerDuty refuses: HTTP status, its own error code, and what it says."""
+
+    def __init__(self, status: int, code: int, message: str, errors: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.errors = errors
+
+    def body(self) -> Json:
+        return {"error": {"message": str(self), "code": self.code, "errors": list(self.errors)}}
+
+
+class InvalidEventError(Exception):
+    """An event that the Events API refuses; `errors` says why."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = errors
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    id: str
+    name: str
+    email: str
+
+    def reference(self) -> Json:
+        return reference("user", self.id, self.name)
+
+
+@dataclass(kw_only=True)
+class Incident:
+    """One incident with everything that belongs to it. `last_changed_by` is the user, or None for the integration."""
+
+    id: str
+    number: int
+    title: str
+    key: str
+    urgency: str
+    created_at: str
+    status: str = "triggered"
+    changed_at: str = ""
+    resolved_at: str | None = None
+    last_changed_by: User | None = None
+    acknowledged_by: list[tuple[str, User]] = field(default_factory=list)
+    assigned_to: User | None = None
+    alerts: list[Json] = field(default_factory=list)
+    notes: list[Json] = field(default_factory=list)
+
+
+USERS = (
+    User(id=WATCHKEEPER_PAGERDUTY, name="Watchkeeper", email=WATCHKEEPER_EMAIL),
+    *(User(id=p.pagerduty, name=p.name, email=p.email) for p in CAST if p.pagerduty),
+)
+ON_CALL = USERS[1]
+
+
+class PagerDuty:
+    """The account. `now` is the lab's clock; every change is told to `webhooks` when there is a subscriber."""
+
+    def __init__(self, *, now: Callable[[], datetime], routing_key: str, webhooks: WebhookSender | None = None) -> None:
+        self.now = now
+        self.api_key = "lab-" + secrets.token_hex(8)
+        self.routing_key = routing_key
+        self.webhooks = webhooks
+        self.incidents: dict[str, Incident] = {}
+        self.calls: list[Json] = []
+
+    # -- what happens to incidents -----------------------------------------------------------------------------------
+
+    def enqueue(self, event: Mapping[str, Any]) -> str:
+        """An Events API v2 event; returns its dedup_key. Raises InvalidEventError."""
+        errors = event_faults(event, self.routing_key)
+        if errors:
+            raise InvalidEventError(errors)
+        key = str(event.get("dedup_key") or secrets.token_hex(16))
+        incident = next((i for i in self.incidents.values() if i.key == key and i.status != "resolved"), None)
+        if event["event_action"] == "trigger":
+            self._trigger(event, key, incident)
+        elif incident is not None:
+            status = "acknowledged" if event["event_action"] == "acknowledge" else "resolved"
+            self._set_status(incident, status, None)
+        return key
+
+    def _trigger(self, event: Mapping[str, Any], key: str, incident: Incident | None) -> None:
+        payload = event["payload"]
+        is_new = incident is None
+        if incident is None:
+            incident = Incident(
+                id=new_id("Q", 13),
+                number=len(self.incidents) + 1,
+                title=str(payload["summary"]),
+                key=key,
+                urgency="high" if payload["severity"] in {"critical", "error"} else "low",
+                created_at=self._stamp(),
+                changed_at=self._stamp(),
+                assigned_to=ON_CALL,
+            )
+            self.incidents[incident.id] = incident
+        if not any(alert["alert_key"] == key for alert in incident.alerts):
+            incident.alerts.append(self._alert(event, key, incident))
+        if is_new:
+            self._tell("incident.triggered", incident, None)
+
+    def _alert(self, event: Mapping[str, Any], key: str, incident: Incident) -> Json:
+        payload = event["payload"]
+        details = payload.get("custom_details", {})
+        cef = {**payload, "client": event.get("client"), "client_url": event.get("client_url"), "dedup_key": key}
+        alert_id = new_id("Q", 13)
+        return {
+            **reference("alert", alert_id, payload["summary"]),
+            "type": "alert",
+            "status": "triggered",
+            "alert_key": key,
+            "severity": payload["severity"],
+            "suppressed": False,
+            "created_at": self._stamp(),
+            "service": service_reference(),
+            "incident": reference("incident", incident.id, incident.title),
+            "body": {
+                "type": "alert_body",
+                "contexts": [{"type": "link", **link} for link in event.get("links", [])],
+                "details": details,
+                "cef_details": cef,
+            },
+        }
+
+    def change(self, incident_id: str, wish: Mapping[str, Any], user: User) -> Incident:
+        """One update of PUT /incidents. Raises PagerDutyError (1001 when it is resolved already)."""
+        incident = self.incident(incident_id)
+        status = wish.get("status")
+        if status is not None:
+            if status not in {"acknowledged", "resolved", "triggered"}:
+                raise PagerDutyError(400, 2001, "Invalid Input Provided", ("Status is not valid",))
+            if status == incident.status == "resolved":
+                raise PagerDutyError(400, 1001, "Incident Already Resolved", ("Incident Already Resolved",))
+            self._set_status(incident, status, user)
+        if wish.get("title"):
+            incident.title = str(wish["title"])
+        return incident
+
+    def _set_status(self, incident: Incident, status: str, user: User | None) -> None:
+        was, incident.status = incident.status, status
+        incident.changed_at, incident.last_changed_by = self._stamp(), user
+        if status == "resolved":
+            incident.resolved_at, incident.acknowledged_by = self._stamp(), []
+            for alert in incident.alerts:
+                alert["status"] = "resolved"
+            self._tell("incident.resolved", incident, user)
+            return
+        if was == "resolved":
+            incident.resolved_at = None
+            self._tell("incident.reopened", incident, user)
+        if status == "acknowledged":
+            incident.acknowledged_by.append((self._stamp(), user or ON_CALL))
+            self._tell("incident.acknowledged", incident, user)
+        elif was == "acknowledged":
+            incident.acknowledged_by = []
+            self._tell("incident.unacknowledged", incident, user)
+
+    def add_note(self, incident_id: str, content: object, user: User) -> Json:
+        """Raises PagerDutyError for an empty note, or the 2001st."""
+        incident = self.incident(incident_id)
+        if not isinstance(content, str) or not content.strip():
+            raise PagerDutyError(400, 2001, "Invalid Input Provided", ("Content can't be blank",))
+        if len(incident.notes) >= MAX_NOTES:
+            raise PagerDutyError(400, 5002, "Simple Log Entry Limit Reached")
+        note = {"id": new_id("P", 6), "user": user.reference(), "content": content, "created_at": self._stamp()}
+        incident.notes.insert(0, note)
+        about = reference("incident", incident.id, incident.title)
+        data = {"incident": about, "id": note["id"], "content": content, "trimmed": False, "type": "incident_note"}
+        self._tell("incident.annotated", incident, user, data)
+        return note
+
+    # -- looking things up -------------------------------------------------------------------------------------------
+
+    def incident(self, incident_id: str) -> Incident:
+        """By id or number. Raises PagerDutyError 404."""
+        for incident in self.incidents.values():
+            if incident_id in {incident.id, str(incident.number)}:
+                return incident
+        raise PagerDutyError(404, 2100, "Not Found")
+
+    def user_of(self, email: str | None) -> User:
+        """Whom a From header names. Raises PagerDutyError when it is missing or nobody's."""
+        if not email:
+            raise PagerDutyError(
+                400, 2001, "Invalid Input Provided", ("From header: email of a valid user is required",)
+            )
+        for user in USERS:
+            if user.email == email:
+                return user
+        raise PagerDutyError(400, 1008, "Requester User Not Found")
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, kind: str, incident: Incident, user: User | None, data: Json | None = None) -> None:
+        if self.webhooks is None:
+            return
+        event = {
+            "id": "01" + "".join(secrets.choice(_ALPHANUMERIC) for _ in range(24)),
+            "event_type": kind,
+            "resource_type": "incident",
+            "occurred_at": self._stamp(milliseconds=True),
+            "agent": user.reference() if user else None,
+            "client": {"name": "PagerDuty"} if user else None,
+            "data": data or webhook_incident(incident),
+        }
+        self.webhooks.send(incident.id, event)
+
+    def _stamp(self, *, milliseconds: bool = False) -> str:
+        moment = self.now().isoformat(timespec="milliseconds" if milliseconds else "seconds")
+        return moment.replace("+00:00", "Z")
+
+
+def new_id(prefix: str, length: int) -> str:
+    return prefix + "".join(secrets.choice(_ALPHANUMERIC) for _ in range(length))
+
+
+def reference(kind: str, identity: str, summary: str) -> Json:
+    path = "service-directory" if kind == "service" else f"{kind}s"
+    return {
+        "id": identity,
+        "type": f"{kind}_reference",
+        "summary": summary,
+        "self": f"https://api.pagerduty.com/{kind}s/{identity}",
+        "html_url": f"https://lab.pagerduty.com/{path}/{identity}",
+    }
+
+
+def service_reference() -> Json:
+    return reference("service", SERVICE_ID, SERVICE_NAME)
+
+
+def policy_reference() -> Json:
+    return {**reference("escalation_policy", "PLABPOL", "Default"), "self": None}
+
+
+def webhook_incident(incident: Incident) -> Json:
+    """An incident as webhooks give it: `number` and `assignees`, and no alert details."""
+    about = reference("incident", incident.id, incident.title)
+    return {
+        "id": incident.id,
+        "type": "incident",
+        "self": about["self"],
+        "html_url": about["html_url"],
+        "number": incident.number,
+        "status": incident.status,
+        "incident_key": incident.key,
+        "created_at": incident.created_at,
+        "title": incident.title,
+        "incident_type": {"name": "incident_default"},
+        "service": service_reference(),
+        "assignees": [incident.assigned_to.reference()] if incident.assigned_to else [],
+        "escalation_policy": policy_reference(),
+        "teams": [],
+        "priority": None,
+        "urgency": incident.urgency,
+        "conference_bridge": None,
+        "resolve_reason": None,
+    }
+
+
+def rest_incident(incident: Incident) -> Json:
+    """An incident as REST gives it: `incident_number`, `assignments` and a summary."""
+    about = reference("incident", incident.id, f"[#{incident.number}] {incident.title}")
+    resolved = incident.status == "resolved"
+    assigned = incident.assigned_to
+    count = len(incident.alerts)
+    return {
+        **about,
+        "type": "incident",
+        "incident_number": incident.number,
+        "title": incident.title,
+        "status": incident.status,
+        "incident_key": incident.key,
+        "urgency": incident.urgency,
+        "created_at": incident.created_at,
+        "updated_at": incident.changed_at,
+        "last_status_change_at": incident.changed_at,
+        "last_status_change_by": (
+            incident.last_changed_by.reference() if incident.last_changed_by else service_reference()
+        ),
+        "resolved_at": incident.resolved_at,
+        "service": service_reference(),
+        "escalation_policy": policy_reference(),
+        "assignments": (
+            [] if resolved or assigned is None else [{"at": incident.created_at, "assignee": assigned.reference()}]
+        ),
+        "acknowledgements": [{"at": at, "acknowledger": user.reference()} for at, user in incident.acknowledged_by],
+        "teams": [],
+        "pending_actions": [],
+        "alert_counts": {
+            "all": count,
+            "triggered": 0 if resolved else count,
+            "resolved": count if resolved else 0,
+        },
+        "priority": None,
+        "resolve_reason": None,
+        "body": {"type": "incident_body", "details": None},
+    }
+
+
+def event_faults(event: Mapping[str, Any], routing_key: str) -> list[str]:
+    """What the Events API would complain about; empty for a good event."""
+    faults = []
+    if not _ROUTING_KEY.fullmatch(str(event.get("routing_key", ""))) or event["routing_key"] != routing_key:
+        faults.append("'routing_key' must be the 32 character integration key of a service")
+    action = event.get("event_action")
+    if action not in {"trigger", "acknowledge", "resolve"}:
+        faults.append("'event_action' must be one of trigger, acknowledge, resolve")
+    if len(str(event.get("dedup_key") or "")) > 255:
+        faults.append("'dedup_key' is longer than 255 characters")
+    if action != "trigger":
+        return faults if event.get("dedup_key") else [*faults, "'dedup_key' is required"]
+    payload = event.get("payload")
+    if not isinstance(payload, dict):
+        return [*faults, "'payload' is missing"]
+    faults += [f"'payload.{name}' is missing or blank" for name in ("summary", "source") if not payload.get(name)]
+    if payload.get("severity") not in _SEVERITIES:
+        faults.append(f"'payload.severity' is invalid (must be one of: {', '.join(_SEVERITIES)})")
+    if len(str(payload.get("summary") or "")) > 1024:
+        faults.append("'payload.summary' is longer than 1024 characters")
+    return faults
