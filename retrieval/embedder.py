@@ -90,6 +90,9 @@ def _load(folder: Path) -> SentenceTransformer:
 
     import torch  # noqa: PLC0415  heavy: only where embedding happens
     from sentence_transformers import SentenceTransformer as Model  # noqa: PLC0415  heavy, see above
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415  heavy, see above
+
+    transformers_logging.disable_progress_bar()  # it draws on stderr, which is a log here
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     on_gpu = torch.cuda.is_available()

@@ -30,7 +30,7 @@ class KeywordIndex:
         self._count = len(documents)
         self._body = _bm25(bodies)
         self._title = _bm25(titles)
-        self._has = [frozenset(body) | frozenset(title) for body, title in zip(bodies, titles, strict=True)]
+        self._has = [frozenset(body) for body in bodies]
         self._documents_with = Counter(word for has in self._has for word in has)
 
     def body_scores(self, asked: Sequence[str]) -> Scores:

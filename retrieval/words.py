@@ -32,11 +32,12 @@ _WORD = re.compile(r"[A-Z]+s?\d*(?![a-z])|[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+\d*|\
 _NAME = re.compile(r"\b\w*[a-z0-9](?:[A-Z]|_\w)\w*\b")  # CamelCase or snake_case
 
 # Words of every English sentence; not, any, all, over, under and down stay, since alert names differ by them.
-_STOP = frozenset(
-    """a about also an and are as at be been but by can could do does for from had has have how if in into is it its
+_STOP_WORDS = """
+    a about also an and are as at be been but by can could do does for from had has have how if in into is it its
     itself may of on or other our should so such than that the their them then there these they this those through to
-    up was we were what when where which while who why will with would you your""".split()
-)
+    up was we were what when where which while who why will with would you your
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 
 
 def cleaned(text: str) -> str:

@@ -1,0 +1,66 @@
+"""What one search works on: documents, their chunks and words, and their vectors once there are any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.chunks import Chunk, chunks_of
+from retrieval.documents import Document
+from retrieval.embedder import Vectors
+from retrieval.keywords import KeywordIndex
+
+if TYPE_CHECKING:
+    from retrieval.index import VectorIndex
+
+# One question does not need more neighbours than this; each document counts by its nearest chunk.
+NEIGHBOURS = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Replaced as a whole by a refresh, so a search never sees half of one; `index` is None until vectors are there."""
+
+    documents: tuple[Document, ...]
+    chunks: tuple[Chunk, ...]
+    keywords: KeywordIndex
+    index: VectorIndex | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """The dense answer to one question: per document its best cosine, and the chunk that had it (-1: none near)."""
+
+    cosines: NDArray[np.float64]
+    best_chunks: tuple[int, ...]
+
+
+def counted(documents: tuple[Document, ...]) -> Corpus:
+    """The documents cut and counted; blocks for about 2 ms a document."""
+    return Corpus(documents=documents, chunks=tuple(chunks_of(documents)), keywords=KeywordIndex(documents))
+
+
+def indexed(corpus: Corpus, rows: Vectors) -> Corpus:
+    """The corpus with one vector per chunk; belongs in the heavy thread."""
+    from retrieval.index import VectorIndex  # noqa: PLC0415  so that importing this module stays light
+
+    return replace(corpus, index=VectorIndex(rows))
+
+
+def nearest(corpus: Corpus, vector: Vectors) -> Meaning | None:
+    """Compare one vector, shape (1, dimensions), with every chunk; None without vectors. For the heavy thread."""
+    if corpus.index is None:
+        return None
+    [cosines], [rows] = corpus.index.search(vector, NEIGHBOURS)
+    found = [(float(cosine), int(row)) for cosine, row in zip(cosines, rows, strict=True) if row >= 0]
+    # A document with no chunk among the neighbours is at best as near as the farthest of them.
+    best = np.full(len(corpus.documents), min((cosine for cosine, _ in found), default=0.0))
+    chunks = [-1] * len(corpus.documents)
+    for cosine, row in reversed(found):  # found is best first, so a document's nearest chunk is written last
+        document = corpus.chunks[row].document
+        best[document] = cosine
+        chunks[document] = row
+    return Meaning(cosines=best, best_chunks=tuple(chunks))
