@@ -1,0 +1,56 @@
+"""The lab's commands of `watchkeeper`; light to import, since `watchkeeper --help` imports it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Scenario = Annotated[str, typer.Option(help="Which scenario to play.")]
+Pace = Annotated[float, typer.Option(min=1.0, max=60.0, help="How many times faster than the wall lab time passes.")]
+Seed = Annotated[int, typer.Option(help="Two runs with the same seed see the same traffic.")]
+
+lab = typer.Typer(no_args_is_help=True, help="The practice range: a simulated fleet, Slack and PagerDuty.")
+
+
+@lab.callback()
+def _lab() -> None:
+    """The practice range: a simulated fleet, Slack and PagerDuty."""
+
+
+@lab.command("serve")
+def lab_serve(
+    *,
+    folder: Annotated[Path, typer.Option(help="Where the configuration, the environment and lab.json are written.")],
+    product: Annotated[str, typer.Option(help="Where the product will listen.")] = "http://127.0.0.1:8080",
+    scenario: Scenario = "S04",
+    pace: Pace = 20.0,
+    seed: Seed = 1,
+) -> None:
+    """Serve the world, Slack and PagerDuty in one process on free ports, until Ctrl-C."""
+    from lab.serve import LabOptions, serve  # noqa: PLC0415 - keeps `watchkeeper --help` fast
+
+    asyncio.run(serve(LabOptions(folder=folder, scenario=scenario, pace=pace, seed=seed, product=product)))
+
+
+def demo(
+    *,
+    headless: Annotated[
+        bool, typer.Option("--headless", envvar="HEADLESS", help="No browser: actors play the people.")
+    ] = False,
+    scenario: Scenario = "S04",
+    pace: Pace = 20.0,
+    seed: Seed = 1,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the drill keeps its files; a new folder under var/ otherwise.")
+    ] = None,
+    hold: Annotated[bool, typer.Option("--hold", help="Keep everything running after a headless story.")] = False,
+) -> None:
+    """Play one incident from page to verified fix on this machine, without any account."""
+    from lab.demo import DemoOptions, play  # noqa: PLC0415 - keeps `watchkeeper --help` fast
+
+    options = DemoOptions(folder=folder, scenario=scenario, pace=pace, seed=seed, is_headless=headless, holds=hold)
+    sys.exit(asyncio.run(play(options)))

@@ -1,0 +1,209 @@
+"""What the lab writes for the product it practises with: watchkeeper.toml, the environment, and its own addresses."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lab.pagerduty import SERVICE_ID
+from lab.people import CHANNEL, KNOWN_TO_WATCHKEEPER, TEAM, WATCHKEEPER_EMAIL
+from lab.world import Credentials
+
+CONFIG_FILE = "watchkeeper.toml"
+ENVIRONMENT_FILE = "env"
+ADDRESSES_FILE = "lab.json"
+SCRAPE_EVERY_LAB_S = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """Where everything listens; each is a URL without a slash at its end."""
+
+    page: str
+    slack_api: str
+    pagerduty: str
+    events: str
+    kubernetes: str
+    langfuse: str
+    metrics: str
+    product: str
+
+
+def new_credentials() -> Credentials:
+    """Fresh secrets; nothing of a drill is worth keeping."""
+    return Credentials(
+        langfuse_read=f"pk-lf-{secrets.token_hex(8)}:sk-lf-{secrets.token_hex(16)}",
+        langfuse_write=f"pk-lf-{secrets.token_hex(8)}:sk-lf-{secrets.token_hex(16)}",
+        kube_read="kube-" + secrets.token_hex(16),
+        kube_action="kube-" + secrets.token_hex(16),
+        pagerduty_routing_key=secrets.token_hex(16),
+    )
+
+
+def write_addresses(folder: Path, addresses: Addresses, *, scenario: str, pace: float) -> None:
+    """`lab.json`, written last and whole: who waits for it may read it as soon as it is there."""
+    body = {**asdict(addresses), "scenario": scenario, "pace": pace, "pid": os.getpid()}
+    unfinished = folder / f"{ADDRESSES_FILE}.part"
+    unfinished.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(folder / ADDRESSES_FILE)
+
+
+def write_environment(folder: Path, variables: Mapping[str, str]) -> None:
+    """`env`: KEY=VALUE lines, readable by nobody else."""
+    path = folder / ENVIRONMENT_FILE
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name}={value}\n" for name, value in variables.items()), encoding="utf-8")
+
+
+def read_environment(folder: Path) -> dict[str, str]:
+    lines = (folder / ENVIRONMENT_FILE).read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def environment(
+    folder: Path,
+    addresses: Addresses,
+    credentials: Credentials,
+    *,
+    slack_bot_token: str,
+    slack_signing_secret: str,
+    pagerduty_api_key: str,
+    pagerduty_webhook_secrets: tuple[str, ...],
+) -> dict[str, str]:
+    """Every variable that the product needs to work in this lab."""
+    host, _, port = addresses.product.removeprefix("http://").partition(":")
+    return {
+        "DATABASE_URL": f"sqlite:///{folder / 'watchkeeper.sqlite'}",
+        "SLACK_BOT_TOKEN": slack_bot_token,
+        "SLACK_SIGNING_SECRET": slack_signing_secret,
+        "SLACK_API_BASE_URL": addresses.slack_api + "/",
+        "SOCKET_MODE": "false",
+        "INCIDENT_CHANNEL": CHANNEL,
+        "PAGERDUTY_API_KEY": pagerduty_api_key,
+        "PAGERDUTY_API_BASE_URL": addresses.pagerduty,
+        "PAGERDUTY_FROM": WATCHKEEPER_EMAIL,
+        "PAGERDUTY_WEBHOOK_SECRETS": ",".join(pagerduty_webhook_secrets),
+        "SSL_CERT_FILE": str(folder / "ca.pem"),
+        "LANGFUSE_READ": credentials.langfuse_read,
+        "LANGFUSE_WRITE": credentials.langfuse_write,
+        "KUBE_READ_TOKEN": credentials.kube_read,
+        "KUBE_ACTION_TOKEN": credentials.kube_action,
+        "WATCHKEEPER_CONFIG": str(folder / CONFIG_FILE),
+        "WATCHKEEPER_HOST": host,
+        "WATCHKEEPER_PORT": port,
+    }
+
+
+def watchkeeper_toml(addresses: Addresses, *, pace: float, history: str) -> str:
+    """The product's configuration: one service `chat`, its sources, who may approve, and who everybody is."""
+    people = "\n".join(
+        _PERSON.format(
+            id=person.id,
+            name=person.name,
+            slack=f"{TEAM}/{person.slack}",
+            pagerduty=person.pagerduty,
+            email=person.email,
+            roles=json.dumps(list(person.roles)),
+        )
+        for person in KNOWN_TO_WATCHKEEPER
+    )
+    return _CONFIG.format(
+        metrics=addresses.metrics,
+        langfuse=addresses.langfuse,
+        kubernetes=addresses.kubernetes,
+        interval_s=SCRAPE_EVERY_LAB_S / pace,
+        pace=pace,
+        history=history,
+        pagerduty_service=SERVICE_ID,
+        people=people,
+    )
+
+
+_PERSON = """
+[[person]]
+id = "{id}"
+name = "{name}"
+slack = ["{slack}"]
+pagerduty = "{pagerduty}"
+email = "{email}"
+roles = {roles}
+"""
+
+_CONFIG = """# Written by `watchkeeper lab serve` for one drill; addresses and tokens change with every start.
+format = 1
+
+[[datasource]]
+name = "metrics"
+kind = "recorder"
+scrape = ["{metrics}/metrics"]
+interval_s = {interval_s:g}     # 15 s of lab time at pace {pace:g}
+clock = "samples"
+history = "{history}"
+path = "recorder.sqlite"
+
+[[datasource]]
+name = "prompts"
+kind = "langfuse"
+url = "{langfuse}"
+credential = "LANGFUSE_READ"
+action_credential = "LANGFUSE_WRITE"
+
+[[cluster]]
+name = "lab"
+url = "{kubernetes}"
+credential = "KUBE_READ_TOKEN"
+action_credential = "KUBE_ACTION_TOKEN"
+
+[[service]]
+name = "chat"
+pagerduty_service = "{pagerduty_service}"
+namespace = "chat"
+team = "llm"
+environment = "prod"
+datasource = "metrics"
+cluster = "lab"
+mode = "approve"
+owners = ["dana"]
+[service.approvers]
+prompt-owner = ["bob"]
+[service.selectors]
+serving = {{namespace = "chat"}}
+gpu = {{namespace = "chat"}}
+application = {{service = "chat"}}
+gateway = {{model_group = "chat"}}
+kubernetes = {{namespace = "chat"}}
+[service.budgets]
+ttft_p95_s = 1.0
+[[service.deployments]]
+name = "chat-vllm"
+kind = "engine"
+replicas = 4
+[[service.prompts]]
+name = "chat-system"
+source = "prompts"
+[[service.prompts]]
+name = "chat-summary"
+source = "prompts"
+
+[[policy]]
+tier = "R0"
+environment = "*"
+service = "*"
+roles = ["on-call", "service-owner", "prompt-owner"]
+
+[[policy]]
+tier = "R1"
+environment = "prod"
+service = "*"
+roles = ["prompt-owner", "service-owner"]
+
+[[policy]]
+tier = "R2"
+environment = "prod"
+service = "*"
+roles = ["service-owner", "platform"]
+{people}"""

@@ -1,0 +1,227 @@
+"""
+The lab as one process of its own: the world, Slack and PagerDuty on free ports of 127.0.0.1.
+
+Nothing of it is shared with the product but HTTP and the files in its folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trustme
+import uvicorn
+from fastapi import FastAPI
+
+from lab.configuration import (
+    CONFIG_FILE,
+    Addresses,
+    environment,
+    new_credentials,
+    watchkeeper_toml,
+    write_addresses,
+    write_environment,
+)
+from lab.pagerduty import PagerDuty
+from lab.pagerduty_web import pagerduty_app
+from lab.pagerduty_webhooks import WebhookSender
+from lab.slack import Workspace
+from lab.slack_delivery import AppLink
+from lab.slack_web import slack_app
+from lab.world import World
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabOptions:
+    """
+    What one lab plays. `product` is where the product will listen; lab time starts to pass when it answers
+    `/readyz`, or after `patience_s` of waiting for it.
+    """
+
+    folder: Path
+    scenario: str
+    pace: float
+    seed: int
+    product: str
+    patience_s: float = 60.0
+
+
+class _Sockets:
+    """One listening socket a stand-in, bound before anything is built, so that every address is known to all."""
+
+    def __init__(self) -> None:
+        names = ("slack", "pagerduty", "events", "kubernetes", "langfuse", "metrics")
+        self.bound = {name: socket.create_server((HOST, 0)) for name in names}
+
+    def url(self, name: str, scheme: str = "http") -> str:
+        return f"{scheme}://{HOST}:{self.bound[name].getsockname()[1]}"
+
+
+class _Server(uvicorn.Server):
+    """One of several servers in a process; signals are the process' own business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+class Lab:
+    """Everything of one drill. `run` returns after `stop`, with every server closed."""
+
+    def __init__(self, options: LabOptions) -> None:
+        folder = options.folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.options = options
+        self.folder = folder
+        self._sockets = _Sockets()
+        url = self._sockets.url
+        self.addresses = Addresses(
+            page=url("slack"),
+            slack_api=url("slack") + "/api",
+            pagerduty=url("pagerduty", "https"),
+            events=url("events"),
+            kubernetes=url("kubernetes"),
+            langfuse=url("langfuse"),
+            metrics=url("metrics"),
+            product=options.product.rstrip("/"),
+        )
+        self._credentials = new_credentials()
+        self.world = World(
+            options.scenario,
+            pace=options.pace,
+            seed=options.seed,
+            folder=folder,
+            live_start=datetime.now(UTC).replace(microsecond=0),
+            pagerduty_events_url=url("events") + "/v2/enqueue",
+            credentials=self._credentials,
+        )
+        self.workspace = Workspace(now=self.world.clock.now)
+        self._webhook_secrets = (secrets.token_hex(20),)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`. An error of the world or of a server ends everything and is raised."""
+        await self.world.prepare()
+        servers = self._servers()
+        async with asyncio.TaskGroup() as tasks:
+            for name, server in servers.items():
+                tasks.create_task(server.serve(sockets=[self._sockets.bound[name]]))
+            while not all(server.started for server in servers.values()):  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.02)
+            write_addresses(self.folder, self.addresses, scenario=self.options.scenario, pace=self.options.pace)
+            world = tasks.create_task(self._let_time_pass())
+            await self._stopping.wait()
+            world.cancel()
+            for server in servers.values():
+                server.should_exit = True
+
+    async def _let_time_pass(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.options.patience_s):
+                await until_ready(self.addresses.product)
+        await self.world.run()
+
+    def _servers(self) -> dict[str, _Server]:
+        webhooks = WebhookSender(url=self.addresses.product + "/webhooks/pagerduty", secrets=self._webhook_secrets)
+        account = PagerDuty(
+            now=self.world.clock.now, routing_key=self._credentials.pagerduty_routing_key, webhooks=webhooks
+        )
+        link = AppLink(
+            self.workspace,
+            url=self.addresses.product + "/slack/events",
+            base_url=self.addresses.page,
+            event_retry_waits_s=(0.0, 3.0, 15.0),
+        )
+        slack = slack_app(self.workspace, link, base_url=self.addresses.page, lab_state=self._state)
+        self._serve_truth(slack)
+        pagerduty = pagerduty_app(account)
+        self._write_files(account)
+        certificate = write_certificates(self.folder)
+        return {
+            "slack": _server(slack),
+            "pagerduty": _server(pagerduty, certificate=certificate),
+            # The same account without TLS, for the alert rule's side.
+            "events": _server(pagerduty, owns_app=False),
+            "kubernetes": _server(self.world.kubernetes_app),
+            "langfuse": _server(self.world.langfuse_app),
+            "metrics": _server(self.world.metrics_app),
+        }
+
+    def _write_files(self, account: PagerDuty) -> None:
+        variables = environment(
+            self.folder,
+            self.addresses,
+            self._credentials,
+            slack_bot_token=self.workspace.bot_token,
+            slack_signing_secret=self.workspace.signing_secret,
+            pagerduty_api_key=account.api_key,
+            pagerduty_webhook_secrets=self._webhook_secrets,
+        )
+        write_environment(self.folder, variables)
+        config = watchkeeper_toml(self.addresses, pace=self.options.pace, history=self.world.history_path.name)
+        (self.folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+
+    def _state(self) -> Mapping[str, Any]:
+        return {"scenario": self.options.scenario, "pace": self.options.pace}
+
+    def _serve_truth(self, app: FastAPI) -> None:
+        @app.get("/lab/truth")
+        async def truth() -> dict[str, Any]:
+            """For whoever judges the drill; the product is never told this address."""
+            return self.world.truth()
+
+
+def _server(app: FastAPI, *, certificate: Path | None = None, owns_app: bool = True) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            lifespan="auto" if owns_app else "off",
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=2,
+            ssl_certfile=certificate,
+        )
+    )
+
+
+def write_certificates(folder: Path) -> Path:
+    """A throw-away authority in `ca.pem`, and the server's key with its certificates in the file returned."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate = folder / "server.pem"
+    certificate.touch(mode=0o600)
+    authority.issue_cert(HOST, "localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
+    return certificate
+
+
+async def until_ready(product: str, every_s: float = 0.2) -> None:
+    """Return when the product's `/readyz` says 200; never gives up."""
+    async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(product + "/readyz")).status_code == 200:
+                    return
+            await asyncio.sleep(every_s)
+
+
+async def serve(options: LabOptions) -> None:
+    """Serve a lab until SIGINT or SIGTERM."""
+    lab = Lab(options)
+    loop = asyncio.get_running_loop()
+    for stop_signal in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(stop_signal, lab.stop)
+    await lab.run()
