@@ -99,7 +99,9 @@ def replay(
 
 
 @app.command("check-config")
-def check_config() -> None:
+def check_config(
+    path: Annotated[Path | None, typer.Argument(help="Check this file only, not the environment.")] = None,
+) -> None:
     """Read the environment and watchkeeper.toml, and say what is wrong or missing."""
     settings, config = _configured()
     counts = {

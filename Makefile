@@ -1,0 +1,64 @@
+# Two commands do all the set-up on a fresh Debian or Ubuntu with Python 3.11 or newer: `make demo` and `make test`.
+# Variables: GPU=1 (faiss on CUDA), TORCH_INDEX=URL (a pip index with smaller torch builds), PYTHON=python3.12,
+#            HEADLESS=1 and SCENARIO=S04 for the demo, ARGS=... for pytest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FAISS := $(if $(GPU),gpu,cpu)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: help demo test check bench migration install clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo-$(FAISS) ## Play a whole incident on this machine (HEADLESS=1: as text; SCENARIO=S04)
+	$(BIN)/watchkeeper demo$(if $(HEADLESS), --headless)$(if $(SCENARIO), --scenario $(SCENARIO))
+
+test: $(VENV)/.dev-$(FAISS) ## Run all tests (ARGS="tests/bot -x" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks, example configuration
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/watchkeeper runbook lint
+	$(BIN)/watchkeeper check-config watchkeeper.example.toml
+
+bench: $(VENV)/.dev-$(FAISS) ## Measure: first card, verdict, start of the command line
+	$(BIN)/python -m tests.bench
+
+migration: $(VENV)/.dev-$(FAISS) ## Write a migration from the tables' changes (NAME="add a column")
+	$(if $(NAME),,$(error say what changes: make migration NAME="add a column"))
+	$(BIN)/python -m bot.store.schema "$(NAME)"
+
+install: $(VENV)/.demo-$(FAISS) ## Make .venv with what the product and the demo need
+
+clean: ## Remove .venv, caches and what the demo left behind
+	rm -rf $(VENV) var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/.demo-$(FAISS): pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo "==> Installing Watchkeeper into $(VENV); the first time this takes one to three minutes."
+	$(PIP) -c constraints.txt -e ".[$(FAISS),lab]"
+	@touch $@
+
+$(VENV)/.dev-$(FAISS): pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo "==> Installing Watchkeeper and its development tools into $(VENV); the first time this takes one to three minutes."
+	$(PIP) -c constraints.txt -e ".[$(FAISS),dev]"
+	@touch $@ $(VENV)/.demo-$(FAISS)
+
+# The check comes first because a venv without ensurepip is left half made, and would look finished the next time.
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed and \`$(PYTHON)\` is not: sudo apt-get install python3 python3-venv, or make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "Python's venv module is missing: sudo apt-get install python3-venv"; exit 2; }
+	@echo "==> Making $(VENV) with $$($(PYTHON) --version)"
+	$(PYTHON) -m venv $(VENV)
