@@ -1,0 +1,100 @@
+"""
+Who clicked? The one place that turns a Slack payload into a Person; every listener goes through it.
+
+A person must be in the configuration under exactly this team and user, and Slack itself must say, at most a minute ago,
+that the account is an active, full member of this workspace. Guests, bots, deleted accounts, people of other teams and
+strangers are nobody; so is everybody while Slack cannot be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from bot import narrate
+from bot.incidents import Person
+from bot.slack.client import SlackError
+from bot.slack.desk import People
+
+_DISQUALIFYING = (
+    "deleted",
+    "is_bot",
+    "is_app_user",
+    "is_restricted",
+    "is_ultra_restricted",
+    "is_stranger",
+    "is_workflow_bot",
+)
+
+
+class NobodyError(Exception):
+    """The payload comes from nobody we know; the message is for them, `why` is for the record."""
+
+    def __init__(self, message: str, *, why: str) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+class UserDirectory(Protocol):
+    """Slack's users.info, cached for at most a minute."""
+
+    async def users_info(self, user: str) -> Mapping[str, Any]:
+        """Raises SlackError."""
+
+
+class Authoriser:
+    """Says who somebody is. What they may do is the desk's decision, made again when it is done."""
+
+    def __init__(self, *, people: People, directory: UserDirectory) -> None:
+        self._people = people
+        self._directory = directory
+
+    async def person(self, payload: Mapping[str, Any]) -> Person:
+        """The person behind a click or a command. Raises NobodyError."""
+        team, user = account_of(payload)
+        if not team or not user:
+            raise NobodyError(narrate.NOT_A_MEMBER, why="the payload names no team or user")
+        home = _home_team(payload)
+        if home and home != team:
+            raise NobodyError(narrate.NOT_A_MEMBER, why=f"the user belongs to another team, {home}")
+        person = self._people.by_slack(team, user)
+        if person is None:
+            raise NobodyError(narrate.NOT_A_MEMBER, why="not in the configuration")
+        try:
+            account = await self._directory.users_info(user)
+        except SlackError as error:
+            raise NobodyError(narrate.CANNOT_CHECK_YOU, why=f"users.info: {error}") from error
+        if why := _disqualified(account, team, user):
+            raise NobodyError(narrate.NOT_A_MEMBER, why=why)
+        return person
+
+
+def account_of(payload: Mapping[str, Any]) -> tuple[str, str]:
+    """Team and user of an interaction (objects) or of a slash command (flat fields); empty when there is none."""
+    team = _id(payload.get("team")) or _word(payload.get("team_id"))
+    user = _id(payload.get("user")) or _word(payload.get("user_id"))
+    return team, user
+
+
+def _home_team(payload: Mapping[str, Any]) -> str:
+    """In a shared channel, a partner's click carries their own team in `user.team_id`."""
+    user = payload.get("user")
+    return _word(user.get("team_id")) if isinstance(user, Mapping) else ""
+
+
+def _disqualified(account: Mapping[str, Any], team: str, user: str) -> str:
+    if account.get("id") != user:
+        return "users.info answered about somebody else"
+    for flag in _DISQUALIFYING:
+        if account.get(flag):
+            return flag
+    home = account.get("team_id")
+    return f"the account belongs to another team, {home}" if home != team else ""
+
+
+def _id(value: Any) -> str:
+    return _word(value.get("id")) if isinstance(value, Mapping) else ""
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) and 0 < len(value) <= 64 else ""

@@ -1,0 +1,189 @@
+"""Slack's Web API behind a small face: what we send never unfurls, never mentions by name, and carries its key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
+from slack_sdk.web.async_client import AsyncWebClient
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
+
+from bot.slack.view import Message
+
+METADATA_TYPE = "watchkeeper"
+_USER_CACHE_S = 60.0
+_LOOK_BACK_PAGES = 3
+# Slack's own words for "later"; every other error stays the same however often we ask.
+_PASSING = frozenset(
+    {"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout", "rollup_error"}
+)
+
+
+class SlackError(Exception):
+    """
+    Slack refused, or could not be reached.
+
+    `permanent` says that trying again cannot help. When it is false the message may have been sent all the same: look
+    it up by its key (`find_posted`) before sending it again. `retry_after` is Slack's own wish, in seconds.
+    """
+
+    def __init__(self, message: str, *, permanent: bool, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.retry_after = retry_after
+
+
+def web_client(token: str, base_url: str | None = None, timeout_s: int = 10) -> AsyncWebClient:
+    """The client that Bolt and we share; waits out two rate limits (AsyncWebClient's own default waits out none)."""
+    client = AsyncWebClient(token=token, timeout=timeout_s, base_url=base_url or AsyncWebClient.BASE_URL)
+    client.retry_handlers.append(AsyncRateLimitErrorRetryHandler(max_retry_count=2))
+    return client
+
+
+class SlackClient:
+    """Every call raises SlackError and nothing else. `clock` is monotonic seconds, for the cache of users."""
+
+    def __init__(self, web: AsyncWebClient, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._web = web
+        self._clock = clock
+        self._users: dict[str, tuple[float, Mapping[str, Any]]] = {}
+
+    async def post(self, channel: str, message: Message, *, key: str, thread_ts: str | None = None) -> str:
+        """Returns the message's `ts`. `key` is unique to this message and finds it again."""
+        posted = await _said(
+            self._web.chat_postMessage(
+                channel=channel,
+                text=message.text,
+                blocks=message.blocks,
+                metadata=_metadata(key),
+                thread_ts=thread_ts,
+                parse="none",
+                link_names=False,
+                unfurl_links=False,
+                unfurl_media=False,
+            )
+        )
+        return _text(posted, "ts")
+
+    async def update(self, channel: str, ts: str, message: Message, *, key: str) -> None:
+        """Replace text and blocks together: an update without blocks would remove them."""
+        await _said(
+            self._web.chat_update(
+                channel=channel,
+                ts=ts,
+                text=message.text,
+                blocks=message.blocks,
+                metadata=_metadata(key),
+                parse="none",
+                link_names=False,
+            )
+        )
+
+    async def ephemeral(self, channel: str, user: str, message: Message, *, thread_ts: str | None = None) -> None:
+        """Shown to one person only, and gone when they reload."""
+        await _said(
+            self._web.chat_postEphemeral(
+                channel=channel,
+                user=user,
+                text=message.text,
+                blocks=message.blocks,
+                thread_ts=thread_ts,
+                parse="none",
+                link_names=False,
+            )
+        )
+
+    async def upload_picture(
+        self, channel: str, png: bytes, *, filename: str, title: str, alt_text: str, thread_ts: str | None = None
+    ) -> None:
+        """A PNG into the channel or a thread. It has no key: send it once, and never again after an unknown outcome."""
+        await _said(
+            self._web.files_upload_v2(
+                channel=channel, file=png, filename=filename, title=title, alt_txt=alt_text, thread_ts=thread_ts
+            )
+        )
+
+    async def find_posted(
+        self, channel: str, key: str, *, thread_ts: str | None = None, since: datetime | None = None
+    ) -> str | None:
+        """The `ts` of our message with this key, in the channel or a thread; None when the last 300 do not hold it."""
+        cursor = ""
+        oldest = {"oldest": f"{since.timestamp():.6f}"} if since else {}
+        for _ in range(_LOOK_BACK_PAGES):
+            page: dict[str, Any] = {"channel": channel, "limit": 100, "include_all_metadata": True, **oldest}
+            page |= {"cursor": cursor} if cursor else {}
+            if thread_ts is None:
+                found = await _said(self._web.conversations_history(**page))
+            else:
+                found = await _said(self._web.conversations_replies(ts=thread_ts, **page))
+            for message in found.get("messages") or []:
+                if _key_of(message) == key:
+                    return _text(message, "ts")
+            cursor = (found.get("response_metadata") or {}).get("next_cursor") or ""
+            if not cursor:
+                return None
+        return None
+
+    async def users_info(self, user: str) -> Mapping[str, Any]:
+        """Slack's `user` object, at most 60 s old: a deactivated account loses its rights within a minute."""
+        now = self._clock()
+        cached = self._users.get(user)
+        if cached is not None and now - cached[0] < _USER_CACHE_S:
+            return cached[1]
+        answer = await _said(self._web.users_info(user=user))
+        account = answer.get("user")
+        if not isinstance(account, Mapping):
+            raise SlackError("users.info: the answer has no user", permanent=False)
+        self._users = {name: entry for name, entry in self._users.items() if now - entry[0] < _USER_CACHE_S}
+        self._users[user] = (now, account)
+        return account
+
+
+async def _said(call: Awaitable[AsyncSlackResponse]) -> Mapping[str, Any]:
+    """Await a call of slack_sdk; its many kinds of error become SlackError."""
+    try:
+        response = await call
+    except SlackApiError as error:
+        raise _translated(error) from error
+    except SlackClientError as error:
+        raise SlackError(f"the request could not be made: {error}", permanent=True) from error
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        raise SlackError(f"Slack cannot be reached: {type(error).__name__}", permanent=False) from error
+    return response.data if isinstance(response.data, Mapping) else {}
+
+
+def _translated(error: SlackApiError) -> SlackError:
+    response = error.response
+    status = getattr(response, "status_code", 0)
+    payload = getattr(response, "data", response)
+    name = str(payload.get("error", "")) if isinstance(payload, Mapping) else ""
+    passing = status == 429 or status >= 500 or name in _PASSING or not name
+    headers = getattr(response, "headers", None) or {}
+    wished = str(headers.get("Retry-After", ""))
+    retry_after = float(wished) if wished.isascii() and wished.isdigit() else None
+    return SlackError(f"Slack answered {name or status}", permanent=not passing, retry_after=retry_after)
+
+
+def _metadata(key: str) -> dict[str, Any]:
+    return {"event_type": METADATA_TYPE, "event_payload": {"key": key}}
+
+
+def _key_of(message: Any) -> str | None:
+    metadata = message.get("metadata") if isinstance(message, Mapping) else None
+    if not isinstance(metadata, Mapping) or metadata.get("event_type") != METADATA_TYPE:
+        return None
+    payload = metadata.get("event_payload")
+    key = payload.get("key") if isinstance(payload, Mapping) else None
+    return key if isinstance(key, str) else None
+
+
+def _text(answer: Mapping[str, Any], name: str) -> str:
+    value = answer.get(name)
+    if not isinstance(value, str):
+        raise SlackError(f"Slack's answer has no {name}", permanent=False)
+    return value

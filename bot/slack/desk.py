@@ -1,0 +1,50 @@
+"""What Slack asks of the rest of the application: the deeds behind the buttons, and who people are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from bot.incidents import IncidentLine, Person
+from retrieval.documents import Hit
+
+
+class Desk(Protocol):
+    """
+    What people can do. Every deed is committed when its call returns, is idempotent, and decides by itself whether
+    this person may do it.
+
+    Raises NotAllowedError (the desk has recorded the refusal), AlreadyDecidedError, StaleError, NotFoundError,
+    StoreUnavailableError; each message is a sentence for the person who clicked.
+    """
+
+    async def acknowledge(self, incident_id: str, by: Person) -> None: ...
+
+    async def resolve(self, incident_id: str, by: Person) -> None: ...
+
+    async def rediagnose(self, incident_id: str, by: Person) -> None: ...
+
+    async def approve(self, plan_id: str, by: Person) -> None: ...
+
+    async def deny(self, plan_id: str, by: Person) -> None: ...
+
+    async def request(self, plan_id: str, by: Person) -> None: ...
+
+    async def undo(self, plan_id: str, by: Person) -> None: ...
+
+    async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None:
+        """Say what became of a step in doubt; `answer` is ran, not_run or stop."""
+
+    async def status(self) -> Sequence[IncidentLine]: ...
+
+    async def search(self, text: str) -> Sequence[Hit]: ...
+
+    async def refused(self, who: str, what: str, why: str, incident_or_plan: str) -> None:
+        """Record that somebody whom we do not know tried something; `who` is "team/user" of Slack."""
+
+
+class People(Protocol):
+    """The people of the configuration."""
+
+    def by_slack(self, team: str, user: str) -> Person | None:
+        """The one person who is linked to this Slack account; None when there is none."""

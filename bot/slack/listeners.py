@@ -1,0 +1,210 @@
+"""
+Slack's clicks and commands -> the desk. Each listener finds out who it is, asks the desk, and answers.
+
+Bolt does not deduplicate (one event sent three times runs its handler three times), so the desk's deeds are idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot import narrate
+from bot.incidents import Person, WatchkeeperError
+from bot.slack import buttons
+from bot.slack.authorise import Authoriser, NobodyError, account_of
+from bot.slack.blocks import only_to_you
+from bot.slack.client import SlackClient, SlackError
+from bot.slack.commands import COMMAND, Commands
+from bot.slack.desk import Desk
+from bot.slack.view import Message
+
+log = structlog.get_logger(__name__)
+
+# Slack shows an error after three seconds without an acknowledgement; the rest is for the way back.
+DECISION_PATIENCE_S = 2.0
+
+Deed = Callable[[Desk, str, Person], Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Click:
+    """What a button does, and what the person hears when it counted."""
+
+    deed: Deed
+    done: str
+
+
+class OddPayloadError(Exception):
+    """A click whose value is none that we put on a button."""
+
+
+def _settle(answer: str) -> Deed:
+    async def deed(desk: Desk, value: str, by: Person) -> None:
+        plan_id, _, step = value.rpartition(":")
+        if not plan_id or not re.fullmatch(r"[0-9]{1,4}", step):
+            raise OddPayloadError
+        await desk.settle(plan_id, int(step), answer, by)
+
+    return deed
+
+
+async def _nothing(_: Desk, __: str, ___: Person) -> None:
+    raise OddPayloadError
+
+
+CLICKS: Mapping[str, Click] = {
+    buttons.ACKNOWLEDGE: Click(
+        deed=lambda desk, value, by: desk.acknowledge(value, by), done=narrate.DONE["acknowledge"]
+    ),
+    buttons.RESOLVE: Click(deed=lambda desk, value, by: desk.resolve(value, by), done=narrate.DONE["resolve"]),
+    buttons.REDIAGNOSE: Click(deed=lambda desk, value, by: desk.rediagnose(value, by), done=narrate.DONE["rediagnose"]),
+    buttons.APPROVE: Click(deed=lambda desk, value, by: desk.approve(value, by), done=narrate.DONE["approve"]),
+    buttons.DENY: Click(deed=lambda desk, value, by: desk.deny(value, by), done=narrate.DONE["deny"]),
+    buttons.UNDO: Click(deed=lambda desk, value, by: desk.undo(value, by), done=narrate.DONE["undo"]),
+    buttons.REQUEST: Click(deed=lambda desk, value, by: desk.request(value, by), done=narrate.DONE["request"]),
+    buttons.SETTLE_RAN: Click(deed=_settle("ran"), done=narrate.DONE["settle"]),
+    buttons.SETTLE_NOT_RUN: Click(deed=_settle("not_run"), done=narrate.DONE["settle"]),
+    buttons.SETTLE_STOP: Click(deed=_settle("stop"), done=narrate.DONE["settle"]),
+}
+UNKNOWN_CLICK = Click(deed=_nothing, done="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counter:
+    """Where people are met: the desk, who they are, and how they are answered."""
+
+    desk: Desk
+    authoriser: Authoriser
+    slack: SlackClient
+
+    async def recognise(self, payload: Mapping[str, Any], what: str, about: str) -> Person:
+        """The person, or NobodyError after the refusal was recorded."""
+        try:
+            return await self.authoriser.person(payload)
+        except NobodyError as nobody:
+            await self._record_refusal(payload, what, nobody.why, about)
+            raise
+
+    async def _record_refusal(self, payload: Mapping[str, Any], what: str, why: str, about: str) -> None:
+        who = "/".join(account_of(payload))
+        log.warning("refused", who=who, what=what, why=why)
+        try:
+            await self.desk.refused(who, what, why, about)
+        except WatchkeeperError:
+            log.exception("the refusal could not be recorded", who=who, what=what)
+
+    async def tell(self, payload: Mapping[str, Any], message: Message) -> None:
+        """Answer only the person who clicked. When that fails the card still shows what counts."""
+        _, user = account_of(payload)
+        container = _mapping(payload.get("container"))
+        channel = _mapping(payload.get("channel")).get("id") or container.get("channel_id")
+        thread_ts = container.get("thread_ts")
+        if not isinstance(channel, str) or not user:
+            return
+        try:
+            await self.slack.ephemeral(
+                channel, user, message, thread_ts=thread_ts if isinstance(thread_ts, str) else None
+            )
+        except SlackError as error:
+            log.warning("the answer to a click was not shown", why=str(error))
+
+
+class ClickListener:
+    """One button, behind the authoriser."""
+
+    def __init__(self, action: str, click: Click, counter: Counter) -> None:
+        self.action = action
+        self._click = click
+        self._counter = counter
+
+    async def hear(self, ack: AsyncAck, body: dict[str, Any]) -> None:
+        value = _value(body)
+        try:
+            person = await self._counter.recognise(body, self.action, value)
+        except NobodyError as nobody:
+            await ack()
+            await self._counter.tell(body, only_to_you(str(nobody)))
+            return
+        answer = await self._decide(value, person)
+        await ack()
+        await self._counter.tell(body, only_to_you(answer))
+
+    async def _decide(self, value: str, by: Person) -> str:
+        """
+        Commit the decision, before Slack hears "ok".
+
+        An acknowledgement first would lose the click when we die between the two; this way the person sees Slack's
+        error and clicks again, which is harmless since deeds are idempotent.
+        """
+        try:
+            async with asyncio.timeout(DECISION_PATIENCE_S):
+                await self._click.deed(self._counter.desk, value, by)
+        except OddPayloadError:
+            return narrate.ODD_CLICK
+        except TimeoutError:
+            return narrate.TOO_SLOW
+        except WatchkeeperError as refusal:  # not allowed, decided before, stale, not found, not stored
+            return str(refusal)
+        return self._click.done
+
+
+class CommandListener:
+    """`/oncall`, behind the same authoriser."""
+
+    def __init__(self, commands: Commands, counter: Counter) -> None:
+        self._commands = commands
+        self._counter = counter
+
+    async def hear(self, ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond) -> None:
+        text = body.get("text") if isinstance(body.get("text"), str) else ""
+        try:
+            await self._counter.recognise(body, f"{COMMAND} {text}".strip()[:200], "")
+        except NobodyError as nobody:
+            await ack(text=only_to_you(str(nobody)).text, response_type="ephemeral")
+            return
+        answering = asyncio.ensure_future(self._commands.answer(text or ""))
+        done, _ = await asyncio.wait({answering}, timeout=DECISION_PATIENCE_S)
+        if not done:
+            await ack(text=narrate.SEARCHING, response_type="ephemeral")
+        answer = await answering
+        say = ack if done else respond
+        await say(text=answer.text, blocks=answer.blocks, response_type="ephemeral")
+
+
+def build_bolt(
+    *, web: AsyncWebClient, signing_secret: str, desk: Desk, authoriser: Authoriser, slack: SlackClient
+) -> AsyncApp:
+    """
+    Bolt with every listener of the product, each behind the authoriser.
+
+    The guard in `bot/web/slack_door.py` verifies before Bolt; Bolt verifies once more. For Socket Mode hand the result
+    to `AsyncSocketModeHandler`.
+    """
+    app = AsyncApp(client=web, signing_secret=signing_secret, process_before_response=False)
+    counter = Counter(desk=desk, authoriser=authoriser, slack=slack)
+    for action, click in CLICKS.items():
+        app.action(action)(ClickListener(action, click, counter).hear)
+    # Buttons of cards that an older version posted; Bolt takes the first listener that matches, so this is the last.
+    app.action(re.compile(".*"))(ClickListener("unknown", UNKNOWN_CLICK, counter).hear)
+    app.command(COMMAND)(CommandListener(Commands(desk), counter).hear)
+    return app
+
+
+def _value(body: Mapping[str, Any]) -> str:
+    """The id that the button or the chosen option carries; empty when there is none."""
+    actions = body.get("actions")
+    action = _mapping(actions[0]) if isinstance(actions, list) and actions else {}
+    value = action.get("value") or _mapping(action.get("selected_option")).get("value")
+    return value if isinstance(value, str) and len(value) <= 200 else ""
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,69 @@
+"""Messages in the card's thread: all the evidence, what happens to a fix, and short notes; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bot import narrate
+from bot.slack.blocks import SECTION, cause_text, evidence_text, plan_text, runbook_text, section, suspect_text
+from bot.slack.escape import inline, lines_within
+from bot.slack.view import CardView, CauseLine, Message, PlanLine
+
+_MOST_SECTIONS = 40  # Slack takes 50 blocks
+
+
+def evidence(view: CardView) -> Message:
+    """Everything behind the verdict, in full: causes with evidence for and against, findings, suspects, blind spots."""
+    parts = [
+        _titled("What it may be", [line for cause in view.causes[:5] for line in _cause(cause)]),
+        _titled("What was measured", [evidence_text(line) for line in view.evidence]),
+    ]
+    suspects = [view.suspect, *view.other_suspects] if view.suspect else list(view.other_suspects)
+    parts += [[suspect_text(suspect, diff_limit=1800, diff_lines=40)] for suspect in suspects[:4]]
+    books = [view.runbook, *view.other_runbooks] if view.runbook else list(view.other_runbooks)
+    parts.append(_titled("Runbooks", [f"• {runbook_text(book)}" for book in books]))
+    parts.append(_titled("Not checked", [f"• {inline(spot)}" for spot in view.blind_spots]))
+    if view.next_check:
+        parts.append([f"*Check next*  {inline(view.next_check)}"])
+    sections = [text for part in parts for text in _pages(part)][:_MOST_SECTIONS]
+    took = f" The diagnosis took {narrate.seconds(view.diagnosis_s)}." if view.diagnosis_s is not None else ""
+    title = f"Evidence for diagnosis {view.run} of {inline(view.service, 60)}.{took}"
+    return Message(text=title, blocks=[section(title), *map(section, sections)])
+
+
+def progress(plan: PlanLine) -> Message:
+    """What a fix did, or is doing, step by step."""
+    title = "Undo" if plan.is_undo else "Fix"
+    text = f"{title} {inline(plan.title, 150)}: {narrate.PLAN_STATE[plan.state]}."
+    return Message(text=text, blocks=[section(plan_text(plan))])
+
+
+def note(text: str) -> Message:
+    """A sentence of ours that may hold words from outside."""
+    return Message(text=inline(text, 1000), blocks=[section(inline(text, 2000))])
+
+
+def _cause(cause: CauseLine) -> Iterable[str]:
+    yield f"• {cause_text(cause)}"
+    for sentence in cause.evidence_for[:8]:
+        yield f"      for: {inline(sentence)}"
+    for sentence in cause.evidence_against[:8]:
+        yield f"      against: {inline(sentence)}"
+
+
+def _titled(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"*{title}*", *lines] if lines else []
+
+
+def _pages(lines: Sequence[str]) -> list[str]:
+    """Lines in as many sections as they need: the thread leaves nothing out but what exceeds Slack's own limits."""
+    pages: list[str] = []
+    page: list[str] = []
+    size = 0
+    for line in lines:
+        if page and size + len(line) + 1 > SECTION:
+            pages.append("\n".join(page))
+            page, size = [], 0
+        page.append(line if len(line) <= SECTION else lines_within(line.split("\n"), SECTION, "… ({} more lines)"))
+        size += len(line) + 1
+    return [*pages, "\n".join(page)] if page else pages
