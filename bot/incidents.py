@@ -28,6 +28,7 @@ class PlanState(StrEnum):
 
         alternative -> proposed -> approved -> running -> verified
                           |           |           |-----> not_verified -> (undo: a plan of its own)
+                          |           |           |-----> done (an undo, or a person's work: nothing to verify)
                           |           |           |-----> failed
                           |           |           '-----> in_doubt -> running | failed | not_verified
                           |           '-> stale | expired
@@ -39,6 +40,7 @@ class PlanState(StrEnum):
     APPROVED = "approved"
     RUNNING = "running"
     VERIFIED = "verified"
+    DONE = "done"
     NOT_VERIFIED = "not_verified"
     FAILED = "failed"
     IN_DOUBT = "in_doubt"

@@ -139,9 +139,9 @@ def upgrade() -> None:
         sa.Column("started_chapter", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["incident_id"], ["incident.incident_id"], name=op.f("fk_plan_incident_id")),
         sa.PrimaryKeyConstraint("plan_id", name=op.f("pk_plan")),
+        sa.UniqueConstraint("incident_id", "run", "rank", name=op.f("uq_plan_incident_id_run_rank")),
     )
     with op.batch_alter_table("plan", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_plan_incident_id"), ["incident_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_plan_state"), ["state"], unique=False)
 
     op.create_table(

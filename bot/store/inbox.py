@@ -7,23 +7,17 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.incidents import Delivery, IncidentState
 from bot.store import audit as chain
 from bot.store.database import Database
-from bot.store.tables import delivery, incident, run
+from bot.store.statements import insert_or_ignore, new_run
+from bot.store.tables import delivery, incident
 
 _RANK = {IncidentState.TRIGGERED: 0, IncidentState.ACKNOWLEDGED: 1, IncidentState.RESOLVED: 2}
 _STATES = {state.value: state for state in IncidentState}
 BATCH = 100
-
-
-def insert_or_ignore(connection: AsyncConnection, table: sa.Table) -> Any:
-    """INSERT ... ON CONFLICT DO NOTHING in the dialect at hand; rowcount says whether the row is new."""
-    module = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return module.insert(table).on_conflict_do_nothing()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,17 +222,6 @@ class Inbox:
         )
         async with self._database.write() as connection:
             return bool((await connection.execute(statement)).rowcount)
-
-
-async def new_run(
-    connection: AsyncConnection, incident_id: str, number: int, *, reason: str, by: str | None, now: datetime
-) -> None:
-    """Queue a diagnosis under the number that the caller took in this transaction."""
-    await connection.execute(
-        run.insert().values(
-            incident_id=incident_id, number=number, reason=reason, requested_by=by, state="new", created_at=now
-        )
-    )
 
 
 def _facts(facts: dict[str, Any]) -> dict[str, Any]:

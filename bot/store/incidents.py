@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bot.incidents import Incident, IncidentState, NotFoundError, StaleError
+from bot.incidents import Incident, IncidentState, NotFoundError, Person, StaleError
 from bot.store import audit as chain
 from bot.store.database import Database
-from bot.store.inbox import new_run
+from bot.store.outbox import post
+from bot.store.statements import new_run, touch
 from bot.store.tables import incident, run
 
 
@@ -63,13 +63,6 @@ def to_incident(row: Any) -> Incident:
         revision=row.revision,
         acknowledged_by=row.acknowledged_by,
         resolved_by=row.resolved_by,
-    )
-
-
-async def touch(connection: AsyncConnection, incident_id: str) -> None:
-    """Say that the card of this incident is out of date; part of every transaction that changes what it shows."""
-    await connection.execute(
-        incident.update().where(incident.c.incident_id == incident_id).values(revision=incident.c.revision + 1)
     )
 
 
@@ -180,6 +173,27 @@ class Incidents:
             )
             await touch(connection, incident_id)
             return number
+
+    async def asked(self, incident_id: str, kind: str, *, key: str, by: Person, now: datetime) -> None:
+        """A person acknowledges or resolves: on record and in the outbox together; a second click adds nothing."""
+        column = {"acknowledge": "acknowledged_by", "resolve": "resolved_by"}[kind]
+        parcel = {"key": key, "incident_id": incident_id, "lane": "pagerduty", "kind": kind, "now": now}
+        async with self._database.write() as connection:
+            if not await post(connection, **parcel, by=by.person_id, email=by.email):
+                return
+            await connection.execute(
+                incident.update().where(incident.c.incident_id == incident_id).values({column: by.person_id})
+            )
+            await chain.append(connection, at=now, actor=by.person_id, action=f"incident.{kind}", subject=incident_id)
+            await touch(connection, incident_id)
+
+    async def refused(self, incident_id: str, *, who: str, what: str, why: str, about: str, now: datetime) -> None:
+        """Somebody tried what they may not; it goes on record and on the card."""
+        async with self._database.write() as connection:
+            await chain.append(
+                connection, at=now, actor=who, action="refused", subject=incident_id, what=what, why=why, about=about
+            )
+            await touch(connection, incident_id)
 
     async def cards_to_show(self, *, now: datetime, limit: int = 20) -> list[CardPlace]:
         """Cards whose incident changed since they were last drawn, unless Slack asked us to wait."""

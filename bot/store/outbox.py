@@ -36,9 +36,9 @@ class Parcel:
 
 async def post(
     connection: AsyncConnection, *, key: str, incident_id: str, lane: str, kind: str, now: datetime, **content: Any
-) -> None:
-    """Put something into the outbox inside the caller's transaction."""
-    await connection.execute(
+) -> bool:
+    """Put something into the outbox inside the caller's transaction; False when its key is there already."""
+    result = await connection.execute(
         insert_or_ignore(connection, outbox).values(
             key=key,
             incident_id=incident_id,
@@ -50,6 +50,7 @@ async def post(
             due_at=now,
         )
     )
+    return bool(result.rowcount)
 
 
 class Outbox:

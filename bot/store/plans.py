@@ -1,4 +1,4 @@
-"""Plans and their journals: proposed, approved once, begun once, and every step written down before and after."""
+"""Plans: proposed, decided once, begun once, ended once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.incidents import AlreadyDecidedError, NotFoundError, PlanState, StaleError
 from bot.store import audit as chain
 from bot.store.database import Database
-from bot.store.inbox import insert_or_ignore
-from bot.store.incidents import touch
-from bot.store.tables import approval, plan, step_record
+from bot.store.statements import insert_or_ignore, touch
+from bot.store.tables import approval, plan
 from runbooks.engine.values import Plan, plan_from_json, plan_json
 
 _ON_THE_TABLE = (PlanState.PROPOSED.value, PlanState.ALTERNATIVE.value)
@@ -49,31 +48,25 @@ class PlanRow:
     approvals: tuple[Approval, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class JournalEntry:
-    """One record of a remediation's journal, as JSON, with the time by the telemetry's clock where it matters."""
-
-    position: int
-    step: int
-    kind: str
-    at: datetime
-    record: Mapping[str, Any]
-    telemetry_at: datetime | None
-
-
 class Plans:
     """Every method is one transaction. Raises StoreUnavailableError, and NotFoundError for an unknown plan."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def save(self, item: Plan, *, run: int, rank: int, state: PlanState, now: datetime) -> None:
+    async def save(self, item: Plan, *, run: int, rank: int | None, state: PlanState, now: datetime) -> None:
         """
-        Keep a plan; saving it again changes nothing.
+        Keep a plan; a second one for the same diagnosis and rank changes nothing (a repeated step plans anew).
+        Without a rank it takes the next free one.
 
         A newly proposed plan takes the place of what is still on the table from earlier diagnoses.
         """
         async with self._database.write() as connection:
+            if rank is None:
+                last = sa.select(sa.func.max(plan.c.rank)).where(
+                    plan.c.incident_id == item.incident_id, plan.c.run == run
+                )
+                rank = ((await connection.execute(last)).scalar_one() or 0) + 1
             row = _row(item, run=run, rank=rank, state=state, now=now)
             if not (await connection.execute(insert_or_ignore(connection, plan).values(row))).rowcount:
                 return
@@ -154,7 +147,7 @@ class Plans:
                 .values(state=PlanState.SUPERSEDED.value, state_at=now)
             )
             await connection.execute(others)
-            await self._note(connection, item, "plan.requested", actor=by, now=now, digest=item.digest)
+            await note(connection, item, "plan.requested", actor=by, now=now, digest=item.digest)
 
     async def decide(
         self, item: PlanRow, decision: str, *, by: str, role: str, needed: int, start_by: datetime, now: datetime
@@ -191,9 +184,7 @@ class Plans:
                     .where(plan.c.plan_id == plan_id)
                     .values(state=state.value, state_at=now, start_by=start_by)
                 )
-            await self._note(
-                connection, item.plan, f"plan.{decision}", actor=by, now=now, role=role, digest=item.digest
-            )
+            await note(connection, item.plan, f"plan.{decision}", actor=by, now=now, role=role, digest=item.digest)
             return settles
 
     async def _lock(self, connection: AsyncConnection, item: PlanRow) -> None:
@@ -254,57 +245,8 @@ class Plans:
                 .where(plan.c.plan_id == item.plan.plan_id, plan.c.state == PlanState.APPROVED.value)
                 .values(state=PlanState.RUNNING.value, state_at=now)
             )
-            await self._note(connection, item.plan, "plan.started", actor="watchkeeper", now=now, digest=item.digest)
+            await note(connection, item.plan, "plan.started", actor="watchkeeper", now=now, digest=item.digest)
             return True
-
-    async def journal(self, plan_id: str) -> list[JournalEntry]:
-        """The records of a plan in order."""
-        query = sa.select(step_record).where(step_record.c.plan_id == plan_id).order_by(step_record.c.position)
-        async with self._database.read() as connection:
-            return [
-                JournalEntry(
-                    position=row.position,
-                    step=row.step,
-                    kind=row.kind,
-                    at=row.at,
-                    record=row.record,
-                    telemetry_at=row.telemetry_at,
-                )
-                for row in await connection.execute(query)
-            ]
-
-    async def append(
-        self,
-        item: Plan,
-        *,
-        position: int,
-        step: int,
-        kind: str,
-        record: Mapping[str, Any],
-        now: datetime,
-        telemetry_at: datetime | None = None,
-        actor: str = "watchkeeper",
-    ) -> None:
-        """
-        Write the next record. The key (plan, position) is the fence: whoever wakes up late finds its place taken.
-
-        Raises StaleError then.
-        """
-        async with self._database.write() as connection:
-            row = {
-                "plan_id": item.plan_id,
-                "position": position,
-                "step": step,
-                "kind": kind,
-                "at": now,
-                "record": dict(record),
-                "telemetry_at": telemetry_at,
-            }
-            if not (await connection.execute(insert_or_ignore(connection, step_record).values(row))).rowcount:
-                raise StaleError("somebody else carries this plan on")
-            await self._note(
-                connection, item, f"step.{kind}", actor=actor, now=now, step=step, position=position, **record
-            )
 
     async def end(
         self, item: Plan, state: PlanState, why: str, *, now: datetime, expected: Sequence[PlanState]
@@ -318,31 +260,8 @@ class Plans:
             )
             if not (await connection.execute(statement)).rowcount:
                 return False
-            await self._note(connection, item, f"plan.{state.value}", actor="watchkeeper", now=now, why=why)
+            await note(connection, item, f"plan.{state.value}", actor="watchkeeper", now=now, why=why)
             return True
-
-    async def settle(
-        self, item: Plan, *, position: int, step: int, record: Mapping[str, Any], by: str, now: datetime
-    ) -> None:
-        """A person says what a step in doubt did: answer and next chapter together. Raises AlreadyDecidedError."""
-        async with self._database.write() as connection:
-            statement = (
-                plan.update()
-                .where(plan.c.plan_id == item.plan_id, plan.c.state == PlanState.IN_DOUBT.value)
-                .values(state=PlanState.RUNNING.value, state_at=now, chapter=plan.c.chapter + 1)
-            )
-            if not (await connection.execute(statement)).rowcount:
-                raise AlreadyDecidedError("This doubt is settled already.")
-            row = {
-                "plan_id": item.plan_id,
-                "position": position,
-                "step": step,
-                "kind": "settled",
-                "at": now,
-                "record": dict(record),
-            }
-            await connection.execute(step_record.insert().values(row))
-            await self._note(connection, item, "step.settled", actor=by, now=now, step=step, **record)
 
     async def overdue(self, *, now: datetime) -> list[PlanRow]:
         """Plans that nobody decided in time, and approved ones that nobody could start in time."""
@@ -359,13 +278,15 @@ class Plans:
         async with self._database.read() as connection:
             return [_plan_row(row, {}) for row in await connection.execute(query)]
 
-    async def _note(
-        self, connection: AsyncConnection, item: Plan, action: str, *, actor: str, now: datetime, **details: Any
-    ) -> None:
-        await chain.append(
-            connection, at=now, actor=actor, action=action, subject=item.incident_id, plan=item.plan_id, **details
-        )
-        await touch(connection, item.incident_id)
+
+async def note(
+    connection: AsyncConnection, item: Plan, action: str, *, actor: str, now: datetime, **details: Any
+) -> None:
+    """Put a deed on record and refresh the card, inside the caller's transaction."""
+    await chain.append(
+        connection, at=now, actor=actor, action=action, subject=item.incident_id, plan=item.plan_id, **details
+    )
+    await touch(connection, item.incident_id)
 
 
 async def _approvals(connection: AsyncConnection, plan_ids: Sequence[str]) -> dict[str, tuple[Approval, ...]]:

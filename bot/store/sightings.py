@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from bot.store.database import Database
-from bot.store.inbox import insert_or_ignore
+from bot.store.statements import insert_or_ignore
 from bot.store.tables import label_sighting
 
 

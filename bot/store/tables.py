@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
 )
 
 NAMING = {
@@ -149,7 +150,7 @@ plan = Table(
     Column("start_by", Utc),  # the second clock: an approved plan starts by then or not at all
     Column("chapter", Integer, nullable=False),  # workflow "<plan_id>:<chapter>"; a person's answer begins the next one
     Column("started_chapter", Integer, nullable=False),
-    Index(None, "incident_id"),
+    UniqueConstraint("incident_id", "run", "rank"),
     Index(None, "state"),
 )
 

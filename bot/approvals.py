@@ -1,0 +1,128 @@
+"""Approval: who decided what about which exact plan, and whether that still holds when the plan starts."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from bot.incidents import (
+    Incident,
+    IncidentState,
+    NotAllowedError,
+    Person,
+    PlanState,
+    StaleError,
+)
+from bot.policy import Policy
+from bot.store.incidents import Incidents
+from bot.store.people import PeopleTable
+from bot.store.plans import PlanRow, Plans
+
+APPROVE_WITHIN = timedelta(minutes=15)
+START_WITHIN = timedelta(minutes=10)
+
+
+class Approvals:
+    """
+    Decides on plans.
+
+    A decision binds the plan's SHA-256. It is checked twice: at the click, and again when the plan starts, since a
+    person can lose a role, the policy can change and the incident can end in between.
+    """
+
+    def __init__(self, *, plans: Plans, incidents: Incidents, people: PeopleTable, policy: Policy) -> None:
+        self._plans = plans
+        self._incidents = incidents
+        self._people = people
+        self._policy = policy
+
+    async def approve(self, plan_id: str, *, by: Person, now: datetime) -> bool:
+        """
+        Approve exactly this plan; True when that was the last approval it needed.
+
+        Raises NotAllowedError, AlreadyDecidedError, StaleError, NotFoundError.
+        """
+        return await self._decide(plan_id, "approve", by=by, now=now)
+
+    async def deny(self, plan_id: str, *, by: Person, now: datetime) -> None:
+        """Refuse the plan for good. Whoever may approve may deny. Raises as `approve` does."""
+        await self._decide(plan_id, "deny", by=by, now=now)
+
+    async def _decide(self, plan_id: str, decision: str, *, by: Person, now: datetime) -> bool:
+        row = await self._plans.get(plan_id)
+        incident = await self._incidents.get(row.plan.incident_id)
+        grant = self._policy.grant(by, row.plan, incident)
+        self._refuse_stale(row, incident, now)
+        return await self._plans.decide(
+            row,
+            decision,
+            by=by.person_id,
+            role=grant.role,
+            needed=grant.needed,
+            start_by=now + START_WITHIN,
+            now=now,
+        )
+
+    def _refuse_stale(self, row: PlanRow, incident: Incident, now: datetime) -> None:
+        if row.plan.digest != row.digest:
+            raise StaleError("The stored plan does not match its own hash; it will not run.")
+        if now > row.plan.expires_at:
+            raise StaleError("This fix expired before anybody decided. Diagnose again for a fresh one.")
+        if row.plan.policy_version != self._policy.version:
+            raise StaleError("The approval policy changed since this fix was made. Diagnose again for a fresh one.")
+        if incident.state is IncidentState.RESOLVED and row.plan.undoes is None:
+            raise StaleError("The incident is resolved; nothing needs to be fixed.")
+
+    async def request(self, plan_id: str, *, by: Person, now: datetime) -> None:
+        """Put another possible fix on the table; whoever asks for it cannot approve it. Raises as `approve` does."""
+        row = await self._plans.get(plan_id)
+        incident = await self._incidents.get(row.plan.incident_id)
+        self._policy.may_act(by, incident)
+        asked = replace(
+            row.plan,
+            requester=by.person_id,
+            nonce=secrets.token_hex(16),
+            made_at=now,
+            expires_at=now + APPROVE_WITHIN,
+        )
+        if incident.state is IncidentState.RESOLVED:
+            raise StaleError("The incident is resolved; nothing needs to be fixed.")
+        await self._plans.request(asked, by=by.person_id, now=now)
+
+    async def still_hold(self, row: PlanRow) -> None:
+        """
+        Do the approvals carry the plan at the moment of its start?
+
+        Raises StaleError with the reason when they do not.
+        """
+        incident = await self._incidents.get(row.plan.incident_id)
+        if row.plan.digest != row.digest:
+            raise StaleError("the stored plan does not match its own hash")
+        if row.plan.policy_version != self._policy.version:
+            raise StaleError("the approval policy changed after the approval")
+        if incident.state is IncidentState.RESOLVED and row.plan.undoes is None:
+            raise StaleError("the incident was resolved before the fix could start")
+        requirement = self._policy.requirement(row.plan)
+        holding = 0
+        for approval in row.approvals:
+            if approval.decision != "approve" or approval.digest != row.digest:
+                continue
+            person = await self._people.get(approval.person_id)
+            if person is None:
+                raise StaleError(f"{approval.person_id} approved it and is not in the configuration any more")
+            try:
+                self._policy.grant(person, row.plan, incident)
+            except NotAllowedError as refusal:
+                raise StaleError(f"{person.name} may not approve it any more: {refusal}") from refusal
+            holding += 1
+        if (
+            requirement is None
+            or holding < requirement.count
+            or row.state
+            not in (
+                PlanState.APPROVED,
+                PlanState.RUNNING,
+            )
+        ):
+            raise StaleError("it does not have the approvals it needs")

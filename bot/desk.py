@@ -1,0 +1,204 @@
+"""
+What people may do, one method per deed. Slack's listeners call these, and nothing else changes anything for a person.
+
+Every method checks the person's right, commits, and rings the bell; the slow part (PagerDuty, Slack, the fix itself)
+is done afterwards by whoever sweeps. So a listener can commit before it acknowledges the click.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from bot.approvals import Approvals
+from bot.incidents import IncidentLine, IncidentState, NotFoundError, Person, PlanState, StaleError
+from bot.policy import Policy
+from bot.respond import diagnosis_of
+from bot.store.incidents import Incidents
+from bot.store.journal import Journal
+from bot.store.outbox import Outbox
+from bot.store.plans import PlanRow, Plans
+from retrieval.documents import Hit, Question
+from retrieval.ranking import RunbookSearch
+from runbooks.engine.plan import undo_plan
+from runbooks.engine.records import Settled, record_from_json, record_json
+from runbooks.engine.run import changed_steps
+from runbooks.engine.values import Action, CannotPlanError
+
+_MAY_BE_UNDONE = (PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.VERIFIED)
+_ANSWERS = ("ran", "did_not_run", "stop")
+
+
+class Desk:
+    """Deeds of people. Raises NotAllowedError, AlreadyDecidedError, StaleError, NotFoundError, StoreUnavailableError."""
+
+    def __init__(
+        self,
+        *,
+        incidents: Incidents,
+        plans: Plans,
+        journal: Journal,
+        outbox: Outbox,
+        approvals: Approvals,
+        policy: Policy,
+        search: RunbookSearch,
+        actions: Mapping[str, Action],
+        ring: Callable[[], None],
+    ) -> None:
+        self._incidents = incidents
+        self._plans = plans
+        self._journal = journal
+        self._outbox = outbox
+        self._approvals = approvals
+        self._policy = policy
+        self._search = search
+        self._actions = actions
+        self._ring = ring
+
+    async def acknowledge(self, incident_id: str, by: Person) -> None:
+        """Tell PagerDuty that this person has it; the card changes when PagerDuty says so."""
+        await self._tell_pagerduty(incident_id, by, "acknowledge")
+
+    async def resolve(self, incident_id: str, by: Person) -> None:
+        """Tell PagerDuty that it is over."""
+        await self._tell_pagerduty(incident_id, by, "resolve")
+
+    async def _tell_pagerduty(self, incident_id: str, by: Person, kind: str) -> None:
+        now = datetime.now(UTC)
+        incident = await self._incidents.get(incident_id)
+        self._policy.may_act(by, incident)
+        if incident.state is IncidentState.RESOLVED:
+            raise StaleError("This incident is resolved already.")
+        await self._incidents.asked(
+            incident_id, kind, key=f"{incident_id}:{kind}:{incident.state_at.isoformat()}", by=by, now=now
+        )
+        self._ring()
+
+    async def rediagnose(self, incident_id: str, by: Person) -> None:
+        """Look again, under the next run number."""
+        incident = await self._incidents.get(incident_id)
+        self._policy.may_act(by, incident)
+        await self._incidents.ask_again(incident_id, by=by.person_id, now=datetime.now(UTC))
+        self._ring()
+
+    async def approve(self, plan_id: str, by: Person) -> None:
+        """Approve exactly this plan."""
+        await self._approvals.approve(plan_id, by=by, now=datetime.now(UTC))
+        self._ring()
+
+    async def deny(self, plan_id: str, by: Person) -> None:
+        """Refuse this plan for good."""
+        await self._approvals.deny(plan_id, by=by, now=datetime.now(UTC))
+        self._ring()
+
+    async def request(self, plan_id: str, by: Person) -> None:
+        """Put another possible fix on the table."""
+        await self._approvals.request(plan_id, by=by, now=datetime.now(UTC))
+        self._ring()
+
+    async def undo(self, plan_id: str, by: Person) -> None:
+        """
+        Take back what this plan did: a plan of its own, made from the state now, approved by this click.
+
+        Where the policy asks for more than one person it stays on the card for the others.
+        """
+        now = datetime.now(UTC)
+        row = await self._plans.get(plan_id)
+        incident = await self._incidents.get(row.plan.incident_id)
+        self._policy.grant(by, row.plan, incident)
+        if row.state not in _MAY_BE_UNDONE:
+            raise StaleError("There is nothing to take back.")
+        ready = await self._undo_on_the_table(row)
+        if ready is None:
+            records = [record_from_json(entry.record) for entry in await self._journal.read(plan_id)]
+            try:
+                undo = await undo_plan(
+                    row.plan,
+                    changed_steps(row.plan, records),
+                    self._actions,
+                    now=now,
+                    policy_version=self._policy.version,
+                )
+            except CannotPlanError as refusal:
+                raise StaleError(f"This cannot be taken back: {refusal}.") from refusal
+            await self._plans.save(undo, run=row.run, rank=None, state=PlanState.PROPOSED, now=now)
+            ready = undo.plan_id
+        await self._approvals.approve(ready, by=by, now=now)
+        self._ring()
+
+    async def _undo_on_the_table(self, row: PlanRow) -> str | None:
+        """An undo of this plan that is proposed already; raises StaleError when one ran or runs."""
+        for other in await self._plans.of_incident(row.plan.incident_id):
+            if other.plan.undoes != row.plan.plan_id:
+                continue
+            if other.state is PlanState.PROPOSED and other.plan.expires_at > datetime.now(UTC):
+                return other.plan.plan_id
+            if other.state in (PlanState.APPROVED, PlanState.RUNNING, PlanState.IN_DOUBT, PlanState.DONE):
+                raise StaleError("This is being taken back, or was taken back already.")
+        return None
+
+    async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None:
+        """Say what a step that nobody can prove did: `ran`, `did_not_run` or `stop`."""
+        if answer not in _ANSWERS:
+            raise StaleError(f"{answer!r} is not an answer.")
+        row = await self._plans.get(plan_id)
+        incident = await self._incidents.get(row.plan.incident_id)
+        self._policy.grant(by, row.plan, incident)
+        entries = await self._journal.read(plan_id)
+        record = Settled(step=step, answer=answer, person=by.person_id)  # type: ignore[arg-type]  # checked above
+        await self._journal.settle(
+            row.plan,
+            position=len(entries) + 1,
+            step=step,
+            record=record_json(record),
+            by=by.person_id,
+            now=datetime.now(UTC),
+        )
+        self._ring()
+
+    async def status(self) -> list[IncidentLine]:
+        """Every open incident in a line."""
+        lines = []
+        for incident in await self._incidents.unresolved():
+            found = diagnosis_of(await self._incidents.run(incident.incident_id, incident.run))
+            first = found.causes[0] if found and found.causes else None
+            plans = await self._plans.of_incident(incident.incident_id)
+            lines.append(
+                IncidentLine(
+                    incident_id=incident.incident_id,
+                    title=incident.title,
+                    service=incident.service or incident.pagerduty_service_name,
+                    state=incident.state.value,
+                    cause=f"{first.title} ({first.probability:.0%})" if first else "not known yet",
+                    waiting_for=_waiting_for(plans),
+                    url=incident.url,
+                )
+            )
+        return lines
+
+    async def search(self, text: str) -> list[Hit]:
+        """Runbooks for a person's words."""
+        return await self._search.search(Question(text=text))
+
+    async def refused(self, *, who: str, what: str, why: str, subject: str) -> None:
+        """Put a refused click on record; `subject` is the incident's or the plan's id."""
+        await self._incidents.refused(
+            await self._incident_of(subject), who=who, what=what, why=why, about=subject, now=datetime.now(UTC)
+        )
+        self._ring()
+
+    async def _incident_of(self, subject: str) -> str:
+        """Buttons carry an incident's id, a plan's, or a plan's with a step ("<plan>:<step>")."""
+        try:
+            return (await self._plans.get(subject.partition(":")[0])).plan.incident_id
+        except NotFoundError:
+            return subject
+
+
+def _waiting_for(plans: list[PlanRow]) -> str:
+    states = {row.state for row in plans}
+    if PlanState.IN_DOUBT in states:
+        return "a person's answer about a step in doubt"
+    if PlanState.RUNNING in states or PlanState.APPROVED in states:
+        return "a fix that is running"
+    return "an approval" if PlanState.PROPOSED in states else "somebody to look"

@@ -1,0 +1,138 @@
+"""The one place that decides who may approve what. Pure: values in, an answer or a refusal out; denies by default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.config import Config, PolicyRule, Service
+from bot.incidents import Incident, NotAllowedError, Person
+from runbooks.engine.values import Plan
+
+ON_CALL = "on-call"
+OWNER = "service-owner"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """What a plan needs: so many different people, each with any one of these roles."""
+
+    roles: tuple[str, ...]
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """Somebody may decide, and in which role they do."""
+
+    person: Person
+    role: str
+    needed: int
+
+
+class Policy:
+    """
+    Maps (tier, environment, service) to roles and a count, by the first rule that matches in file order.
+
+    No rule, an unknown person, a role that nobody gave: refused. The tier is the action's own; nothing that a
+    runbook, an alert or a request says can lower it.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._rules: Sequence[PolicyRule] = config.policy
+        self._config = config
+        self.version = config.policy_version
+
+    def requirement(self, plan: Plan) -> Requirement | None:
+        """What the first matching rule asks for; None when no rule matches, so that nobody may."""
+        for rule in self._rules:
+            if (
+                rule.tier == plan.tier.name
+                and rule.environment in ("*", plan.environment)
+                and rule.service in ("*", plan.service)
+            ):
+                return Requirement(roles=tuple(rule.roles), count=rule.count)
+        return None
+
+    def roles_of(self, person: Person, incident: Incident) -> frozenset[str]:
+        """Roles from the configuration, from the service, and `on-call` for whom PagerDuty assigned this incident."""
+        roles = set(person.roles)
+        service = self._service(incident)
+        if service is not None:
+            if person.person_id in service.owners:
+                roles.add(OWNER)
+            roles |= {role for role, people in service.approvers.items() if person.person_id in people}
+        if person.pagerduty is not None and person.pagerduty in incident.assignees:
+            roles.add(ON_CALL)
+        return frozenset(roles)
+
+    def grant(self, person: Person, plan: Plan, incident: Incident) -> Grant:
+        """May this person decide on this plan? Raises NotAllowedError, whose message says who may."""
+        requirement = self.requirement(plan)
+        if requirement is None:
+            raise NotAllowedError(
+                f"No policy rule lets anybody approve a {plan.tier.name} action for {plan.service} in "
+                f"{plan.environment}. Add a [[policy]] entry to the configuration."
+            )
+        if plan.requester == person.person_id:
+            raise NotAllowedError("You asked for this fix, so somebody else has to approve it.")
+        fitting = [role for role in requirement.roles if role in self.roles_of(person, incident)]
+        if not fitting:
+            raise NotAllowedError(f"This fix needs {self.who(plan, incident)}.")
+        return Grant(person=person, role=fitting[0], needed=requirement.count)
+
+    def may_act(self, person: Person, incident: Incident) -> None:
+        """
+        May this person acknowledge, resolve, re-diagnose or request? Anybody with a role here.
+
+        Raises NotAllowedError.
+        """
+        if not self.roles_of(person, incident):
+            raise NotAllowedError(
+                "You have no role for this service. Whoever keeps the configuration can give you one."
+            )
+
+    def who(self, plan: Plan, incident: Incident) -> str:
+        """Who may approve, in words: the roles and the people who have them now."""
+        requirement = self.requirement(plan)
+        if requirement is None:
+            return "a policy rule (there is none for it)"
+        named = []
+        for role in requirement.roles:
+            people = [
+                each.name
+                for each in self._config.people
+                if each.id != plan.requester and role in self.roles_of(person_of(self._config, each.id), incident)
+            ]
+            named.append(f"{role} ({', '.join(people)})" if people else f"{role} (nobody has this role)")
+        count = "" if requirement.count == 1 else f"{requirement.count} of: "
+        return count + " or ".join(named)
+
+    def _service(self, incident: Incident) -> Service | None:
+        return self._config.service(incident.service) if incident.service else None
+
+
+def person_of(config: Config, person_id: str) -> Person:
+    """The configured person as a value of the domain. Raises NotAllowedError when the configuration has no such."""
+    found = config.person(person_id)
+    if found is None:
+        raise NotAllowedError(f"{person_id} is not in the configuration any more.")
+    return Person(
+        person_id=found.id,
+        name=found.name,
+        pagerduty=found.pagerduty,
+        email=found.email,
+        roles=frozenset(found.roles),
+        slack_user=found.slack[0].partition("/")[2] if found.slack else "",
+    )
+
+
+def accounts(config: Config) -> list[tuple[Person, tuple[tuple[str, str], ...]]]:
+    """Every person with their Slack accounts as (team, user), for the table of people."""
+    return [
+        (
+            person_of(config, each.id),
+            tuple((team, user) for team, _, user in (account.partition("/") for account in each.slack)),
+        )
+        for each in config.people
+    ]

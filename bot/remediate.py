@@ -1,0 +1,294 @@
+"""
+The story of one remediation: begin -> (act -> outcome -> verify) per step -> verified, or taken back.
+
+`runbooks.engine.run.decide` says what comes next, from the plan and its journal alone; this file does it and writes
+it down. Each move is one durable step. A crash in the middle of one repeats the move, and the journal then shows an
+intent without an outcome: the move that follows is a probe, never a second act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from dbos import DBOS, DBOSConfiguredInstance
+
+from bot.approvals import Approvals
+from bot.config import Config
+from bot.incidents import PlanState, StaleError
+from bot.respond import FRAME, Checkpoint, remembered
+from bot.store.journal import Journal, JournalEntry
+from bot.store.outbox import Outbox
+from bot.store.plans import PlanRow, Plans
+from diagnostics.findings import Finding, Status
+from diagnostics.runner import Diagnoser
+from diagnostics.telemetry.ask import wait_until
+from diagnostics.telemetry.model import TelemetryError
+from runbooks.engine.records import (
+    Act,
+    AskPerson,
+    Finish,
+    Intent,
+    Move,
+    Outcome,
+    Probe,
+    Probed,
+    Record,
+    Verified,
+    Verify,
+    record_from_json,
+    record_json,
+)
+from runbooks.engine.run import decide
+from runbooks.engine.values import (
+    Action,
+    ActionError,
+    Happened,
+    OutcomeUnknownError,
+    PlannedStep,
+)
+
+log = structlog.get_logger()
+
+ACT_TIMEOUT_S = 30.0
+"""A call that has not ended by then has an unknown outcome; it is probed, never repeated."""
+
+VERIFY_WINDOW = timedelta(minutes=2)
+VERIFY_STEP = timedelta(seconds=30)
+VERIFY_PATIENCE = timedelta(minutes=5)
+"""By the telemetry's clock: two good samples VERIFY_STEP apart, each over VERIFY_WINDOW, within VERIFY_PATIENCE."""
+
+STALLED_AFTER_S = 60.0
+MOST_MOVES = 200
+_ENDS = {
+    "failed": PlanState.FAILED,
+    "not_verified": PlanState.NOT_VERIFIED,
+    "in_doubt": PlanState.IN_DOUBT,
+    "stopped": PlanState.FAILED,
+}
+_WAITS_FOR = {"manual": "step {} is for a person to do", "in_doubt": "nobody can prove whether step {} ran"}
+
+
+class Remediate:
+    """The moves as plain functions over our own store; `tell` repeats them until the plan is over."""
+
+    def __init__(
+        self,
+        *,
+        plans: Plans,
+        journal: Journal,
+        outbox: Outbox,
+        approvals: Approvals,
+        config: Config,
+        diagnosers: Mapping[str, Diagnoser],
+        actions: Mapping[str, Action],
+    ) -> None:
+        self._plans = plans
+        self._journal = journal
+        self._outbox = outbox
+        self._approvals = approvals
+        self._config = config
+        self._diagnosers = diagnosers
+        self._actions = actions
+
+    async def tell(self, plan_id: str, chapter: int, step: Checkpoint) -> None:
+        """Carry the plan on until it ends or needs a person; a person's answer begins the next chapter."""
+        if not await step("begin", self.begin, plan_id, chapter):
+            return
+        for number in range(MOST_MOVES):
+            if await step(f"move {number}", self.move_on, plan_id):
+                return
+
+    async def begin(self, plan_id: str, chapter: int) -> bool:
+        """Check again all that the approval rested on, and take the plan's targets; False when it must not start."""
+        row = await self._plans.get(plan_id)
+        if chapter > 1 or row.state is PlanState.RUNNING:
+            return row.state is PlanState.RUNNING
+        now = datetime.now(UTC)
+        try:
+            await self._approvals.still_hold(row)
+            await self._refuse_moved_world(row)
+            await self._plans.begin(row, now=now)
+        except StaleError as refusal:
+            ended = await self._plans.end(
+                row.plan, PlanState.STALE, f"Not started: {refusal}.", now=now, expected=[PlanState.APPROVED]
+            )
+            if ended:
+                await self._announce(row, PlanState.STALE)
+            return False
+        return True
+
+    async def _refuse_moved_world(self, row: PlanRow) -> None:
+        for step in row.plan.steps:
+            if moved := await self._moved(step):
+                raise StaleError(moved)
+
+    async def _moved(self, step: PlannedStep) -> str:
+        """What changed in the step's target since the plan was made, "" when nothing did."""
+        action = self._actions[step.action]
+        try:
+            state = await action.read(action.params.model_validate(dict(step.params)))
+        except ActionError as error:
+            return f"the state of {step.target} cannot be read: {error}"
+        if dict(state) != dict(step.before):
+            return f"{step.target} changed since the plan was made"
+        return ""
+
+    async def move_on(self, plan_id: str) -> bool:
+        """Make the next move; True when the plan is over or waits for a person."""
+        row = await self._plans.get(plan_id)
+        if row.state is not PlanState.RUNNING:
+            return True
+        entries = await self._journal.read(plan_id)
+        move = decide(row.plan, [record_from_json(entry.record) for entry in entries])
+        log.info("move", plan=plan_id, move=type(move).__name__)
+        return await self._make(move, row, entries)
+
+    async def _make(self, move: Move, row: PlanRow, entries: Sequence[JournalEntry]) -> bool:
+        try:
+            match move:
+                case Act(step=index):
+                    await self._act(row, row.plan.steps[index], entries)
+                case Probe(step=index):
+                    await self._probe(row, row.plan.steps[index], entries)
+                case Verify(step=index):
+                    await self._verify(row, row.plan.steps[index], entries)
+                case AskPerson(step=index, why=why):
+                    await self._end(row, PlanState.IN_DOUBT, _WAITS_FOR[why].format(index + 1))
+                    return True
+                case Finish(result="done"):
+                    proven = any(entry.kind == "verified" for entry in entries)
+                    await self._end(row, PlanState.VERIFIED if proven else PlanState.DONE, "")
+                    return True
+                case Finish(result=result, reason=reason):
+                    await self._end(row, _ENDS[result], reason)
+                    return True
+        except StaleError as late:  # somebody else wrote the next record: it is theirs to carry on
+            log.warning("fenced", plan=row.plan.plan_id, why=str(late))
+            return True
+        return False
+
+    async def _act(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
+        if moved := await self._moved(step):
+            await self._write(row, entries, Outcome(step=step.index, ok=False, detail=f"not started: {moved}"))
+            return
+        token = secrets.token_hex(16)
+        await self._write(row, entries, Intent(step=step.index, token=token))
+        action = self._actions[step.action]
+        params = action.params.model_validate(dict(step.params))
+        try:
+            async with asyncio.timeout(ACT_TIMEOUT_S):
+                answer = await action.act(params, step.before, token)
+        except ActionError as error:
+            await self._write(row, entries, Outcome(step=step.index, ok=False, detail=str(error)), after=1)
+        except (OutcomeUnknownError, TimeoutError) as error:
+            log.warning("outcome unknown", plan=row.plan.plan_id, step=step.index, why=str(error))
+        else:
+            await self._write(row, entries, Outcome(step=step.index, ok=True, detail=_short(answer)), after=1)
+
+    async def _probe(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
+        action = self._actions[step.action]
+        params = action.params.model_validate(dict(step.params))
+        token = next((e.record["token"] for e in reversed(entries) if e.kind == "intent" and e.step == step.index), "")
+        try:
+            async with asyncio.timeout(ACT_TIMEOUT_S):
+                happened = await action.happened(params, step.before, token)
+        except (ActionError, OutcomeUnknownError, TimeoutError):
+            happened = Happened.CANNOT_TELL
+        await self._write(row, entries, Probed(step=step.index, happened=happened))
+
+    async def _verify(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
+        status, summary = await self._watch(row, step, entries)
+        await self._write(row, entries, Verified(step=step.index, status=status.value, summary=summary))
+
+    async def _watch(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> tuple[Status, str]:
+        """Ask the same checks again until two samples in a row are good, or patience ends."""
+        service = self._config.service(row.plan.service)
+        diagnoser = self._diagnosers.get(row.plan.service)
+        changed_at = next((e.telemetry_at for e in reversed(entries) if e.step == step.index and e.telemetry_at), None)
+        if service is None or diagnoser is None or changed_at is None:
+            return Status.UNKNOWN, "there is no telemetry to verify with"
+        frame = replace(FRAME.validate_python(row.plan.frame), recent=VERIFY_WINDOW)
+        at = changed_at + timedelta(seconds=step.settle_s) + VERIFY_WINDOW
+        deadline = at + VERIFY_PATIENCE
+        good, findings = 0, list[Finding]()
+        while at <= deadline and good < 2:
+            try:
+                await wait_until(diagnoser.telemetry, at, stalled_after_s=STALLED_AFTER_S)
+                findings = await diagnoser.check(step.verify, service.target(), replace(frame, at=at))
+            except TelemetryError as error:
+                return Status.UNKNOWN, f"the telemetry stopped answering: {error}"
+            good = good + 1 if all(finding.status is Status.OK for finding in findings) else 0
+            at += VERIFY_STEP
+        return _judged(findings, good)
+
+    async def _write(self, row: PlanRow, entries: Sequence[JournalEntry], record: Record, *, after: int = 0) -> None:
+        """Append a record; `after` counts records written since `entries` was read."""
+        changed = isinstance(record, Outcome | Probed)
+        await self._journal.append(
+            row.plan,
+            position=len(entries) + 1 + after,
+            step=record.step,
+            kind=record.kind,
+            record=record_json(record),
+            now=datetime.now(UTC),
+            telemetry_at=await self._telemetry_now(row.plan.service) if changed else None,
+        )
+
+    async def _telemetry_now(self, service: str) -> datetime | None:
+        diagnoser = self._diagnosers.get(service)
+        if diagnoser is None:
+            return None
+        try:
+            return await diagnoser.telemetry.now()
+        except TelemetryError:
+            return None
+
+    async def _end(self, row: PlanRow, state: PlanState, why: str) -> None:
+        ended = await self._plans.end(row.plan, state, why, now=datetime.now(UTC), expected=[PlanState.RUNNING])
+        if ended:
+            await self._announce(row, state)
+
+    async def _announce(self, row: PlanRow, state: PlanState) -> None:
+        """Tell the thread and PagerDuty how it ended; a verified fix resolves the incident."""
+        now = datetime.now(UTC)
+        key = f"{row.plan.plan_id}:{row.chapter}:{state.value}"
+        facts = {"incident_id": row.plan.incident_id, "now": now, "plan": row.plan.plan_id}
+        await self._outbox.post(key=f"{key}:slack", lane="slack", kind="outcome", **facts)
+        await self._outbox.post(key=f"{key}:note", lane="pagerduty", kind="outcome", **facts)
+        if state is PlanState.VERIFIED and row.plan.undoes is None:
+            await self._outbox.post(key=f"{key}:resolve", lane="pagerduty", kind="resolve", by="watchkeeper", **facts)
+
+
+def _judged(findings: Sequence[Finding], good: int) -> tuple[Status, str]:
+    summary = "; ".join(f"{finding.check}: {finding.summary}" for finding in findings)[:1000]
+    if good >= 2:
+        return Status.OK, summary
+    if any(finding.status is Status.UNKNOWN for finding in findings) and not any(
+        finding.status is Status.BAD for finding in findings
+    ):
+        return Status.UNKNOWN, summary
+    return Status.BAD, summary or "no check answered"
+
+
+def _short(answer: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in answer.items())[:500]
+
+
+@DBOS.dbos_class()
+class RemediateWorkflow(DBOSConfiguredInstance):
+    """The durable wrapper: its id is "<plan>:<chapter>"."""
+
+    def __init__(self, story: Remediate) -> None:
+        super().__init__("remediate")
+        self._story = story
+
+    @DBOS.workflow()
+    async def run(self, plan_id: str, chapter: int) -> None:
+        """Tell the story; after a crash the moves that ended are not repeated."""
+        await self._story.tell(plan_id, chapter, remembered)

@@ -1,0 +1,284 @@
+"""
+The story of one incident, from the page to the verdict; readable from top to bottom in `tell`.
+
+    alerts -> diagnosis -> runbooks -> plans -> verdict
+
+Each step is checkpointed by the workflow engine and writes what it found to the run's row, from which the card is
+drawn. Nobody waits here for a person: the story ends when the verdict stands, and a click begins the next one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+from dbos import DBOS, DBOSConfiguredInstance, StepOptions
+from pydantic import TypeAdapter
+
+from bot.config import Config, Service
+from bot.incidents import Alert, Incident, PlanState
+from bot.pagerduty_client import PagerDutyError
+from bot.store.incidents import Incidents, Run
+from bot.store.outbox import Outbox
+from bot.store.plans import Plans
+from diagnostics.diagnosis import Diagnosis, Frame, Suspect
+from diagnostics.runner import Diagnoser
+from diagnostics.telemetry.model import TelemetryError
+from retrieval.documents import Hit, Question
+from retrieval.ranking import RunbookSearch
+from runbooks.engine.plan import PlanContext, plan
+from runbooks.engine.values import Action, CannotPlanError, Plan, Runbook
+
+log = structlog.get_logger()
+
+Checkpoint = Callable[..., Awaitable[Any]]
+"""Runs a step: `await step("name", function, *arguments)`. The engine's remembers results; a test's just calls."""
+
+PROPOSE_FROM = 0.3
+"""A runbook for a cause less likely than this is offered on request, never proposed."""
+
+MOST_PLANS = 4
+_ALERT_IN_TITLE = re.compile(r"^(?:\[[A-Z]+(?::\d+)?\]\s*)?(?P<name>[A-Za-z][A-Za-z0-9_]{3,})")
+
+ALERTS = TypeAdapter(list[Alert])
+DIAGNOSIS = TypeAdapter(Diagnosis)
+HITS = TypeAdapter(list[Hit])
+FRAME = TypeAdapter(Frame)
+
+
+class AlertReader(Protocol):
+    """The part of PagerDuty that diagnosis needs."""
+
+    async def alerts(self, incident_id: str) -> list[Alert]:
+        """The incident's alerts with their details. Raises PagerDutyError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """The runbooks that were loaded, by id."""
+
+    runbooks: Mapping[str, Runbook]
+
+
+class Respond:
+    """The steps of the story as plain functions over our own store; `tell` puts them in order."""
+
+    def __init__(
+        self,
+        *,
+        incidents: Incidents,
+        plans: Plans,
+        outbox: Outbox,
+        config: Config,
+        diagnosers: Mapping[str, Diagnoser],
+        search: RunbookSearch,
+        library: Library,
+        actions: Mapping[str, Action],
+        pagerduty: AlertReader,
+    ) -> None:
+        self._incidents = incidents
+        self._plans = plans
+        self._outbox = outbox
+        self._config = config
+        self._diagnosers = diagnosers
+        self._search = search
+        self._library = library
+        self._actions = actions
+        self._pagerduty = pagerduty
+
+    async def tell(self, incident_id: str, number: int, step: Checkpoint) -> None:
+        """Everything that happens between the page and the verdict."""
+        await step("alerts", self.read_alerts, incident_id, number)
+        await step("diagnosis", self.diagnose, incident_id, number)
+        await step("runbooks", self.find_runbooks, incident_id, number)
+        await step("plans", self.make_plans, incident_id, number)
+        await step("verdict", self.conclude, incident_id, number)
+
+    async def read_alerts(self, incident_id: str, number: int) -> int:
+        """The webhook has no alert details, so PagerDuty is asked; without them the title has to do."""
+        try:
+            alerts = await self._pagerduty.alerts(incident_id)
+        except PagerDutyError as error:
+            await self._add_note(incident_id, number, f"PagerDuty did not give the alert's details: {error}")
+            alerts = []
+        await self._incidents.record(incident_id, number, alerts=ALERTS.dump_python(alerts, mode="json"))
+        return len(alerts)
+
+    async def diagnose(self, incident_id: str, number: int) -> str | None:
+        """Ask the telemetry and the change sources; returns the first cause's id."""
+        incident = await self._incidents.get(incident_id)
+        service = self._service(incident)
+        diagnoser = self._diagnosers.get(service.name) if service else None
+        if service is None or diagnoser is None:
+            why = "has no datasource" if service else "is not in the configuration"
+            await self._add_note(incident_id, number, f"The service {why}, so nothing could be measured.")
+            return None
+        run = await self._run(incident_id, number)
+        try:
+            found = await diagnoser.diagnose(service.target(), alert=alert_name(incident, run))
+        except TelemetryError as error:
+            await self._add_note(incident_id, number, f"The telemetry cannot be asked: {error}")
+            return None
+        await self._incidents.record(incident_id, number, diagnosis=DIAGNOSIS.dump_python(found, mode="json"))
+        return found.causes[0].cause if found.causes else None
+
+    async def find_runbooks(self, incident_id: str, number: int) -> int:
+        """Up to three runbooks that fit, or none."""
+        incident = await self._incidents.get(incident_id)
+        hits = await self._search.search(question(incident, await self._run(incident_id, number)))
+        await self._incidents.record(incident_id, number, hits=HITS.dump_python(hits, mode="json"))
+        return len(hits)
+
+    async def make_plans(self, incident_id: str, number: int) -> int:
+        """The best runbook's fix is proposed; other suspects and other runbooks are kept as alternatives."""
+        incident = await self._incidents.get(incident_id)
+        service = self._service(incident)
+        run = await self._run(incident_id, number)
+        found = diagnosis_of(run)
+        if service is None or found is None:
+            return 0
+        if service.mode == "observe":
+            await self._add_note(incident_id, number, "This service is in mode observe: no fix is offered.")
+            return 0
+        plans, refusals = await self._drafts(incident, service, found, run)
+        for rank, (item, treats) in enumerate(plans):
+            state = PlanState.PROPOSED if rank == 0 and treats else PlanState.ALTERNATIVE
+            await self._plans.save(item, run=number, rank=rank, state=state, now=item.made_at)
+        if not plans:
+            why = refusals[0] if refusals else "no runbook fits"
+            await self._add_note(incident_id, number, f"No fix can be offered: {why}.")
+        return len(plans)
+
+    async def _drafts(
+        self, incident: Incident, service: Service, found: Diagnosis, run: Run
+    ) -> tuple[list[tuple[Plan, bool]], list[str]]:
+        """Plans with whether they treat a likely cause, best first, and why others could not be made."""
+        likely = {cause.cause for cause in found.causes if cause.probability >= PROPOSE_FROM}
+        plans: list[tuple[Plan, bool]] = []
+        refusals: list[str] = []
+        seen: set[str] = set()
+        for hit in HITS.validate_python(run.hits or []):
+            runbook = self._library.runbooks.get(hit.doc_id)
+            for suspect in (*found.suspects, None) if runbook else ():
+                context = self._context(incident, service, found, suspect)
+                try:
+                    item = await plan(runbook, context, self._actions)  # type: ignore[arg-type]  # None has no suspects
+                except CannotPlanError as refusal:
+                    refusals.append(str(refusal))
+                    continue
+                effects = "\n".join(step.effect for step in item.steps)
+                if effects not in seen and len(plans) < MOST_PLANS:
+                    seen.add(effects)
+                    guilty = item.suspect is None or item.suspect == found.culprit_change
+                    plans.append((item, bool(likely & set(runbook.causes)) and guilty))  # type: ignore[union-attr]
+        plans.sort(key=lambda draft: not draft[1])
+        return plans, refusals
+
+    def _context(self, incident: Incident, service: Service, found: Diagnosis, suspect: Suspect | None) -> PlanContext:
+        return PlanContext(
+            incident_id=incident.incident_id,
+            service=service.name,
+            environment=service.environment,
+            policy_version=self._config.policy_version,
+            now=datetime.now(UTC),
+            namespace=service.namespace,
+            cluster=service.cluster or "",
+            deployments=tuple(each.name for each in service.deployments if each.kind == "engine"),
+            suspect=suspect.change.id if suspect else None,
+            suspect_undo=suspect.change.undo if suspect else {},
+            frame=FRAME.dump_python(found.frame, mode="json"),
+        )
+
+    async def conclude(self, incident_id: str, number: int) -> None:
+        """Put the verdict on record, its evidence in the thread, and a note in PagerDuty."""
+        run = await self._run(incident_id, number)
+        found = diagnosis_of(run)
+        first = found.causes[0] if found and found.causes else None
+        now = datetime.now(UTC)
+        await self._incidents.finish(
+            incident_id,
+            number,
+            now=now,
+            cause=first.cause if first else "unknown",
+            probability=first.probability if first else 0.0,
+        )
+        for lane, kind in (("slack", "evidence"), ("slack", "picture"), ("pagerduty", "verdict")):
+            if found is not None:
+                key = f"{incident_id}:{number}:{kind}"
+                await self._outbox.post(key=key, incident_id=incident_id, lane=lane, kind=kind, now=now, run=number)
+        log.info("verdict", incident=incident_id, run=number, cause=first.cause if first else None)
+
+    async def _run(self, incident_id: str, number: int) -> Run:
+        found = await self._incidents.run(incident_id, number)
+        if found is None:
+            raise LookupError(f"run {number} of incident {incident_id} is not in the store")
+        return found
+
+    async def _add_note(self, incident_id: str, number: int, note: str) -> None:
+        run = await self._run(incident_id, number)
+        notes = list(run.notes or [])
+        if note not in notes:
+            await self._incidents.record(incident_id, number, notes=[*notes, note])
+
+    def _service(self, incident: Incident) -> Service | None:
+        return self._config.service(incident.service) if incident.service else None
+
+
+def diagnosis_of(run: Run | None) -> Diagnosis | None:
+    """The diagnosis in a run's row as a value."""
+    return DIAGNOSIS.validate_python(run.diagnosis) if run and run.diagnosis else None
+
+
+def alerts_of(run: Run | None) -> Sequence[Alert]:
+    """The alerts in a run's row as values."""
+    return ALERTS.validate_python(run.alerts) if run and run.alerts else []
+
+
+def alert_name(incident: Incident, run: Run | None) -> str:
+    """The alert rule's name: from the alert's labels, else the first word of the title; "" when there is none."""
+    for alert in alerts_of(run):
+        if alert.labels.get("alertname"):
+            return alert.labels["alertname"]
+    match = _ALERT_IN_TITLE.match(incident.title)
+    return match["name"] if match else ""
+
+
+def question(incident: Incident, run: Run) -> Question:
+    """What to ask of the runbooks: the alert in its author's words, and what the diagnosis found."""
+    alerts = alerts_of(run)
+    found = diagnosis_of(run)
+    texts = [incident.title]
+    texts += [text for alert in alerts for text in (alert.summary, *alert.annotations.values()) if text]
+    if found is not None:
+        texts += [cause.title for cause in found.causes[:1]]
+    return Question(
+        text="\n".join(dict.fromkeys(texts)),
+        alert=alert_name(incident, run),
+        expr=next((alert.details["expr"] for alert in alerts if isinstance(alert.details.get("expr"), str)), ""),
+        service=incident.service or "",
+        runbook_url=next((a.annotations["runbook_url"] for a in alerts if a.annotations.get("runbook_url")), ""),
+        causes=tuple((cause.cause, cause.probability) for cause in found.causes) if found else (),
+    )
+
+
+@DBOS.dbos_class()
+class RespondWorkflow(DBOSConfiguredInstance):
+    """The durable wrapper: its id is "<incident>:<run>", and each step's result is remembered as JSON."""
+
+    def __init__(self, story: Respond) -> None:
+        super().__init__("respond")
+        self._story = story
+
+    @DBOS.workflow()
+    async def run(self, incident_id: str, number: int) -> None:
+        """Tell the story; after a crash the steps that ended are not repeated."""
+        await self._story.tell(incident_id, number, remembered)
+
+
+async def remembered(name: str, function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    """A durable step: a crash before its result is stored runs it again from its start."""
+    return await DBOS.run_step_async(StepOptions(name=name), function, *arguments)
