@@ -42,25 +42,27 @@ def as_text(message: Mapping[str, Any], *, indent: str = "") -> str:
 
 
 def _block_lines(block: Mapping[str, Any]) -> list[str]:
-    match block["type"]:
-        case "header":
-            return ["== " + plain(block["text"]["text"]) + " =="]
-        case "section":
-            texts = [block["text"]] if "text" in block else []
-            lines = [line for text in [*texts, *block.get("fields", [])] for line in plain(text["text"]).splitlines()]
-            return [*lines, *_controls(block)]
-        case "context":
-            parts = [plain(element.get("text") or element.get("alt_text", "")) for element in block["elements"]]
-            return "  |  ".join(parts).splitlines()
-        case "actions":
-            return _controls(block)
-        case "markdown":
-            return str(block["text"]).splitlines()
-        case "image":
-            return [f"(picture: {block['alt_text']})"]
-        case "divider":
-            return ["-" * 40]
-    return [f"({block['type']})"]
+    lines = _fixed_lines(block)
+    texts = [block["text"]] if isinstance(block.get("text"), dict) else []
+    texts += block.get("fields", [])
+    if block["type"] == "context":
+        parts = [plain(element.get("text") or element.get("alt_text", "")) for element in block["elements"]]
+        lines += "  |  ".join(parts).splitlines()
+    if block["type"] == "section":
+        lines += [line for text in texts for line in plain(text["text"]).splitlines()]
+    return lines + _controls(block)
+
+
+def _fixed_lines(block: Mapping[str, Any]) -> list[str]:
+    """The blocks that are one line each, and Markdown, which reads well as it is."""
+    one_line = {
+        "header": lambda: f"== {plain(block['text']['text'])} ==",
+        "image": lambda: f"(picture: {block['alt_text']})",
+        "divider": lambda: "-" * 40,
+        "markdown": lambda: str(block["text"]),
+        "rich_text": lambda: "(rich text)",
+    }
+    return one_line[block["type"]]().splitlines() if block["type"] in one_line else []
 
 
 def _controls(block: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,41 @@
+"""What the demo tells while it works: a spinner on a terminal, plain lines with seconds everywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.status import Status
+
+
+class Progress:
+    """Lines with the seconds since the start; `begin` names what goes on until the next line."""
+
+    def __init__(self) -> None:
+        self._started_s = time.monotonic()
+        self._console = Console(highlight=False) if sys.stdout.isatty() else None
+        self._spinner: Status | None = None
+
+    def begin(self, what: str) -> None:
+        """Something that takes a while."""
+        self.close()
+        if self._console is None:
+            self.say(what + " ...")
+            return
+        self._spinner = self._console.status(what + " ...")
+        self._spinner.start()
+
+    def say(self, line: str) -> None:
+        """Something that happened."""
+        self.close()
+        text = f"{time.monotonic() - self._started_s:6.1f} s  {line}"
+        if self._console is None:
+            print(text, flush=True)
+        else:
+            self._console.print(text, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
