@@ -30,6 +30,7 @@ PLAN_STATE = {
     PlanState.APPROVED: "approved, starting",
     PlanState.RUNNING: "running",
     PlanState.VERIFIED: "done, and the telemetry confirms it",
+    PlanState.DONE: "done",
     PlanState.NOT_VERIFIED: "done, but the telemetry did not recover",
     PlanState.FAILED: "failed; nothing more was changed",
     PlanState.IN_DOUBT: "interrupted: a step may or may not have run",
@@ -58,6 +59,7 @@ TOO_SLOW = (
 )
 NOT_A_MEMBER = "Watchkeeper does not know you as somebody who may do this. Ask the service's owner to add you."
 CANNOT_CHECK_YOU = "Slack could not confirm who you are just now, so nothing was done. Try again in a moment."
+CANNOT_LOOK_YOU_UP = "Watchkeeper's database cannot be asked just now, so nothing was done. Try again in a moment."
 ODD_CLICK = "This button no longer means anything. Use the buttons on the newest card."
 NO_OPEN_INCIDENTS = "No open incidents."
 SEARCHING = "One moment…"

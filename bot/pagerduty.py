@@ -93,8 +93,8 @@ def _incident(data: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(created_at := data.get("created_at"), str):
         known["created_at"] = _time(created_at, "data.created_at").isoformat()
     if isinstance(assignees := data.get("assignees"), list):
-        names = [one.get("summary") or one.get("id") for one in assignees if isinstance(one, Mapping)]
-        known["assignees"] = [name for name in names if isinstance(name, str)]
+        ids = [one.get("id") for one in assignees if isinstance(one, Mapping)]
+        known["assignees"] = [one for one in ids if isinstance(one, str)]
     cleaned: dict[str, Any] = safe_json(known)
     return cleaned
 

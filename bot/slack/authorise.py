@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from bot import narrate
-from bot.incidents import Person
+from bot.incidents import Person, StoreUnavailableError
 from bot.slack.client import SlackError
 from bot.slack.desk import People
 
@@ -57,7 +57,7 @@ class Authoriser:
         home = _home_team(payload)
         if home and home != team:
             raise NobodyError(narrate.NOT_A_MEMBER, why=f"the user belongs to another team, {home}")
-        person = self._people.by_slack(team, user)
+        person = await self._person(team, user)
         if person is None:
             raise NobodyError(narrate.NOT_A_MEMBER, why="not in the configuration")
         try:
@@ -67,6 +67,12 @@ class Authoriser:
         if why := _disqualified(account, team, user):
             raise NobodyError(narrate.NOT_A_MEMBER, why=why)
         return person
+
+    async def _person(self, team: str, user: str) -> Person | None:
+        try:
+            return await self._people.by_slack(team, user)
+        except StoreUnavailableError as error:
+            raise NobodyError(narrate.CANNOT_LOOK_YOU_UP, why=f"people: {error}") from error
 
 
 def account_of(payload: Mapping[str, Any]) -> tuple[str, str]:

@@ -32,6 +32,7 @@ ACTIONS = (
     ACKNOWLEDGE, RESOLVE, REDIAGNOSE, APPROVE, DENY, UNDO, REQUEST, SETTLE_RAN, SETTLE_NOT_RUN, SETTLE_STOP,
 )  # fmt: skip
 
+_UNDOABLE = (PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.VERIFIED)
 _CONFIRM_TEXT = 300
 _MOST_CHOICES = 20
 
@@ -54,7 +55,7 @@ def _for_plan(view: CardView) -> list[Block]:
             if plan.may_approve:
                 elements.append(_approve(plan))
             elements.append(_button(DENY, "Deny", plan.plan_id))
-        elif plan.state is PlanState.NOT_VERIFIED and plan.can_undo:
+        elif plan.state in _UNDOABLE and plan.can_undo:
             elements.append(_undo(plan))
         elif plan.state is PlanState.IN_DOUBT and plan.doubt_step is not None:
             value = f"{plan.plan_id}:{plan.doubt_step}"

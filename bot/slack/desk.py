@@ -33,18 +33,18 @@ class Desk(Protocol):
     async def undo(self, plan_id: str, by: Person) -> None: ...
 
     async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None:
-        """Say what became of a step in doubt; `answer` is ran, not_run or stop."""
+        """Say what became of a step in doubt; `answer` is ran, did_not_run or stop."""
 
     async def status(self) -> Sequence[IncidentLine]: ...
 
     async def search(self, text: str) -> Sequence[Hit]: ...
 
-    async def refused(self, who: str, what: str, why: str, incident_or_plan: str) -> None:
-        """Record that somebody whom we do not know tried something; `who` is "team/user" of Slack."""
+    async def refused(self, *, who: str, what: str, why: str, subject: str) -> None:
+        """Record that somebody whom we do not know tried something; `who` is "team/user" of Slack, `subject` an id."""
 
 
 class People(Protocol):
     """The people of the configuration."""
 
-    def by_slack(self, team: str, user: str) -> Person | None:
-        """The one person who is linked to this Slack account; None when there is none."""
+    async def by_slack(self, team: str, user: str) -> Person | None:
+        """The one person who is linked to this Slack account; None when there is none. Raises StoreUnavailableError."""

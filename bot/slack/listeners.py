@@ -71,7 +71,7 @@ CLICKS: Mapping[str, Click] = {
     buttons.UNDO: Click(deed=lambda desk, value, by: desk.undo(value, by), done=narrate.DONE["undo"]),
     buttons.REQUEST: Click(deed=lambda desk, value, by: desk.request(value, by), done=narrate.DONE["request"]),
     buttons.SETTLE_RAN: Click(deed=_settle("ran"), done=narrate.DONE["settle"]),
-    buttons.SETTLE_NOT_RUN: Click(deed=_settle("not_run"), done=narrate.DONE["settle"]),
+    buttons.SETTLE_NOT_RUN: Click(deed=_settle("did_not_run"), done=narrate.DONE["settle"]),
     buttons.SETTLE_STOP: Click(deed=_settle("stop"), done=narrate.DONE["settle"]),
 }
 UNKNOWN_CLICK = Click(deed=_nothing, done="")
@@ -97,7 +97,7 @@ class Counter:
         who = "/".join(account_of(payload))
         log.warning("refused", who=who, what=what, why=why)
         try:
-            await self.desk.refused(who, what, why, about)
+            await self.desk.refused(who=who, what=what, why=why, subject=about)
         except WatchkeeperError:
             log.exception("the refusal could not be recorded", who=who, what=what)
 
