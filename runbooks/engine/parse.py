@@ -57,7 +57,7 @@ def parse(text: str, runbook_id: str) -> Runbook:
         causes=front["causes"],
         services=front["services"],
         owner=front["owner"],
-        sections=tuple((heading.title, heading.prose) for heading in headings if heading.title or heading.prose),
+        sections=tuple((heading.title, heading.prose) for heading in headings if heading.prose),
         steps=tuple(heading.step for heading in headings if heading.step is not None),
     )
 

@@ -16,13 +16,13 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from runbooks.engine.actions.parameters import ConfigName, Whole
 from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. /-]{0,199}", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,35}", re.ASCII)
-_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 def _prompt_name(value: str) -> str:
@@ -39,15 +39,6 @@ def _label_name(value: str) -> str:
     return value
 
 
-def _whole(value: Any) -> Any:
-    """Digits count as a number, since a change's literals are texts; True and 7.0 do not."""
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("not a whole number")  # noqa: TRY004 - pydantic turns only ValueError into a fault of the field
-    return value
-
-
 class LabelOfPrompt(BaseModel):
     """Which label of which prompt, and in which of the configured Langfuse projects when there are several."""
 
@@ -55,18 +46,18 @@ class LabelOfPrompt(BaseModel):
 
     prompt: Annotated[str, AfterValidator(_prompt_name)]
     label: Annotated[str, AfterValidator(_label_name)]
-    source: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] | None = None
+    source: ConfigName | None = None
 
 
 class MoveLabelParams(LabelOfPrompt):
     """`version` is the one that shall carry the label."""
 
-    version: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=1_000_000)]
+    version: Annotated[Whole, Field(ge=1, le=1_000_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LangfuseAccess:
-    """How to reach one Langfuse project with a key pair that may write; `transport` is for tests."""
+    """How to reach one Langfuse project with a key pair that may write."""
 
     url: str
     public_key: str
