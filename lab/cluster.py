@@ -1,0 +1,280 @@
+"""The state of the lab's cluster, and the controllers that turn what is wanted into pods as Kubernetes would."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from lab import cluster_objects as objects
+from lab.cluster_objects import GPU, NAMESPACE, REVISION, Json
+
+ENGINE = "chat-vllm"
+MODEL = "llama-3.1-8b-instruct"
+
+WEIGHT_LOADING = timedelta(minutes=4)
+"""From scheduled to ready for a pod with a GPU: pull, 75 s of weights, compilation, warm-up."""
+
+_PLAIN_START = timedelta(seconds=20)
+_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+
+
+class NotFoundError(Exception):
+    """There is no object of this kind and name."""
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """
+    One namespace of one cluster: deployments with their replica sets, pods and nodes.
+
+    Objects are plain JSON, as the API serves them. `advance(now)` runs the controllers; nothing happens in between.
+    """
+
+    rng: np.random.Generator
+    kinds: dict[str, dict[str, Json]] = field(
+        default_factory=lambda: {kind: {} for kind in ("deployments", "replicasets", "pods", "nodes", "events")}
+    )
+    _version: int = 1000
+    _ready_at: dict[str, datetime] = field(default_factory=dict)
+
+    def get(self, kind: str, name: str) -> Json:
+        """Raises NotFoundError."""
+        try:
+            return self.kinds[kind][name]
+        except KeyError:
+            raise NotFoundError(f'{kind} "{name}" not found') from None
+
+    def put(self, kind: str, item: Json) -> Json:
+        """Store an object under the next resource version."""
+        self._version += 1
+        item["metadata"]["resourceVersion"] = str(self._version)
+        self.kinds[kind][item["metadata"]["name"]] = item
+        return item
+
+    @property
+    def version(self) -> str:
+        return str(self._version)
+
+    def update_deployment(self, changed: Json, now: datetime) -> Json:
+        """Accept a new state of a deployment (its status stays the controller's) and let the controllers see it."""
+        before = self.get("deployments", changed["metadata"]["name"])
+        accepted = copy.deepcopy(changed)
+        accepted["status"] = before["status"]
+        if accepted["spec"] != before["spec"]:
+            accepted["metadata"]["generation"] = before["metadata"]["generation"] + 1
+        self.put("deployments", accepted)
+        self.advance(now)
+        return self.get("deployments", accepted["metadata"]["name"])
+
+    def advance(self, now: datetime) -> None:
+        """Run every controller once: pods get ready, deployments move towards what is wanted, statuses follow."""
+        for pod in list(self.kinds["pods"].values()):
+            self._start(pod, now)
+        for deployment in list(self.kinds["deployments"].values()):
+            self._roll(deployment, now)
+            self._report(deployment, now)
+
+    def pods_of(self, deployment: str, *, ready: bool = False) -> list[Json]:
+        """A deployment's pods by name; `ready` leaves out those that take no traffic yet."""
+        app = {"app": deployment}.items()
+        pods = [p for p in self.kinds["pods"].values() if app <= p["metadata"]["labels"].items()]
+        return sorted((p for p in pods if not ready or is_ready(p)), key=lambda p: str(p["metadata"]["name"]))
+
+    # The deployment controller
+
+    def _roll(self, deployment: Json, now: datetime) -> None:
+        """One pass of a rolling update with maxSurge 1 and maxUnavailable 0."""
+        current = self._current_set(deployment, now)
+        wanted = deployment["spec"]["replicas"]
+        pods = self.pods_of(deployment["metadata"]["name"])
+        mine = [p for p in pods if owner_of(p) == current["metadata"]["name"]]
+        old = [p for p in pods if owner_of(p) != current["metadata"]["name"]]
+        room = wanted + (1 if old else 0) - len(pods)
+        mine += [self._create_pod(current, now) for _ in range(max(0, min(wanted - len(mine), room)))]
+        for surplus in sorted(mine, key=_deletion_order)[: max(0, len(mine) - wanted)]:
+            self._delete_pod(surplus, current, now)
+        spare = sum(is_ready(p) for p in (*mine, *old)) - wanted
+        for victim in sorted(old, key=is_ready):
+            if is_ready(victim):
+                if spare <= 0:
+                    break
+                spare -= 1
+            self._delete_pod(victim, self.get("replicasets", owner_of(victim)), now)
+
+    def _current_set(self, deployment: Json, now: datetime) -> Json:
+        """The replica set of the present template; returning to an old template gives its set the next revision."""
+        revision = int(deployment["metadata"]["annotations"].get(REVISION, "0"))
+        fresh = objects.replica_set(deployment, revision + 1, created=now)
+        known = self.kinds["replicasets"].get(fresh["metadata"]["name"])
+        if known is not None and known["metadata"]["annotations"][REVISION] == str(revision):
+            return known
+        if known is not None:
+            known["metadata"]["annotations"][REVISION] = str(revision + 1)
+        current = self.put("replicasets", known or fresh)
+        deployment["metadata"]["annotations"][REVISION] = str(revision + 1)
+        self.put("deployments", deployment)
+        self._event(deployment, "ScalingReplicaSet", f"Rolling out revision {revision + 1}", now)
+        return current
+
+    def _create_pod(self, owner: Json, now: datetime) -> Json:
+        suffix = "".join(self.rng.choice(list(_SUFFIX_ALPHABET), 5))
+        pod = self.put("pods", objects.pod(owner, suffix, created=now))
+        self._event(owner, "SuccessfulCreate", f"Created pod: {pod['metadata']['name']}", now)
+        self._start(pod, now)
+        return pod
+
+    def _delete_pod(self, pod: Json, owner: Json, now: datetime) -> None:
+        name = pod["metadata"]["name"]
+        del self.kinds["pods"][name]
+        self._ready_at.pop(name, None)
+        self._version += 1
+        self._event(owner, "SuccessfulDelete", f"Deleted pod: {name}", now)
+
+    # The scheduler and the kubelet
+
+    def _start(self, pod: Json, now: datetime) -> None:
+        name, needs_gpu = pod["metadata"]["name"], _gpus(pod) > 0
+        if "nodeName" not in pod["spec"]:
+            node = self._free_node(needs_gpu=needs_gpu)
+            if node is None:
+                self._mark_unschedulable(pod, now)
+                return
+            pod["spec"]["nodeName"] = node
+            pod["status"] = {"phase": "Pending", "conditions": [_condition("PodScheduled", "True", now)]}
+            self._ready_at[name] = now + (WEIGHT_LOADING if needs_gpu else _PLAIN_START)
+            self.put("pods", pod)
+            self._event(pod, "Scheduled", f"Successfully assigned {NAMESPACE}/{name} to {node}", now)
+        if not is_ready(pod) and self._ready_at[name] <= now:
+            pod["status"] = _running_status(pod, self._ready_at[name])
+            self.put("pods", pod)
+
+    def _free_node(self, *, needs_gpu: bool) -> str | None:
+        used: dict[str, int] = {}
+        for pod in self.kinds["pods"].values():
+            node = pod["spec"].get("nodeName", "")
+            used[node] = used.get(node, 0) + _gpus(pod)
+        for name, node in self.kinds["nodes"].items():
+            gpus = int(node["status"]["allocatable"].get(GPU, "0"))
+            if (used.get(name, 0) < gpus) if needs_gpu else gpus == 0:
+                return name
+        return None
+
+    def _mark_unschedulable(self, pod: Json, now: datetime) -> None:
+        if not pod["status"]["conditions"]:
+            waiting = _condition("PodScheduled", "False", now)
+            waiting |= {"reason": "Unschedulable", "message": f"0/{len(self.kinds['nodes'])} nodes: Insufficient {GPU}"}
+            pod["status"]["conditions"] = [waiting]
+            self.put("pods", pod)
+            self._event(pod, "FailedScheduling", str(waiting["message"]), now, kind="Warning")
+
+    def _report(self, deployment: Json, now: datetime) -> None:
+        """Write the statuses of a deployment and its replica sets; unchanged ones keep their resource version."""
+        name, wanted = deployment["metadata"]["name"], deployment["spec"]["replicas"]
+        pods = self.pods_of(name)
+        current = f"{name}-{objects.template_hash(deployment['spec']['template'])}"
+        for replica_set in self.sets_of(name):
+            mine = [p for p in pods if owner_of(p) == replica_set["metadata"]["name"]]
+            ready = sum(map(is_ready, mine))
+            status = {"replicas": len(mine), "readyReplicas": ready, "availableReplicas": ready}
+            if replica_set["status"] != status:
+                replica_set["spec"]["replicas"] = len(mine)
+                replica_set["status"] = status
+                self.put("replicasets", replica_set)
+        ready = sum(map(is_ready, pods))
+        status = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "replicas": len(pods),
+            "updatedReplicas": sum(owner_of(p) == current for p in pods),
+            "readyReplicas": ready,
+            "availableReplicas": ready,
+            "unavailableReplicas": max(0, wanted - ready),
+        }
+        if status.items() <= deployment["status"].items():
+            return
+        available = _condition("Available", "True" if ready >= wanted else "False", now)
+        deployment["status"] = {**status, "conditions": [available, _condition("Progressing", "True", now)]}
+        self.put("deployments", deployment)
+
+    def sets_of(self, deployment: str) -> Iterator[Json]:
+        for replica_set in self.kinds["replicasets"].values():
+            if owner_of(replica_set) == deployment:
+                yield replica_set
+
+    def _event(self, about: Json, reason: str, message: str, now: datetime, kind: str = "Normal") -> None:
+        self.put("events", objects.event(about, reason, message, at=now, place=self._version + 1, kind=kind))
+
+
+def is_ready(pod: Json) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
+
+
+def owner_of(item: Json) -> str:
+    return str(item["metadata"]["ownerReferences"][0]["name"])
+
+
+def _gpus(pod: Json) -> int:
+    return sum(int(c["resources"].get("limits", {}).get(GPU, "0")) for c in pod["spec"]["containers"])
+
+
+def _deletion_order(pod: Json) -> tuple[bool, float]:
+    """Kubernetes deletes pods that are not ready first, then the youngest."""
+    return is_ready(pod), -datetime.fromisoformat(pod["metadata"]["creationTimestamp"]).timestamp()
+
+
+def _condition(kind: str, status: str, now: datetime) -> Json:
+    return {"type": kind, "status": status, "lastTransitionTime": objects.stamp(now)}
+
+
+def _running_status(pod: Json, since: datetime) -> Json:
+    started = {"running": {"startedAt": objects.stamp(since)}}
+    return {
+        "phase": "Running",
+        "startTime": pod["metadata"]["creationTimestamp"],
+        "conditions": [_condition(kind, "True", since) for kind in ("PodScheduled", "Initialized", "Ready")],
+        "containerStatuses": [
+            {
+                "name": c["name"],
+                "image": c["image"],
+                "imageID": f"registry.lab/{c['name']}@sha256:{objects.uid(c['image']).replace('-', '') * 2}",
+                "ready": True,
+                "started": True,
+                "restartCount": 0,
+                "state": started,
+            }
+            for c in pod["spec"]["containers"]
+        ],
+    }
+
+
+def build(rng: np.random.Generator, now: datetime) -> Cluster:
+    """The reference cluster at rest: six GPU nodes in two racks (two of them spare), four engine pods, and a past."""
+    cluster = Cluster(rng=rng)
+    built = now - timedelta(days=40)
+    for place in range(6):
+        cluster.put("nodes", objects.node(f"gpu-{place + 1}", f"rack-{place % 2 + 1}", 1, created=built))
+    cluster.put("nodes", objects.node("cpu-1", "rack-1", 0, created=built))
+    old_args = ["--model", f"meta-llama/{MODEL}", "--max-num-seqs", "192", "--enable-prefix-caching"]
+    for name, replicas, template in (
+        (ENGINE, 4, objects.engine_template("vllm/vllm-openai:v0.11.0", old_args)),
+        ("chat-gateway", 2, objects.plain_template("chat-gateway", "ghcr.io/berriai/litellm:v1.80.0")),
+        ("chat-retrieval", 2, objects.plain_template("chat-retrieval", "registry.lab/chat-retrieval:2.4.1")),
+    ):
+        cluster.put("deployments", objects.deployment(name, replicas, template, created=built))
+    _settle(cluster, built)
+    engine = copy.deepcopy(cluster.get("deployments", ENGINE))
+    engine["spec"]["template"]["spec"]["containers"][0]["args"][3] = "256"
+    engine["metadata"]["annotations"]["kubernetes.io/change-cause"] = "raise max-num-seqs to 256"
+    rolled_out = now - timedelta(days=6)
+    cluster.update_deployment(engine, rolled_out)
+    _settle(cluster, rolled_out)
+    cluster.kinds["events"].clear()  # Kubernetes forgets events after an hour
+    return cluster
+
+
+def _settle(cluster: Cluster, now: datetime) -> None:
+    for minutes in range(0, 60, 2):
+        cluster.advance(now + timedelta(minutes=minutes))

@@ -1,0 +1,174 @@
+"""The reference fleet, one scrape interval at a time: what the world is like decides what the exporters say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import cos, tau
+
+import numpy as np
+
+from lab import cluster_metrics, hardware
+from lab.application import ROUTES, Application
+from lab.cluster import ENGINE, MODEL, Cluster
+from lab.cluster_objects import GPU, NAMESPACE, TEMPLATE_HASH, Json
+from lab.exposition import STEP, Registry, render
+from lab.history import History
+from lab.prompt_store import PRODUCTION, PromptStore, cacheable_share
+from lab.serving import Load, Replica
+
+FLEET_RPS = 24.0
+"""Requests per second at the top of the day, over all replicas: six for each of four."""
+
+_DAILY_SWING = 0.25
+_CLIENTS = 4
+"""The application's processes. Each asks for its prompts every 60 s, in turn: the prompt client's cache."""
+
+_DAYS_OF_STEPS = 5760
+
+
+def hit_ratio(text: str) -> float:
+    """
+    How much of a request's prompt is found in the prefix cache (.40 at best: the rest is passages and question).
+
+    A template whose first fifth is variable text shares next to nothing, down to .03 for whole requests repeated.
+    """
+    return 0.03 + 0.37 * min(1.0, cacheable_share(text) / 0.8)
+
+
+@dataclass(kw_only=True)
+class PromptClients:
+    """Which version of each prompt every process of the application uses right now."""
+
+    store: PromptStore
+    held: dict[str, list[int]] = field(default_factory=dict)
+
+    def refresh(self, step: int) -> None:
+        """One of the processes, whose 60 s are over, asks again; at first all do."""
+        for route in ROUTES:
+            now = self.store.labelled(route.prompt, PRODUCTION).version
+            held = self.held.setdefault(route.prompt, [now] * _CLIENTS)
+            held[step % _CLIENTS] = now
+
+    def shares(self, prompt: str) -> dict[int, float]:
+        """Version -> share of that prompt's requests."""
+        held = self.held[prompt]
+        return {version: held.count(version) / len(held) for version in dict.fromkeys(held)}
+
+    def hit(self) -> float:
+        """The mean hit ratio over all requests, from the very texts that are in use."""
+        return sum(
+            route.share * share * hit_ratio(self.store.get(route.prompt, version).prompt)
+            for route in ROUTES
+            for version, share in self.shares(route.prompt).items()
+        )
+
+
+@dataclass(kw_only=True)
+class Fleet:
+    """
+    All exporters of the reference fleet. Step 0 is at `start`; each step is one scrape interval of lab time.
+
+    `peak` is when the day has most traffic; the state of `prompts` and `cluster` at each step decides everything else.
+    """
+
+    start: datetime
+    peak: datetime
+    prompts: PromptStore
+    cluster: Cluster
+    rng: np.random.Generator
+    registry: Registry = field(default_factory=Registry)
+    steps: int = -1
+    _replicas: dict[str, Replica] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clients = PromptClients(store=self.prompts)
+        self._application = Application(registry=self.registry, rng=self.rng)
+        self._gpus: dict[str, hardware.Gpu] = {}
+
+    @property
+    def now(self) -> datetime:
+        """The time of the last step."""
+        return self.start + self.steps * STEP
+
+    @property
+    def next_step(self) -> datetime:
+        return self.start + (self.steps + 1) * STEP
+
+    def step(self) -> None:
+        """Let one scrape interval pass."""
+        self.steps += 1
+        self.cluster.advance(self.now)
+        self.clients.refresh(self.steps)
+        self._follow_pods()
+        load = self._load()
+        finished = [replica.step(load) for replica in self._replicas.values()]
+        self._application.step(finished, {route.prompt: self.clients.shares(route.prompt) for route in ROUTES})
+        cluster_metrics.step(self.registry, self.cluster, self.rng)
+        if self.steps % 2 == 0:
+            self._step_gpus()
+        if self.steps == 0:
+            self._age_counters()
+
+    def metrics(self) -> str:
+        """The text exposition of the last step, with its lab time on every line."""
+        return render(self.registry, self.steps, round(self.start.timestamp() * 1000))
+
+    def simulate(self, until: datetime, history: History) -> None:
+        """Step up to and including `until`, recording every step."""
+        while self.next_step <= until:
+            self.step()
+            history.record(self.registry)
+
+    def _load(self) -> Load:
+        day = (self.now - self.peak) / timedelta(days=1)
+        traffic = FLEET_RPS * (1 + _DAILY_SWING * cos(tau * day)) / (1 + _DAILY_SWING)
+        return Load(rps=traffic / max(1, len(self._replicas)), hit=self.clients.hit())
+
+    def _follow_pods(self) -> None:
+        """Ready pods take traffic and are scraped; a pod that is gone takes its series with it."""
+        pods = {str(p["metadata"]["name"]): p for p in self.cluster.pods_of(ENGINE, ready=True)}
+        gone = self._replicas.keys() - pods.keys()
+        if gone:
+            self.registry.forget("pod", gone)
+            self._replicas = {name: replica for name, replica in self._replicas.items() if name not in gone}
+        for name, pod in pods.items():
+            if name not in self._replicas:
+                labels = self._serving_labels(pod)
+                self._replicas[name] = Replica(registry=self.registry, labels=labels, rng=self.rng)
+
+    def _serving_labels(self, pod: Json) -> dict[str, str]:
+        node = self.cluster.get("nodes", pod["spec"]["nodeName"])
+        return {
+            "namespace": NAMESPACE,
+            "pod": str(pod["metadata"]["name"]),
+            "node": str(node["metadata"]["name"]),
+            "rack": str(node["metadata"]["labels"]["topology.kubernetes.io/rack"]),
+            "model_name": MODEL,
+            "revision": str(pod["metadata"]["labels"][TEMPLATE_HASH]),
+        }
+
+    def _step_gpus(self) -> None:
+        users = {
+            str(p["spec"]["nodeName"]): str(p["metadata"]["name"]) for p in self.cluster.pods_of(ENGINE, ready=True)
+        }
+        for node, item in self.cluster.kinds["nodes"].items():
+            if GPU not in item["status"]["capacity"]:
+                continue
+            pod = users.get(node, "")
+            gpu = hardware.Gpu(node=node, pod=pod, namespace=NAMESPACE if pod else "")
+            if self._gpus.get(node, gpu) != gpu:  # the exporter labels a GPU by the pod that has it
+                self._forget_gpu(self._gpus[node])
+            self._gpus[node] = gpu
+            hardware.step(self.registry, gpu, self.rng, busy=bool(pod))
+
+    def _forget_gpu(self, gpu: hardware.Gpu) -> None:
+        for series in self.registry.series:
+            if series.labels.get("Hostname") == gpu.node and series.labels.get("pod") == gpu.pod:
+                self.registry.values[series.index] = np.nan
+
+    def _age_counters(self) -> None:
+        """The fleet did not start when the history does: every counter already holds a day like the first step."""
+        for series in self.registry.series:
+            if series.family.kind in {"counter", "histogram"}:
+                self.registry.values[series.index] *= _DAYS_OF_STEPS
