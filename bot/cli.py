@@ -8,6 +8,7 @@ wrong is told in a sentence on standard error, with exit status 2; a traceback i
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bot.config import Config
     from bot.settings import Settings
 
+FOUND_FAULTS = 1
 WRONG_INPUT = 2
 
 _PLUGINS = "watchkeeper.commands"
@@ -98,29 +100,83 @@ def replay(
     print(f"{count} dead letter{'s' if count != 1 else ''} put back into the inbox")
 
 
+@app.command()
+def diagnose(
+    service: Annotated[
+        str | None, typer.Argument(help="A service of watchkeeper.toml, from its telemetry now.")
+    ] = None,
+    *,
+    case: Annotated[Path | None, typer.Option(help="A recorded case's folder instead.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is wrong with a service, how sure that is, and what speaks for and against it."""
+    from bot.diagnose import diagnose_case, diagnose_service, in_words
+
+    if (service is None) == (case is None):
+        raise WatchkeeperError("name a service, or give a recorded case: --case DIR")
+    if case is not None:
+        answer = asyncio.run(diagnose_case(case))
+    else:
+        answer = asyncio.run(diagnose_service(*_configured(), str(service)))
+    print(json.dumps(answer, indent=2) if as_json else in_words(answer))
+
+
+@app.command()
+def search(text: Annotated[str, typer.Argument(help="An alert's name, a symptom, a question.")]) -> None:
+    """Find the runbooks that fit a text, with the reasons."""
+    from bot.library import search_runbooks
+
+    hits = asyncio.run(search_runbooks(text))
+    for hit in hits:
+        print(f"{hit.score:4.0%}  {hit.title}, {hit.heading} ({hit.doc_id})")
+        print(f"      {'; '.join(hit.reasons)}")
+    if not hits:
+        print("none fits")
+
+
 @app.command("check-config")
 def check_config(
     path: Annotated[Path | None, typer.Argument(help="Check this file only, not the environment.")] = None,
 ) -> None:
     """Read the environment and watchkeeper.toml, and say what is wrong or missing."""
+    from bot.config import load_config
+
+    if path is not None:
+        print(load_config(path).summary)
+        return
     settings, config = _configured()
-    counts = {
-        "service": config.services,
-        "datasource": config.datasources,
-        "cluster": config.clusters,
-        "policy rule": config.policy,
-        "person": config.people,
-    }
-    print(f"{config.path}: " + ", ".join(f"{len(found)} x {kind}" for kind, found in counts.items()))
-    print(f"policy version {config.policy_version}")
-    if missing := settings.missing_for_serving():
-        raise WatchkeeperError("\n".join(("to serve, these are still needed:", *missing)))
+    print(config.summary)
+    missing = (*settings.missing_for_serving(), *settings.missing_credentials(config.credentials()))
+    if missing:
+        raise WatchkeeperError("\n".join(("to serve, this is still missing:", *missing)))
 
 
 @runbook.command("lint")
-def lint(paths: Annotated[list[Path] | None, typer.Argument(help="Files; all of runbooks/ when none.")] = None) -> None:
+def lint(paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders; ours when none.")] = None) -> None:
     """Check runbooks: their form, and that every action, check and cause they name exists."""
-    raise WatchkeeperError(f"not yet {paths}")
+    from bot.library import faults
+
+    count, problems = faults(paths or ())
+    for problem in problems:
+        print(problem)
+    print(f"{count} runbooks, {len(problems)} problems")
+    if problems:
+        raise typer.Exit(FOUND_FAULTS)
+
+
+@evaluation.command("retrieval")
+def evaluate_retrieval(
+    path: Annotated[Path, typer.Argument(help="A benchmark's folder: documents and labelled questions.")],
+    *,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+) -> None:
+    """Measure how often the right runbook is among the first, against plain baselines."""
+    from retrieval.evaluate import evaluate, report
+
+    figures = asyncio.run(evaluate(path))
+    if as_json is not None:
+        as_json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(report(figures))
 
 
 @audit.command("verify")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -158,6 +158,14 @@ class Settings(BaseSettings):
             for name in _NEEDED_TO_SERVE
             if not getattr(self, name.lower())
             and (name == listening or name not in {"SLACK_APP_TOKEN", "SLACK_SIGNING_SECRET"})
+        )
+
+    def missing_credentials(self, names: Iterable[str]) -> tuple[str, ...]:
+        """One line for each of these credentials that is not set."""
+        return tuple(
+            f"{name} is not set, and watchkeeper.toml names it: set it, or {name}_FILE, or remove the entry's key"
+            for name in names
+            if self.secret(name) is None
         )
 
     @field_validator("database_url")

@@ -89,6 +89,25 @@ class Config(Entry):
         """Whom a click in Slack comes from; None for strangers, guests and bots, who have no entry."""
         return next((person for person in self.people if f"{team}/{user}" in person.slack), None)
 
+    def credentials(self) -> tuple[str, ...]:
+        """The names of all variables that the entries name as credentials."""
+        entries = (*self.datasources, *self.clusters)
+        named = (getattr(entry, key, None) for entry in entries for key in ("credential", "action_credential"))
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    @property
+    def summary(self) -> str:
+        """What was read, in a line."""
+        counts = {
+            "services": self.services,
+            "datasources": self.datasources,
+            "clusters": self.clusters,
+            "policy rules": self.policy,
+            "people": self.people,
+        }
+        found = ", ".join(f"{len(entries)} {kind}" for kind, entries in counts.items())
+        return f"{self.path}: {found}; policy version {self.policy_version}"
+
     @property
     def policy_version(self) -> str:
         """Twelve hex digits that change whenever anything changes that says who may approve what."""

@@ -1,0 +1,69 @@
+"""The runbooks of this installation: read, checked, and as documents for search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import runbooks
+from diagnostics.causes import knowledge
+from diagnostics.checks import CHECKS
+from retrieval.documents import Document, Hit, Question, Section
+from retrieval.embedder import MiniLmEmbedder
+from retrieval.ranking import RunbookSearch
+from runbooks.engine.actions import build_actions
+from runbooks.engine.library import load_file, load_folder
+from runbooks.engine.lint import Vocabulary, lint
+from runbooks.engine.problems import Problem, RunbookError
+from runbooks.engine.values import Runbook
+
+FOLDER = Path(runbooks.__file__).parent
+
+
+def document(runbook: Runbook) -> Document:
+    """The runbook as retrieval sees it: its prose and what its author declared, without its steps' parameters."""
+    return Document(
+        doc_id=runbook.runbook_id,
+        title=runbook.title,
+        sections=tuple(Section(heading=heading, text=text) for heading, text in runbook.sections),
+        alerts=runbook.alerts,
+        causes=runbook.causes,
+        services=runbook.services,
+        revision=runbook.revision,
+    )
+
+
+def vocabulary() -> Vocabulary:
+    """Every name that a runbook may use; runbooks and diagnostics know each other only through it."""
+    return Vocabulary(checks=CHECKS, causes=knowledge.load().causes, actions=build_actions())
+
+
+def faults(paths: Sequence[Path] = ()) -> tuple[int, list[Problem]]:
+    """How many runbooks were read from these files and folders (ours when none), and all that is wrong with them."""
+    found, problems = _read(paths or (FOLDER,))
+    names = vocabulary()
+    return len(found), sorted([*problems, *(problem for each in found for problem in lint(each, names))])
+
+
+def _read(paths: Iterable[Path]) -> tuple[list[Runbook], list[Problem]]:
+    found: list[Runbook] = []
+    problems: list[Problem] = []
+    for path in paths:
+        if path.is_dir():
+            readable, broken = load_folder(path)
+            found += readable
+            problems += broken
+            continue
+        try:
+            found.append(load_file(path))
+        except RunbookError as error:
+            problems += error.problems
+    return found, problems
+
+
+async def search_runbooks(text: str) -> list[Hit]:
+    """The shipped runbooks that fit a person's words. Raises WeightsError when the embedding model is not ours."""
+    search = RunbookSearch(MiniLmEmbedder())
+    await search.warm()
+    await search.refresh([document(each) for each in load_folder(FOLDER)[0]])
+    return await search.search(Question(text=text), limit=3)
