@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from diagnostics.telemetry.model import Function, Matrix, Query, Telemetry, TelemetryError, Vector
 
 STANDSTILL = timedelta(milliseconds=100)
-"""A clock that gained less than this has not moved: a recorder whose scrapes fail still creeps by a millisecond each."""
+"""A clock that gained less has not moved: a recorder whose scrapes fail still creeps by a millisecond each."""
 
 
 async def scalar(telemetry: Telemetry, query: Query, at: datetime) -> float | None:
