@@ -8,23 +8,28 @@ and never obeyed: all it can do is move runbooks of ours up and down a list.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from retrieval.corpus import Corpus, Meaning
 from retrieval.documents import Document, Hit, Question
 from retrieval.fusion import Evidence, Signals, Weights, fused, probability
-from retrieval.words import cleaned, plain, spaced, stems
+from retrieval.links import linked_document
+from retrieval.words import MOST_CHARACTERS, cleaned, plain, spaced, stems
 
 WORTH_A_LOOK = 10  # reasons cost a little per document, and nobody is shown more
 WITHOUT_MEANING = "by words only: the embedding model is not ready"
 
+_METRIC = re.compile(r"[a-zA-Z]\w*[_:]\w+")  # of a PromQL expression, metric and label names; not its functions
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A question made comparable: its cleaned text, and the stems of that text and of the alert's expression."""
+    """A question made comparable: its cleaned text, and the stems of that text and of its expression's names."""
 
     text: str
     stems: tuple[str, ...]
@@ -35,7 +40,8 @@ class Asked:
         """The alert's name is part of the text, once."""
         text = question.text if question.alert in question.text else f"{question.alert}\n{question.text}"
         text = cleaned(text)
-        return cls(text=text, stems=tuple(stems(text)), expr=tuple(stems(cleaned(question.expr))))
+        names = " ".join(_METRIC.findall(question.expr[:MOST_CHARACTERS]))
+        return cls(text=text, stems=tuple(stems(text)), expr=tuple(stems(names)))
 
     @property
     def for_embedding(self) -> str:
@@ -43,72 +49,101 @@ class Asked:
         return spaced(self.text)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One question beside one corpus; `meaning` is None when words alone have to do."""
+
+    corpus: Corpus
+    question: Question
+    asked: Asked
+    meaning: Meaning | None
+
+    @cached_property
+    def prose(self) -> str:
+        """The question's text without the alert's name, which has a reason of its own."""
+        return cleaned(self.question.text.replace(self.question.alert, " "))
+
+    def signals(self, eligible: Sequence[int]) -> Signals:
+        """What is known about each of these documents, in this order."""
+        keywords, asked, rows = self.corpus.keywords, self.asked, list(eligible)
+        documents = [self.corpus.documents[at] for at in rows]
+        return Signals(
+            body=keywords.body_scores(asked.stems)[rows],
+            title=keywords.title_scores(asked.stems)[rows],
+            dense=None if self.meaning is None else self.meaning.cosines[rows],
+            expr=keywords.body_scores(asked.expr)[rows] if asked.expr else None,
+            alert=np.array([bool(_alert_reason(document, self.question)) for document in documents], np.float64),
+            cause=np.array([_treated(document, self.question)[1] for document in documents], np.float64),
+        )
+
+    def hit(self, at: int, *, linked: bool) -> Hit:
+        """This document as a candidate; a link is taken at its word."""
+        document = self.corpus.documents[at]
+        evidence = Evidence(
+            coverage=self.corpus.keywords.coverage(self.asked.stems, at),
+            cosine=None if self.meaning is None else float(self.meaning.cosines[at]),
+            alert=bool(_alert_reason(document, self.question)),
+            cause=_treated(document, self.question)[1],
+        )
+        return Hit(
+            doc_id=document.doc_id,
+            title=document.title,
+            heading=self._heading(at),
+            score=1.0 if linked else round(probability(evidence), 3),
+            reasons=("linked by the alert's runbook_url", *self._reasons(at)) if linked else self._reasons(at),
+            url=document.url,
+        )
+
+    def _reasons(self, at: int) -> tuple[str, ...]:
+        document = self.corpus.documents[at]
+        reasons = _alert_reason(document, self.question)
+        cause, likely = _treated(document, self.question)
+        if likely > 0:
+            reasons.append(f"diagnosis says {cause} ({likely:.2f}), which this runbook treats")
+        shared = self.corpus.keywords.shared_words(self.prose, at)
+        if shared:
+            reasons.append(f"words: {', '.join(shared)}")
+        if self.meaning is None:
+            reasons.append(WITHOUT_MEANING)
+        else:
+            reasons.append(f"similar in meaning ({self.meaning.cosines[at]:.2f} of 1)")
+        return tuple(reasons)
+
+    def _heading(self, at: int) -> str:
+        """The section to open first: the nearest by meaning, else the one that shares most words."""
+        if self.meaning is not None and self.meaning.best_chunks[at] >= 0:
+            return self.corpus.chunks[self.meaning.best_chunks[at]].heading
+        wanted = set(self.asked.stems)
+        sections = self.corpus.documents[at].sections
+        shared = [len(wanted.intersection(stems(f"{section.heading} {section.text}"))) for section in sections]
+        return sections[int(np.argmax(shared))].heading if sections else ""
+
+
 def candidates(
-    corpus: Corpus, question: Question, meaning: Meaning | None, weights: Weights, *, floor: float
+    comparison: Comparison, weights: Weights, *, floor: float, without: frozenset[str] = frozenset()
 ) -> list[Hit]:
-    """All documents that may fit, best first; without those whose probability is below `floor`."""
-    asked = Asked.of(question)
-    eligible = [at for at, document in enumerate(corpus.documents) if _serves(document, question.service)]
-    linked = _linked(corpus, eligible, question.runbook_url)
+    """
+    The documents that may fit, best first, at most ten; none whose probability is below `floor`.
+
+    `without` leaves out documents by id: how the evaluation asks what happens when the right one does not exist.
+    """
+    question, asked, documents = comparison.question, comparison.asked, comparison.corpus.documents
+    eligible = [
+        at
+        for at, document in enumerate(documents)
+        if _serves(document, question.service) and document.doc_id not in without
+    ]
+    linked = linked_document(documents, eligible, question.runbook_url)
     if not eligible or not (asked.stems or asked.expr or question.causes or linked is not None):
         return []
 
-    scores = fused(signals_of(corpus, question, asked, meaning, eligible), weights)
+    scores = fused(comparison.signals(eligible), weights)
     order = [eligible[at] for at in np.argsort(-scores, kind="stable")]
     if linked is not None:
         order.remove(linked)
         order.insert(0, linked)
-    hits = [_hit(corpus, question, asked, meaning, at, linked=at == linked) for at in order[:WORTH_A_LOOK]]
+    hits = [comparison.hit(at, linked=at == linked) for at in order[:WORTH_A_LOOK]]
     return [hit for hit in _never_surer_than_the_one_above(hits) if hit.score >= floor]
-
-
-def signals_of(
-    corpus: Corpus, question: Question, asked: Asked, meaning: Meaning | None, eligible: list[int]
-) -> Signals:
-    """What is known about each eligible document, in their order."""
-    documents = [corpus.documents[at] for at in eligible]
-    return Signals(
-        body=corpus.keywords.body_scores(asked.stems)[eligible],
-        title=corpus.keywords.title_scores(asked.stems)[eligible],
-        dense=None if meaning is None else meaning.cosines[eligible],
-        expr=corpus.keywords.body_scores(asked.expr)[eligible] if asked.expr else None,
-        alert=np.array([bool(_alert_reason(document, question)) for document in documents], np.float64),
-        cause=np.array([_treated(document, question)[1] for document in documents], np.float64),
-    )
-
-
-def _hit(corpus: Corpus, question: Question, asked: Asked, meaning: Meaning | None, at: int, *, linked: bool) -> Hit:
-    document = corpus.documents[at]
-    evidence = Evidence(
-        coverage=corpus.keywords.coverage(asked.stems, at),
-        cosine=None if meaning is None else float(meaning.cosines[at]),
-        alert=bool(_alert_reason(document, question)),
-        cause=_treated(document, question)[1],
-    )
-    return Hit(
-        doc_id=document.doc_id,
-        title=document.title,
-        heading=_best_heading(corpus, asked, meaning, at),
-        score=1.0 if linked else round(probability(evidence), 3),
-        reasons=_reasons(corpus, question, asked, meaning, at, linked=linked),
-        url=document.url,
-    )
-
-
-def _reasons(
-    corpus: Corpus, question: Question, asked: Asked, meaning: Meaning | None, at: int, *, linked: bool
-) -> tuple[str, ...]:
-    document = corpus.documents[at]
-    reasons = ["linked by the alert's runbook_url"] if linked else []
-    reasons += _alert_reason(document, question)
-    cause, likely = _treated(document, question)
-    if likely > 0:
-        reasons.append(f"diagnosis says {cause} ({likely:.2f}), which this runbook treats")
-    shared = corpus.keywords.shared_words(cleaned(question.text), at)
-    if shared:
-        reasons.append(f"words: {', '.join(shared)}")
-    reasons.append(WITHOUT_MEANING if meaning is None else f"similar in meaning ({meaning.cosines[at]:.2f} of 1)")
-    return tuple(reasons)
 
 
 def _alert_reason(document: Document, question: Question) -> list[str]:
@@ -130,52 +165,11 @@ def _serves(document: Document, service: str) -> bool:
     return not document.services or not service or service in document.services
 
 
-def _linked(corpus: Corpus, eligible: list[int], url: str) -> int | None:
-    """The one document that the alert's author linked: by its address, else by the last part of the path."""
-    if not url.strip():
-        return None
-    address, name = _address(url), _last_part(url)
-    by_address = [at for at in eligible if corpus.documents[at].url and _address(corpus.documents[at].url) == address]
-    by_name = [at for at in eligible if name and _last_part(corpus.documents[at].doc_id) == name]
-    for found in (by_address, by_name):
-        if len(found) == 1:
-            return found[0]
-    return None
-
-
-def _address(url: str) -> str:
-    host, path = _host_and_path(url)
-    return f"{host}{path}".removesuffix("/").removesuffix(".md").lower()
-
-
-def _last_part(url: str) -> str:
-    _, path = _host_and_path(url)
-    return path.rstrip("/").rpartition("/")[2].removesuffix(".md").removesuffix(".html").lower()
-
-
-def _host_and_path(url: str) -> tuple[str, str]:
-    """Host and decoded path of an address or a file path; text that is no URL at all is all path."""
-    try:
-        parts = urlsplit(url.strip())
-        return parts.netloc, unquote(parts.path)
-    except ValueError:  # "http://[": an alert's annotation can be anything
-        return "", url.strip()
-
-
-def _best_heading(corpus: Corpus, asked: Asked, meaning: Meaning | None, at: int) -> str:
-    """The section to open first: the nearest by meaning, else the one that shares most words."""
-    if meaning is not None and meaning.best_chunks[at] >= 0:
-        return corpus.chunks[meaning.best_chunks[at]].heading
-    wanted = set(asked.stems)
-    sections = corpus.documents[at].sections
-    shared = [len(wanted.intersection(stems(f"{section.heading} {section.text}"))) for section in sections]
-    return sections[int(np.argmax(shared))].heading if sections else ""
-
-
 def _never_surer_than_the_one_above(hits: list[Hit]) -> list[Hit]:
     """Order weighs, probability counts; where they disagree, people should not see a less likely one on top."""
-    ceiling, shown = 1.0, []
+    ceiling = 1.0
+    shown = []
     for hit in hits:
         ceiling = min(ceiling, hit.score)
-        shown.append(Hit(**{**vars(hit), "score": ceiling}))
+        shown.append(replace(hit, score=ceiling))
     return shown

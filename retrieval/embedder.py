@@ -8,7 +8,7 @@ background, and `ready` says when vectors can be had.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,7 +92,8 @@ def _load(folder: Path) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer as Model  # noqa: PLC0415  heavy, see above
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415  heavy, see above
 
-    transformers_logging.disable_progress_bar()  # it draws on stderr, which is a log here
+    without_drawing: Callable[[], None] = transformers_logging.disable_progress_bar  # stderr is a log here
+    without_drawing()
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     on_gpu = torch.cuda.is_available()

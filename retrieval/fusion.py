@@ -26,7 +26,7 @@ class Weights:
     body: float = 0.65
     title: float = 0.5
     dense: float = 0.65
-    expr: float = 0.15
+    expr: float = 0.2
     alert: float = 1.0  # the author declared this alert, or the title is the alert's name
     cause: float = 2.0  # times the diagnosis' probability: a sure diagnosis outweighs every word
 
@@ -78,10 +78,15 @@ def probability(evidence: Evidence) -> float:
 
 
 def by_text(evidence: Evidence) -> float:
-    """The probability by words and meaning alone."""
+    """
+    The probability by words and meaning alone.
+
+    Logistic curves fitted on 1,512 benchmark questions, half of them with their right documents taken away; on
+    sources held out, the first separates right from wrong with an AUROC of .80, the second of .83.
+    """
     if evidence.cosine is None:
-        return _logistic(-3.0 + 6.0 * evidence.coverage)
-    return _logistic(-5.0 + 4.0 * evidence.coverage + 6.0 * evidence.cosine)
+        return _logistic(-3.6 + 5.8 * evidence.coverage)
+    return _logistic(-6.9 + 4.7 * evidence.coverage + 5.4 * evidence.cosine)
 
 
 def _logistic(x: float) -> float:

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from retrieval.candidates import Asked, candidates
+from retrieval.candidates import Asked, Comparison, candidates
 from retrieval.corpus import Corpus, Meaning, counted, indexed, nearest
 from retrieval.documents import Document, Hit, Question
 from retrieval.embedder import Embedder
@@ -21,7 +21,7 @@ from retrieval.heavy_thread import in_heavy_thread
 from retrieval.vectors import MemoryVectors, VectorCache
 
 # Below this probability a runbook is not shown; chosen on the benchmark, see docs/retrieval.md.
-FLOOR = 0.15
+FLOOR = 0.06
 
 
 class RunbookSearch:
@@ -74,12 +74,19 @@ class RunbookSearch:
 
     async def search(self, question: Question, limit: int = 3) -> list[Hit]:
         """The best candidates first; an empty list says that none fits."""
+        comparison = await self.compare(question)
+        if comparison is None:
+            return []
+        return (await asyncio.to_thread(candidates, comparison, self._weights, floor=self._floor))[:limit]
+
+    async def compare(self, question: Question) -> Comparison | None:
+        """The question beside what is searched now; None when there is nothing to search."""
         corpus = self._corpus
         if corpus is None or not corpus.documents:
-            return []
-        meaning = await self._meaning(corpus, question)
-        ranked = partial(candidates, corpus, question, meaning, self._weights, floor=self._floor)
-        return (await asyncio.to_thread(ranked))[:limit]
+            return None
+        asked = Asked.of(question)
+        meaning = await self._meaning(corpus, asked.for_embedding)
+        return Comparison(corpus=corpus, question=question, asked=asked, meaning=meaning)
 
     async def _with_vectors(self, corpus: Corpus, embedder: Embedder) -> Corpus:
         if not corpus.chunks:
@@ -94,11 +101,8 @@ class RunbookSearch:
         rows = np.stack([known[chunk.text] for chunk in corpus.chunks])
         return await in_heavy_thread(partial(indexed, corpus, rows))
 
-    async def _meaning(self, corpus: Corpus, question: Question) -> Meaning | None:
-        if self._embedder is None or not self._embedder.ready or corpus.index is None:
-            return None
-        text = Asked.of(question).for_embedding
-        if not text:
+    async def _meaning(self, corpus: Corpus, text: str) -> Meaning | None:
+        if self._embedder is None or not self._embedder.ready or corpus.index is None or not text:
             return None
         try:
             async with asyncio.timeout(self._patience_s):

@@ -1,0 +1,44 @@
+"""The runbook that an alert's author linked: found by its address or its name, never fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import unquote, urlsplit
+
+from retrieval.documents import Document
+
+
+def linked_document(documents: Sequence[Document], among: Sequence[int], url: str) -> int | None:
+    """
+    The one document that this link means: by its address, else by the last part of the path.
+
+    A link that fits two documents decides nothing. `among` are the places in `documents` that may be answered.
+    """
+    if not url.strip():
+        return None
+    address, name = _address(url), _last_part(url)
+    by_address = [at for at in among if documents[at].url and _address(documents[at].url) == address]
+    by_name = [at for at in among if name and _last_part(documents[at].doc_id) == name]
+    for found in (by_address, by_name):
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _address(url: str) -> str:
+    host, path = _host_and_path(url)
+    return f"{host}{path}".removesuffix("/").removesuffix(".md").lower()
+
+
+def _last_part(url: str) -> str:
+    _, path = _host_and_path(url)
+    return path.rstrip("/").rpartition("/")[2].removesuffix(".md").removesuffix(".html").lower()
+
+
+def _host_and_path(url: str) -> tuple[str, str]:
+    """Host and decoded path of an address or a file path; text that is no URL at all is all path."""
+    try:
+        parts = urlsplit(url.strip())
+        return parts.netloc, unquote(parts.path)
+    except ValueError:  # "http://[": an alert's annotation can be anything
+        return "", url.strip()
