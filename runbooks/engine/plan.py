@@ -19,6 +19,7 @@ from runbooks.engine.values import (
     ActionError,
     CannotPlanError,
     GuardedAction,
+    Happened,
     JsonObject,
     Plan,
     PlannedStep,
@@ -166,6 +167,13 @@ async def _planned(index: int, template: StepTemplate, action: Action, context: 
 
 
 async def _undone(index: int, step: PlannedStep, action: Action) -> PlannedStep:
+    """Only what is still as the step left it: taking back somebody else's change is no undo."""
+    done = _validated(action.params, step.params, step.title)
+    found = await action.happened(done, step.before, "")
+    if found is Happened.NO:
+        raise CannotPlanError(f"{step.title}: all is as it was before, there is nothing to take back")
+    if found is Happened.CANNOT_TELL:
+        raise CannotPlanError(f"{step.title}: somebody changed it since, or it cannot be read: undo it by hand")
     params = _validated(action.params, step.undo or {}, step.title)
     before = await _read(action, params, step.title)
     title = step.title.removeprefix("Undo: ") if step.title.startswith("Undo: ") else f"Undo: {step.title}"

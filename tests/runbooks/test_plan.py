@@ -28,8 +28,15 @@ CONTEXT = PlanContext(
     now=NOW,
     frame={"recent_s": 300},
 )
-MOVE = 'action: langfuse.move_label\nwith: {prompt: "{suspect.prompt}", label: "{suspect.label}", version: "{suspect.previous_version}"}'
+MOVE = (
+    "action: langfuse.move_label\n"
+    'with: {prompt: "{suspect.prompt}", label: "{suspect.label}", version: "{suspect.previous_version}"}'
+)
 SCALE = 'action: kubernetes.scale\nwith: {deployment: "{service}-vllm", replicas: "{replicas_now + 2}"}'
+
+
+def scale_to(replicas: str) -> str:
+    return f'action: kubernetes.scale\nwith: {{deployment: "{{deployment}}", replicas: {replicas}}}'
 
 
 def runbook(*blocks: str, front: str = "") -> Runbook:
@@ -87,11 +94,11 @@ async def test_two_plans_are_never_the_same(actions: dict[str, Action]) -> None:
         (MOVE, replace(CONTEXT, suspect_undo={**CONTEXT.suspect_undo, "previous_version": "3"}), "version 3"),
         (SCALE, replace(CONTEXT, cluster=""), "no cluster"),
         (SCALE, replace(CONTEXT, service="sum"), "no deployment chat/sum-vllm"),
-        ('action: kubernetes.scale\nwith: {deployment: "{deployment}", replicas: 5}', replace(CONTEXT, deployments=("a", "b")), "choose one"),
-        ('action: kubernetes.scale\nwith: {deployment: "{deployment}", replicas: 1}', CONTEXT, "more than half"),
-        ('action: kubernetes.scale\nwith: {deployment: "{deployment}", replicas: "{replicas_now + 99}"}', CONTEXT, "less than or equal to 64"),
-        ('action: kubernetes.scale\nwith: {deployment: "{deployment}", replicas: "{before.colour}"}', CONTEXT, "no `colour`"),
-        ('action: kubernetes.scale\nwith: {deployment: "{deployment}", replicas: "{service + 1}"}', CONTEXT, "not a whole number"),
+        (scale_to('5'), replace(CONTEXT, deployments=("a", "b")), "choose one"),
+        (scale_to('1'), CONTEXT, "more than half"),
+        (scale_to('"{replicas_now + 99}"'), CONTEXT, "less than or equal to 64"),
+        (scale_to('"{before.colour}"'), CONTEXT, "no `colour`"),
+        (scale_to('"{service + 1}"'), CONTEXT, "not a whole number"),
         ('action: kubernetes.scale\nwith: {deployment: "{__class__}", replicas: 5}', CONTEXT, "`{__class__}` is not"),
         ("action: shell.run\nwith: {command: ls}", CONTEXT, "does not exist"),
         ("action: kubernetes.scale\nwith: {deployment: chat-vllm, replicas: 5, force: true}", CONTEXT, "force"),
@@ -163,13 +170,17 @@ async def test_undo_takes_back_what_was_done_last_first(
 async def test_undo_refuses_when_there_is_nothing_to_take_back(
     actions: dict[str, Action], langfuse: LangfuseServer
 ) -> None:
-    """A step without undo, and a state that somebody restored already, give no plan."""
+    """A step without undo, a state that was restored, and one that was changed further give no plan."""
     made = await plan(runbook(MOVE), CONTEXT, actions)
     with pytest.raises(CannotPlanError, match="can be undone"):
         await undo_plan(made, [0], actions, now=NOW, policy_version="p-1")
 
     made = await plan(runbook(f"{MOVE}\nundo: previous"), CONTEXT, actions)
-    with pytest.raises(CannotPlanError, match="already"):
+    with pytest.raises(CannotPlanError, match="as it was before"):
+        await undo_plan(made, [0], actions, now=NOW, policy_version="p-1")
+
+    langfuse.prompts["chat-system"] = {6: {"production"}, 7: set(), 8: set()}
+    with pytest.raises(CannotPlanError, match="changed it since"):
         await undo_plan(made, [0], actions, now=NOW, policy_version="p-1")
     assert langfuse.of("PATCH") == []
 
