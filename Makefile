@@ -9,8 +9,10 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
+COMMA := ,
 BIN := $(VENV)/bin
 FAISS := $(if $(GPU),gpu,cpu)
+OTHER_FAISS := $(if $(GPU),cpu,gpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: help demo test check bench migration install clean
@@ -44,14 +46,20 @@ install: $(VENV)/.demo-$(FAISS) ## Make .venv with what the product and the demo
 clean: ## Remove .venv, caches and what the demo left behind
 	rm -rf $(VENV) var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
+# faiss-cpu and faiss-gpu own the same folder, so the one that is not wanted goes first. The stamps make the second run fast.
+define install
+	@echo "==> Installing Watchkeeper into $(VENV) ($(1)); the first time this takes one to three minutes."
+	@rm -f $(VENV)/.demo-* $(VENV)/.dev-*
+	@$(BIN)/python -m pip uninstall --quiet --yes faiss-$(OTHER_FAISS) 2>/dev/null
+	$(PIP) -c constraints.txt -e ".[$(1)]"
+endef
+
 $(VENV)/.demo-$(FAISS): pyproject.toml constraints.txt | $(VENV)/bin/pip
-	@echo "==> Installing Watchkeeper into $(VENV); the first time this takes one to three minutes."
-	$(PIP) -c constraints.txt -e ".[$(FAISS),lab]"
+	$(call install,$(FAISS)$(COMMA)lab)
 	@touch $@
 
 $(VENV)/.dev-$(FAISS): pyproject.toml constraints.txt | $(VENV)/bin/pip
-	@echo "==> Installing Watchkeeper and its development tools into $(VENV); the first time this takes one to three minutes."
-	$(PIP) -c constraints.txt -e ".[$(FAISS),dev]"
+	$(call install,$(FAISS)$(COMMA)dev)
 	@touch $@ $(VENV)/.demo-$(FAISS)
 
 # The check comes first because a venv without ensurepip is left half made, and would look finished the next time.

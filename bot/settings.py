@@ -172,7 +172,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known_database(cls, value: SecretStr) -> SecretStr:
         scheme = value.get_secret_value().partition(":")[0].partition("+")[0]
-        if scheme not in {"sqlite", "postgresql"}:
+        if scheme not in {"sqlite", "postgresql", "postgres"}:
             raise ValueError("must start with sqlite:/// or postgresql://")
         return value
 
