@@ -237,8 +237,8 @@ def quantile_of_buckets(quantile: float, bounds: Values, counts: Grid, mask: Mas
     before = np.vstack([np.full((1, instants), -1), np.maximum.accumulate(place, axis=0)[:-1]])
     answerable = mask[-1] & (before[-1] >= 0) & (monotonic[-1] > 0) & ~np.isnan(total)
 
-    rank = quantile * monotonic[-1]
-    bucket = np.argmax(monotonic >= np.where(answerable, rank, -np.inf), axis=0)
+    rank = quantile * np.where(answerable, monotonic[-1], 0.0)
+    bucket = np.argmax(monotonic >= rank, axis=0)
     now = np.arange(instants)
     below = before[bucket, now]
     lower = np.where(below >= 0, bounds[below], 0.0)
