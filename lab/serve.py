@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import signal
-import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 
 import httpx
 import trustme
-import uvicorn
 from fastapi import FastAPI
 
 from lab.configuration import (
@@ -31,6 +29,7 @@ from lab.configuration import (
     write_addresses,
     write_environment,
 )
+from lab.listening import HOST, Server, new_socket, server, until_started, url_of
 from lab.pagerduty import PagerDuty
 from lab.pagerduty_web import pagerduty_app
 from lab.pagerduty_webhooks import WebhookSender
@@ -38,8 +37,6 @@ from lab.slack import Workspace
 from lab.slack_delivery import AppLink
 from lab.slack_web import slack_app
 from lab.world import World
-
-HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,18 +59,10 @@ class _Sockets:
 
     def __init__(self) -> None:
         names = ("slack", "pagerduty", "events", "kubernetes", "langfuse", "metrics")
-        self.bound = {name: socket.create_server((HOST, 0)) for name in names}
+        self.bound = {name: new_socket() for name in names}
 
     def url(self, name: str, scheme: str = "http") -> str:
-        return f"{scheme}://{HOST}:{self.bound[name].getsockname()[1]}"
-
-
-class _Server(uvicorn.Server):
-    """One of several servers in a process; signals are the process' own business."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
+        return url_of(self.bound[name], scheme)
 
 
 class Lab:
@@ -120,8 +109,7 @@ class Lab:
         async with asyncio.TaskGroup() as tasks:
             for name, server in servers.items():
                 tasks.create_task(server.serve(sockets=[self._sockets.bound[name]]))
-            while not all(server.started for server in servers.values()):  # noqa: ASYNC110 - uvicorn has no event for it
-                await asyncio.sleep(0.02)
+            await until_started(list(servers.values()))
             write_addresses(self.folder, self.addresses, scenario=self.options.scenario, pace=self.options.pace)
             world = tasks.create_task(self._let_time_pass())
             await self._stopping.wait()
@@ -135,7 +123,7 @@ class Lab:
                 await until_ready(self.addresses.product)
         await self.world.run()
 
-    def _servers(self) -> dict[str, _Server]:
+    def _servers(self) -> dict[str, Server]:
         webhooks = WebhookSender(url=self.addresses.product + "/webhooks/pagerduty", secrets=self._webhook_secrets)
         account = PagerDuty(
             now=self.world.clock.now, routing_key=self._credentials.pagerduty_routing_key, webhooks=webhooks
@@ -152,13 +140,13 @@ class Lab:
         self._write_files(account)
         certificate = write_certificates(self.folder)
         return {
-            "slack": _server(slack),
-            "pagerduty": _server(pagerduty, certificate=certificate),
+            "slack": server(slack),
+            "pagerduty": server(pagerduty, certificate=certificate),
             # The same account without TLS, for the alert rule's side.
-            "events": _server(pagerduty, owns_app=False),
-            "kubernetes": _server(self.world.kubernetes_app),
-            "langfuse": _server(self.world.langfuse_app),
-            "metrics": _server(self.world.metrics_app),
+            "events": server(pagerduty, owns_app=False),
+            "kubernetes": server(self.world.kubernetes_app),
+            "langfuse": server(self.world.langfuse_app),
+            "metrics": server(self.world.metrics_app),
         }
 
     def _write_files(self, account: PagerDuty) -> None:
@@ -183,19 +171,6 @@ class Lab:
         async def truth() -> dict[str, Any]:
             """For whoever judges the drill; the product is never told this address."""
             return self.world.truth()
-
-
-def _server(app: FastAPI, *, certificate: Path | None = None, owns_app: bool = True) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            lifespan="auto" if owns_app else "off",
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=2,
-            ssl_certfile=certificate,
-        )
-    )
 
 
 def write_certificates(folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -55,7 +55,7 @@ def _block_lines(block: Mapping[str, Any]) -> list[str]:
 
 def _fixed_lines(block: Mapping[str, Any]) -> list[str]:
     """The blocks that are one line each, and Markdown, which reads well as it is."""
-    one_line = {
+    one_line: dict[str, Callable[[], str]] = {
         "header": lambda: f"== {plain(block['text']['text'])} ==",
         "image": lambda: f"(picture: {block['alt_text']})",
         "divider": lambda: "-" * 40,

@@ -1,0 +1,39 @@
+// The bar on top: what the simulated fleet does just now.
+const ASK_EVERY_MS = 1000;
+const KEPT = 90;
+const LABELS = { firing: ["firing", "firing"], pending: ["pending", "pending"], inactive: ["quiet", "quiet-alert"] };
+
+const $ = (id) => document.getElementById(id);
+const ttft = [];
+const hits = [];
+
+export function watchState(getJson) {
+  const ask = async () => {
+    try { show(await getJson("/lab/state")); } catch { $("alert").textContent = "no lab"; }
+    setTimeout(ask, ASK_EVERY_MS);
+  };
+  ask();
+}
+
+function show(state) {
+  $("lab-time").textContent = state.now.slice(11, 19) + " UTC";
+  $("pace").textContent = state.pace ? `${state.pace}×` : "–";
+  const [label, style] = LABELS[state.alert] ?? [state.alert ?? "–", ""];
+  $("alert").textContent = label;
+  $("alert").className = `pill ${style}`;
+  $("ttft").textContent = state.ttft_s == null ? "–" : `${Math.round(state.ttft_s * 1000)} ms`;
+  $("hits").textContent = state.prefix_hit == null ? "–" : `${Math.round(state.prefix_hit * 100)} %`;
+  trace("ttft-line", ttft, state.ttft_s);
+  trace("hits-line", hits, state.prefix_hit);
+}
+
+function trace(id, values, value) {
+  if (value == null) return;
+  values.push(value);
+  if (values.length > KEPT) values.shift();
+  const top = Math.max(...values) * 1.15 || 1;
+  const points = values.map((v, i) => `${((i / (KEPT - 1)) * 96).toFixed(1)},${(23 - (v / top) * 21).toFixed(1)}`);
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+  line.setAttribute("points", points.join(" "));
+  $(id).replaceChildren(line);
+}
