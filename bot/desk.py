@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Literal
 
 from bot.approvals import Approvals
 from bot.incidents import IncidentLine, IncidentState, NotFoundError, Person, PlanState, StaleError
@@ -16,7 +17,6 @@ from bot.policy import Policy
 from bot.respond import diagnosis_of
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal
-from bot.store.outbox import Outbox
 from bot.store.plans import PlanRow, Plans
 from retrieval.documents import Hit, Question
 from retrieval.ranking import RunbookSearch
@@ -26,11 +26,11 @@ from runbooks.engine.run import changed_steps
 from runbooks.engine.values import Action, CannotPlanError
 
 _MAY_BE_UNDONE = (PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.VERIFIED)
-_ANSWERS = ("ran", "did_not_run", "stop")
+_ANSWERS: Mapping[str, Literal["ran", "did_not_run", "stop"]] = {"ran": "ran", "not_run": "did_not_run", "stop": "stop"}
 
 
 class Desk:
-    """Deeds of people. Raises NotAllowedError, AlreadyDecidedError, StaleError, NotFoundError, StoreUnavailableError."""
+    """Deeds of people. Each raises NotAllowedError, AlreadyDecidedError, StaleError, NotFoundError."""
 
     def __init__(
         self,
@@ -38,7 +38,6 @@ class Desk:
         incidents: Incidents,
         plans: Plans,
         journal: Journal,
-        outbox: Outbox,
         approvals: Approvals,
         policy: Policy,
         search: RunbookSearch,
@@ -48,7 +47,6 @@ class Desk:
         self._incidents = incidents
         self._plans = plans
         self._journal = journal
-        self._outbox = outbox
         self._approvals = approvals
         self._policy = policy
         self._search = search
@@ -138,14 +136,15 @@ class Desk:
         return None
 
     async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None:
-        """Say what a step that nobody can prove did: `ran`, `did_not_run` or `stop`."""
+        """Say what a step that nobody can prove did: `ran`, `not_run` or `stop`."""
         if answer not in _ANSWERS:
             raise StaleError(f"{answer!r} is not an answer.")
         row = await self._plans.get(plan_id)
         incident = await self._incidents.get(row.plan.incident_id)
         self._policy.grant(by, row.plan, incident)
         entries = await self._journal.read(plan_id)
-        record = Settled(step=step, answer=answer, person=by.person_id)  # type: ignore[arg-type]  # checked above
+        said = _ANSWERS[answer]
+        record = Settled(step=step, answer=said, person=by.person_id)
         await self._journal.settle(
             row.plan,
             position=len(entries) + 1,

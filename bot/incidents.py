@@ -124,7 +124,7 @@ class Incident:
     service: str | None  # name in watchkeeper.toml; None when it is not configured
     url: str
     urgency: str
-    assignees: tuple[str, ...]
+    assignees: Mapping[str, str]  # PagerDuty user id -> name
     run: int
     revision: int
     acknowledged_by: str | None = None

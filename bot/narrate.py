@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from bot.incidents import PlanState
@@ -150,3 +151,17 @@ def approvals_needed(may_approve: tuple[str, ...], needed: int, approved_by: tup
         so_far = f" So far: {', '.join(approved_by)}." if approved_by else ""
         return f"{who} {needed} different people are needed.{so_far}"
     return who
+
+
+def verdict_note(service: str, causes: Sequence[tuple[str, float]], run: int) -> str:
+    """The verdict as a PagerDuty note; the run number keeps the notes of two diagnoses apart."""
+    if not causes:
+        return f"Watchkeeper, diagnosis {run}: no cause found for {service}. The evidence is in Slack."
+    title, probability = causes[0]
+    return f"Watchkeeper, diagnosis {run}: {title} ({how_sure(probability)}). The evidence and the fix are in Slack."
+
+
+def outcome_note(effects: Sequence[str], state: str, approved_by: Sequence[str], plan_id: str) -> str:
+    """How a fix ended, as a PagerDuty note."""
+    who = f" Approved by {', '.join(approved_by)}." if approved_by else ""
+    return f"Watchkeeper, {plan_id}: {state}. {' '.join(effects)}{who}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from dbos import DBOS, DBOSConfiguredInstance
 from bot.approvals import Approvals
 from bot.config import Config
 from bot.incidents import PlanState, StaleError
-from bot.respond import FRAME, Checkpoint, remembered
+from bot.respond import FRAME, Checkpoint, remembering
 from bot.store.journal import Journal, JournalEntry
 from bot.store.outbox import Outbox
 from bot.store.plans import PlanRow, Plans
@@ -284,11 +284,12 @@ def _short(answer: Mapping[str, Any]) -> str:
 class RemediateWorkflow(DBOSConfiguredInstance):
     """The durable wrapper: its id is "<plan>:<chapter>"."""
 
-    def __init__(self, story: Remediate) -> None:
+    def __init__(self, story: Remediate, *, ring: Callable[[], None]) -> None:
         super().__init__("remediate")
         self._story = story
+        self._step = remembering(ring)
 
     @DBOS.workflow()
     async def run(self, plan_id: str, chapter: int) -> None:
         """Tell the story; after a crash the moves that ended are not repeated."""
-        await self._story.tell(plan_id, chapter, remembered)
+        await self._story.tell(plan_id, chapter, self._step)

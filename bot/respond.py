@@ -269,16 +269,23 @@ def question(incident: Incident, run: Run) -> Question:
 class RespondWorkflow(DBOSConfiguredInstance):
     """The durable wrapper: its id is "<incident>:<run>", and each step's result is remembered as JSON."""
 
-    def __init__(self, story: Respond) -> None:
+    def __init__(self, story: Respond, *, ring: Callable[[], None]) -> None:
         super().__init__("respond")
         self._story = story
+        self._step = remembering(ring)
 
     @DBOS.workflow()
     async def run(self, incident_id: str, number: int) -> None:
         """Tell the story; after a crash the steps that ended are not repeated."""
-        await self._story.tell(incident_id, number, remembered)
+        await self._story.tell(incident_id, number, self._step)
 
 
-async def remembered(name: str, function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    """A durable step: a crash before its result is stored runs it again from its start."""
-    return await DBOS.run_step_async(StepOptions(name=name), function, *arguments)
+def remembering(ring: Callable[[], None]) -> Checkpoint:
+    """Durable steps: a crash before a result is stored runs the step again from its start. Rings after each."""
+
+    async def step(name: str, function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        result = await DBOS.run_step_async(StepOptions(name=name), function, *arguments)
+        ring()
+        return result
+
+    return step

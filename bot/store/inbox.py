@@ -233,6 +233,6 @@ def _facts(facts: dict[str, Any]) -> dict[str, Any]:
         "urgency": facts.get("urgency") or "high",
         "service_id": facts.get("service_id") or "",
         "service_name": facts.get("service_name") or "",
-        "assignees": list(facts.get("assignees") or ()),
+        "assignees": dict(facts.get("assignees") or {}),
         "created_at": datetime.fromisoformat(facts["created_at"]),
     }

@@ -58,7 +58,7 @@ def to_incident(row: Any) -> Incident:
         service=row.service,
         url=row.url,
         urgency=row.urgency,
-        assignees=tuple(row.assignees),
+        assignees=dict(row.assignees),
         run=row.run,
         revision=row.revision,
         acknowledged_by=row.acknowledged_by,
@@ -177,9 +177,11 @@ class Incidents:
     async def asked(self, incident_id: str, kind: str, *, key: str, by: Person, now: datetime) -> None:
         """A person acknowledges or resolves: on record and in the outbox together; a second click adds nothing."""
         column = {"acknowledge": "acknowledged_by", "resolve": "resolved_by"}[kind]
-        parcel = {"key": key, "incident_id": incident_id, "lane": "pagerduty", "kind": kind, "now": now}
+        words = {"by": by.person_id, "email": by.email}
         async with self._database.write() as connection:
-            if not await post(connection, **parcel, by=by.person_id, email=by.email):
+            if not await post(
+                connection, key=key, incident_id=incident_id, lane="pagerduty", kind=kind, now=now, **words
+            ):
                 return
             await connection.execute(
                 incident.update().where(incident.c.incident_id == incident_id).values({column: by.person_id})
@@ -224,6 +226,12 @@ class Incidents:
         async with self._database.read() as connection:
             row = (await connection.execute(query)).one_or_none()
         return (row.channel, row.card_ts) if row and row.card_ts else None
+
+    async def card_begun(self, incident_id: str) -> None:
+        """The first post is about to be sent; whoever finds this mark and no ts must look before posting again."""
+        statement = incident.update().where(incident.c.incident_id == incident_id, incident.c.card_ts.is_(None))
+        async with self._database.write() as connection:
+            await connection.execute(statement.values(shown=-1))
 
     async def card_shown(self, incident_id: str, revision: int, channel: str, ts: str) -> None:
         """Slack shows this revision; a newer one stays to be shown."""

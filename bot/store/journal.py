@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from bot.incidents import AlreadyDecidedError, PlanState, StaleError
 from bot.store.database import Database
-from bot.store.statements import insert_or_ignore
 from bot.store.plans import note
+from bot.store.statements import insert_or_ignore
 from bot.store.tables import plan, step_record
 from runbooks.engine.values import Plan
 

@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.store.database import Database
-from bot.store.inbox import insert_or_ignore
-from bot.store.incidents import touch
+from bot.store.statements import insert_or_ignore, touch
 from bot.store.tables import outbox
 
 

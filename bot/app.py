@@ -1,0 +1,370 @@
+"""The composition root: settings -> clients -> store -> stories -> Slack, web, engine. It wires and decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+from slack_bolt.adapter.starlette.async_handler import AsyncSlackRequestHandler
+from sqlalchemy.exc import SQLAlchemyError
+
+from bot.approvals import Approvals
+from bot.card import Cards
+from bot.config import Config
+from bot.connections import Connections, connect, connect_actions
+from bot.desk import Desk
+from bot.engine import Engine, Sweeper
+from bot.incidents import Delivery, UnreadableEventError, WatchkeeperError
+from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
+from bot.library import FOLDER, document
+from bot.logs import set_up_logging
+from bot.pagerduty import parse_event
+from bot.pagerduty_client import PagerDutyClient
+from bot.policy import Policy, accounts
+from bot.remediate import Remediate, RemediateWorkflow
+from bot.respond import Library, Respond, RespondWorkflow
+from bot.settings import Settings
+from bot.slack.authorise import Authoriser
+from bot.slack.client import SlackClient, web_client
+from bot.slack.listeners import build_bolt
+from bot.store import schema
+from bot.store.audit import AuditLog
+from bot.store.database import Database, sync_engine, sync_url
+from bot.store.inbox import Inbox
+from bot.store.incidents import Incidents
+from bot.store.journal import Journal
+from bot.store.outbox import Outbox
+from bot.store.people import PeopleTable
+from bot.store.plans import Plans
+from bot.store.sightings import LabelSightings
+from bot.web.app import WebSettings, build_web
+from retrieval.embedder import MiniLmEmbedder
+from retrieval.ranking import RunbookSearch
+from retrieval.vectors import SqliteVectors
+from runbooks.engine.library import load_folder
+
+log = structlog.get_logger()
+
+
+class Intake:
+    """The web door's way into the inbox; rings the bell once something is committed."""
+
+    def __init__(self, inbox: Inbox, ring: Any) -> None:
+        self._inbox = inbox
+        self._ring = ring
+
+    async def deliver(self, delivery: Delivery) -> bool:
+        """Commit; False when it is here already. Raises StoreUnavailableError."""
+        is_new = await self._inbox.deliver(delivery, now=datetime.now(UTC))
+        self._ring()
+        return is_new
+
+    async def dead_letter(self, raw: bytes, why: str, key: str) -> None:
+        """Keep what nobody could read. Raises StoreUnavailableError."""
+        now = datetime.now(UTC)
+        letter = Delivery(
+            event_id=key,
+            source="pagerduty",
+            kind="unreadable",
+            occurred_at=now,
+            incident_id=None,
+            raw=raw.decode("utf-8", "replace").replace("\x00", "\ufffd"),
+        )
+        await self._inbox.bury(letter, why, now=now)
+
+
+class Readiness:
+    """What the probes are told."""
+
+    def __init__(self, settings: Settings, sweepers: Sequence[Sweeper]) -> None:
+        self._url = settings.database_url.get_secret_value()
+        self._sweepers = sweepers
+        self.stopping = False
+
+    async def not_ready_because(self) -> Sequence[str]:
+        """Empty when traffic may come."""
+        if self.stopping:
+            return ["shutting down"]
+        try:
+            revision = await asyncio.wait_for(asyncio.to_thread(schema.current, self._url), 2)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            return [f"the database does not answer: {type(error).__name__}"]
+        return [] if revision == schema.head() else [f"the schema is at {revision}, not {schema.head()}"]
+
+    async def details(self) -> Mapping[str, Any]:
+        """When each sweep last went through."""
+        return {
+            sweeper.name: sweeper.healthy_at.isoformat() if sweeper.healthy_at else None for sweeper in self._sweepers
+        }
+
+
+class Product:
+    """Every part, made once and handed to those who need it."""
+
+    def __init__(self, settings: Settings, config: Config) -> None:
+        self.settings = settings
+        self.config = config
+        self.url = settings.database_url.get_secret_value()
+        self.database = Database(self.url)
+        self.incidents = Incidents(self.database)
+        self.plans = Plans(self.database)
+        self.journal = Journal(self.database)
+        self.outbox = Outbox(self.database)
+        self.people = PeopleTable(self.database)
+        self.inbox = Inbox(self.database, services=services_by_pagerduty(config))
+        self.policy = Policy(config)
+        self.connections: Connections = connect(settings, config, lambda name: LabelSightings(self.database, name))
+        self.actions = connect_actions(settings, config)
+        self.diagnosers = self.connections.diagnosers(config)
+        self.library = Library(runbooks={book.runbook_id: book for book in load_runbooks()})
+        self.search = RunbookSearch(MiniLmEmbedder(), SqliteVectors(vectors_path(self.url)))
+        self.cards = Cards(
+            incidents=self.incidents,
+            plans=self.plans,
+            journal=self.journal,
+            outbox=self.outbox,
+            record=AuditLog(self.database),
+            config=config,
+            policy=self.policy,
+        )
+        self.approvals = Approvals(plans=self.plans, incidents=self.incidents, people=self.people, policy=self.policy)
+        self.pagerduty = PagerDutyClient(reveal(settings.pagerduty_api_key), base_url=settings.pagerduty_api_base_url)
+        self.slack_web = web_client(reveal(settings.slack_bot_token), settings.slack_api_base_url)
+        self.slack = SlackClient(self.slack_web)
+        self.engine = self._engine()
+        self.desk = self._desk()
+
+    def _engine(self) -> Engine:
+        keeper = CardKeeper(
+            incidents=self.incidents,
+            cards=self.cards,
+            slack=self.slack,
+            channel=self.settings.incident_channel or "",
+        )
+        slack = SlackCourier(
+            incidents=self.incidents,
+            cards=self.cards,
+            slack=self.slack,
+            diagnosers=self.diagnosers,
+            config=self.config,
+        )
+        pagerduty = PagerDutyCourier(
+            cards=self.cards, pagerduty=self.pagerduty, from_email=self.settings.pagerduty_from or ""
+        )
+        return Engine(
+            system_engine=sync_engine(engine_url(self.url)),
+            inbox=self.inbox,
+            incidents=self.incidents,
+            plans=self.plans,
+            more=(
+                Sweeper("cards", keeper.sweep),
+                Sweeper("slack", Mailroom("slack", self.outbox, slack.deliver).sweep),
+                Sweeper("pagerduty", Mailroom("pagerduty", self.outbox, pagerduty.deliver).sweep),
+            ),
+        )
+
+    def _desk(self) -> Desk:
+        return Desk(
+            incidents=self.incidents,
+            plans=self.plans,
+            journal=self.journal,
+            approvals=self.approvals,
+            policy=self.policy,
+            search=self.search,
+            actions=self.actions,
+            ring=self.engine.ring,
+        )
+
+    def respond(self) -> RespondWorkflow:
+        """The durable story of an incident."""
+        story = Respond(
+            incidents=self.incidents,
+            plans=self.plans,
+            outbox=self.outbox,
+            config=self.config,
+            diagnosers=self.diagnosers,
+            search=self.search,
+            library=self.library,
+            actions=self.actions,
+            pagerduty=self.pagerduty,
+        )
+        return RespondWorkflow(story, ring=self.engine.ring)
+
+    def remediate(self) -> RemediateWorkflow:
+        """The durable story of a fix."""
+        story = Remediate(
+            plans=self.plans,
+            journal=self.journal,
+            outbox=self.outbox,
+            approvals=self.approvals,
+            config=self.config,
+            diagnosers=self.diagnosers,
+            actions=self.actions,
+        )
+        return RemediateWorkflow(story, ring=self.engine.ring)
+
+    async def start(self) -> None:
+        """People, telemetry, runbooks, then the engine; the embedding model warms up meanwhile."""
+        await self.people.replace(accounts(self.config))
+        await self.connections.start()
+        await self.search.refresh([document(book) for book in self.library.runbooks.values()])
+        await self.engine.start(respond=self.respond, remediate=self.remediate)
+
+    async def stop(self) -> None:
+        await self.engine.stop()
+        await self.connections.close()
+        await self.database.close()
+
+    def web(self, readiness: Readiness) -> Any:
+        """The FastAPI application with both doors."""
+        authoriser = Authoriser(people=self.people, directory=self.slack)
+        bolt = build_bolt(
+            web=self.slack_web,
+            signing_secret=reveal(self.settings.slack_signing_secret),
+            desk=self.desk,
+            authoriser=authoriser,
+            slack=self.slack,
+        )
+        settings = WebSettings(
+            pagerduty_secrets=tuple(reveal(each).encode() for each in self.settings.pagerduty_webhook_secrets),
+            slack_secret=reveal(self.settings.slack_signing_secret).encode(),
+        )
+        return build_web(
+            intake=Intake(self.inbox, self.engine.ring),
+            slack_handler=AsyncSlackRequestHandler(bolt),
+            readiness=readiness,
+            settings=settings,
+        )
+
+
+async def serve(settings: Settings, config: Config) -> None:
+    """Run until SIGTERM or SIGINT. Raises WatchkeeperError when the schema is not ours."""
+    set_up_logging()
+    url = settings.database_url.get_secret_value()
+    if (revision := await asyncio.to_thread(schema.current, url)) != schema.head():
+        raise WatchkeeperError(
+            f"the database is at schema {revision or 'none'}, this program needs {schema.head()}: "
+            "run `watchkeeper migrate`"
+        )
+    product = Product(settings, config)
+    readiness = Readiness(settings, product.engine.sweepers)
+    await product.start()
+    warming = asyncio.create_task(_warm(product.search))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            product.web(readiness),
+            host=settings.watchkeeper_host,
+            port=settings.watchkeeper_port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=20,
+        )
+    )
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, lambda: setattr(readiness, "stopping", True))
+    try:
+        await server.serve()
+    finally:
+        readiness.stopping = True
+        warming.cancel()
+        await product.stop()
+
+
+async def _warm(search: RunbookSearch) -> None:
+    """Load the embedding model; without it search goes on by words, and says so."""
+    try:
+        await search.warm()
+    except (WatchkeeperError, OSError, RuntimeError, ValueError) as error:
+        log.error("the embedding model cannot be used; searching by words only", why=str(error))  # noqa: TRY400
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the database to this program's schema."""
+    revision = schema.upgrade(settings.database_url.get_secret_value())
+    log.info("migrated", revision=revision)
+
+
+async def replay(settings: Settings, config: Config, event_id: str | None) -> int:
+    """
+    Try dead letters again: one, or all when None; returns how many went back into the inbox.
+
+    Raises WatchkeeperError when a named one is not there or still cannot be read.
+    """
+    database = Database(settings.database_url.get_secret_value())
+    inbox = Inbox(database, services=services_by_pagerduty(config))
+    try:
+        letters = [event_id] if event_id else [letter.event_id for letter in await inbox.dead_letters()]
+        return sum([await _revive(inbox, each, named=event_id is not None) for each in letters])
+    finally:
+        await database.close()
+
+
+async def _revive(inbox: Inbox, event_id: str, *, named: bool) -> bool:
+    raw = await inbox.exhume(event_id)
+    if raw is None:
+        raise WatchkeeperError(f"there is no dead letter {event_id}")
+    try:
+        return await inbox.revive(event_id, parse_event(raw.encode()))
+    except UnreadableEventError as error:
+        if named:
+            raise
+        log.warning("still unreadable", event=event_id, why=str(error))
+        return False
+
+
+async def verify_audit(settings: Settings) -> str:
+    """One sentence about the record's chain. Raises WatchkeeperError when it is broken."""
+    database = Database(settings.database_url.get_secret_value())
+    try:
+        report = await AuditLog(database).verify()
+    finally:
+        await database.close()
+    if report.broken_at is not None:
+        raise WatchkeeperError(f"the record is broken at row {report.broken_at}: {report.why}")
+    return f"{report.rows} rows, unbroken; head {report.head}"
+
+
+def load_runbooks() -> list[Any]:
+    """The shipped runbooks; a broken one is left out and said so."""
+    books, problems = load_folder(FOLDER)
+    for problem in problems:
+        log.error("runbook left out", problem=str(problem))
+    return list(books)
+
+
+def services_by_pagerduty(config: Config) -> dict[str, str]:
+    """PagerDuty's service id -> our name."""
+    return {service.pagerduty_service: service.name for service in config.services if service.pagerduty_service}
+
+
+def engine_url(url: str) -> Any:
+    """
+    Where DBOS keeps its own tables.
+
+    On SQLite a file of its own: one file has one writer, and the engine's checkpoints would wait for the webhooks.
+    """
+    parsed = sync_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return parsed
+    path = Path(parsed.database)
+    return parsed.set(database=str(path.with_name(f"{path.stem}-engine{path.suffix}")))
+
+
+def vectors_path(url: str) -> Path:
+    """The cache of embeddings stands beside the SQLite database, else in the working folder."""
+    parsed = sync_url(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database
+    folder = Path(parsed.database).parent if is_file and parsed.database else Path()
+    return folder / "vectors.sqlite"
+
+
+def reveal(secret: Any) -> str:
+    """A secret's value, at the place where it is handed to a client."""
+    return secret.get_secret_value() if secret is not None else ""

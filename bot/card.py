@@ -1,0 +1,236 @@
+"""The card as a projection: reads everything that is known of an incident and says what Slack should show of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from bot.config import Config
+from bot.incidents import Incident, IncidentState, NotAllowedError, PlanState
+from bot.policy import Policy, person_of
+from bot.respond import HITS, diagnosis_of
+from bot.slack import portrait
+from bot.slack.view import CardState, CardView, Deed, PlanLine, StepState
+from bot.store.audit import AuditLog, AuditRow
+from bot.store.incidents import Incidents, Run
+from bot.store.journal import Journal, JournalEntry
+from bot.store.outbox import Outbox
+from bot.store.plans import PlanRow, Plans
+from diagnostics.diagnosis import Diagnosis
+from retrieval.documents import Hit
+from runbooks.engine.records import Intent, Outcome, Probed, Settled, Verified, record_from_json
+from runbooks.engine.values import Happened, PlannedStep
+
+_OVER = frozenset(
+    {
+        PlanState.VERIFIED,
+        PlanState.DONE,
+        PlanState.NOT_VERIFIED,
+        PlanState.FAILED,
+        PlanState.DENIED,
+        PlanState.EXPIRED,
+        PlanState.STALE,
+    }
+)
+_LIVE = frozenset({PlanState.PROPOSED, PlanState.APPROVED, PlanState.RUNNING, PlanState.IN_DOUBT})
+_DEEDS = {
+    "incident.acknowledge": "acknowledged the incident",
+    "incident.resolve": "resolved the incident",
+    "diagnosis.requested": "asked for another diagnosis",
+    "plan.requested": "requested another fix",
+    "plan.approve": "approved the fix",
+    "plan.deny": "denied the fix",
+    "step.settled": "answered for a step in doubt",
+    "refused": "was refused",
+}
+
+
+class Cards:
+    """Builds views; reads only."""
+
+    def __init__(
+        self,
+        *,
+        incidents: Incidents,
+        plans: Plans,
+        journal: Journal,
+        outbox: Outbox,
+        record: AuditLog,
+        config: Config,
+        policy: Policy,
+        runbook_url: str = "",
+    ) -> None:
+        """`runbook_url` is the address in front of a runbook's file name, "" when they are published nowhere."""
+        self._incidents = incidents
+        self._plans = plans
+        self._journal = journal
+        self._outbox = outbox
+        self._record = record
+        self._config = config
+        self._policy = policy
+        self._runbook_url = runbook_url
+
+    async def view(self, incident_id: str, number: int | None = None) -> CardView:
+        """The incident as it stands; with `number` what that diagnosis found. Raises NotFoundError."""
+        incident = await self._incidents.get(incident_id)
+        run = await self._incidents.run(incident_id, incident.run if number is None else number)
+        found = diagnosis_of(run)
+        service = self._config.service(incident.service) if incident.service else None
+        view = CardView(
+            incident_id=incident_id,
+            title=incident.title,
+            service=incident.service or incident.pagerduty_service_name or incident.pagerduty_service,
+            state=_state(incident, run),
+            paged_at=incident.created_at,
+            number=incident.number,
+            environment=service.environment if service else "",
+            url=incident.url,
+            urgency=incident.urgency,
+            assignees=tuple(incident.assignees.values()),
+            is_configured=service is not None,
+            offers_fixes=service is None or service.mode != "observe",
+            run=incident.run if number is None else number,
+            acknowledged_by=self._name(incident.acknowledged_by),
+            resolved_by=self._name(incident.resolved_by),
+            deeds=self._deeds(await self._record.about(incident_id)),
+            troubles=(*(run.notes or () if run else ()), *await self._outbox.undeliverable(incident_id)),
+        )
+        view = _with_runbooks(view, HITS.validate_python(run.hits or []) if run else [])
+        view = _with_diagnosis(view, found) if found else view
+        return await self._with_plans(view, incident)
+
+    async def _with_plans(self, view: CardView, incident: Incident) -> CardView:
+        rows = await self._plans.of_incident(incident.incident_id)
+        taken_back = {
+            row.plan.undoes
+            for row in rows
+            if row.plan.undoes and row.state in (*_LIVE, PlanState.DONE) and row.state is not PlanState.PROPOSED
+        }
+        lines = [(row, await self.plan_line(row, incident, taken_back)) for row in rows]
+        shown = _on_the_card(rows)
+        plan = next((line for row, line in lines if row is shown), None)
+        choices = portrait.choices(
+            row.plan for row in rows if row.state is PlanState.ALTERNATIVE and row.run == incident.run
+        )
+        may_choose = not view.is_over and (shown is None or shown.state not in (PlanState.APPROVED, PlanState.RUNNING))
+        return replace(
+            view,
+            plan=plan,
+            earlier_plans=tuple(line for row, line in lines if row is not shown and row.state in _OVER),
+            other_fixes=choices if may_choose else (),
+            no_plan_because="" if plan else next((n for n in view.troubles if n.startswith("No fix")), ""),
+            troubles=tuple(note for note in view.troubles if plan or not note.startswith("No fix")),
+        )
+
+    async def plan_line(self, row: PlanRow, incident: Incident, taken_back: Collection[str]) -> PlanLine:
+        """One plan with the progress of its steps."""
+        entries = await self._journal.read(row.plan.plan_id)
+        requirement = self._policy.requirement(row.plan)
+        approvers = tuple(
+            f"{self._name(each.person_id)} ({each.role})" for each in row.approvals if each.decision == "approve"
+        )
+        denier = next((each.person_id for each in row.approvals if each.decision == "deny"), None)
+        progress = {step.index: _progress(step, entries) for step in row.plan.steps}
+        line = portrait.plan(
+            row.plan,
+            row.state,
+            may_approve=(self._policy.who(row.plan, incident),),
+            needed=requirement.count if requirement else 1,
+            approved_by=approvers,
+            decided_by=self._name(denier),
+            requester=self._name(row.plan.requester),
+            why=row.why,
+            doubt_step=_doubtful_step(row, progress),
+            progress=progress,
+        )
+        changed = any(state not in (StepState.WAITING, StepState.FAILED) for state, _ in progress.values())
+        may_undo = row.state in (PlanState.NOT_VERIFIED, PlanState.FAILED) and row.plan.undoes is None
+        return replace(line, can_undo=line.can_undo and may_undo and changed and row.plan.plan_id not in taken_back)
+
+    def _name(self, person_id: str | None) -> str:
+        if person_id is None:
+            return ""
+        try:
+            return person_of(self._config, person_id).name
+        except NotAllowedError:
+            return "Watchkeeper" if person_id == "watchkeeper" else person_id
+
+    def _deeds(self, rows: Sequence[AuditRow]) -> tuple[Deed, ...]:
+        return tuple(Deed(at=row.at, who=self._name(row.actor), did=_did(row)) for row in rows if row.action in _DEEDS)
+
+
+def _did(row: AuditRow) -> str:
+    return f"{_DEEDS[row.action]}: {row.details['what']}" if row.action == "refused" else _DEEDS[row.action]
+
+
+def _state(incident: Incident, run: Run | None) -> CardState:
+    if incident.state is IncidentState.RESOLVED:
+        return CardState.RESOLVED
+    if run is not None and run.state != "done":
+        return CardState.DIAGNOSING
+    return CardState.ACKNOWLEDGED if incident.state is IncidentState.ACKNOWLEDGED else CardState.OPEN
+
+
+def _on_the_card(rows: Sequence[PlanRow]) -> PlanRow | None:
+    """The plan that matters most now: what runs, then what waits, then what ended last."""
+    for wanted in (PlanState.IN_DOUBT, PlanState.RUNNING, PlanState.APPROVED, PlanState.PROPOSED):
+        for row in rows:
+            if row.state is wanted:
+                return row
+    over = [row for row in rows if row.state in _OVER]
+    return max(over, key=lambda row: row.state_at, default=None)
+
+
+def _doubtful_step(row: PlanRow, progress: Mapping[int, tuple[StepState, str]]) -> int | None:
+    """The step that waits for a person's answer: the one in doubt, else the first that is not done."""
+    if row.state is not PlanState.IN_DOUBT:
+        return None
+    in_doubt = [index for index, (state, _) in progress.items() if state is StepState.IN_DOUBT]
+    undone = [index for index, (state, _) in progress.items() if state in (StepState.WAITING, StepState.RUNNING)]
+    return next(iter(in_doubt + undone), None)
+
+
+def _progress(step: PlannedStep, entries: Sequence[JournalEntry]) -> tuple[StepState, str]:
+    state, note = StepState.WAITING, ""
+    for entry in entries:
+        if entry.step == step.index:
+            state, note = _after(entry, step, note)
+    return state, note
+
+
+def _after(entry: JournalEntry, step: PlannedStep, note: str) -> tuple[StepState, str]:
+    acted = StepState.VERIFYING if step.verify else StepState.DONE
+    match record_from_json(entry.record):
+        case Intent():
+            return StepState.RUNNING, note
+        case Outcome(ok=ok, detail=detail):
+            return (acted, note) if ok else (StepState.FAILED, detail)
+        case Probed(happened=happened):
+            states = {Happened.YES: acted, Happened.NO: StepState.WAITING, Happened.CANNOT_TELL: StepState.IN_DOUBT}
+            return states[happened], note
+        case Verified(status=status, summary=summary):
+            return (StepState.VERIFIED if status == "ok" else StepState.NOT_VERIFIED), summary
+        case Settled(answer=answer):
+            return {"ran": acted, "did_not_run": StepState.WAITING, "stop": StepState.SKIPPED}[answer], note
+
+
+def _with_runbooks(view: CardView, hits: Sequence[Hit]) -> CardView:
+    lines = [portrait.runbook(hit) for hit in hits]
+    return replace(view, runbook=lines[0] if lines else None, other_runbooks=tuple(lines[1:]))
+
+
+def _with_diagnosis(view: CardView, found: Diagnosis) -> CardView:
+    culprit, others = portrait.suspects(found)
+    return replace(
+        view,
+        since=found.since,
+        user_impact=found.user_impact,
+        scope=portrait.scope(found.scope),
+        causes=portrait.causes(found),
+        evidence=portrait.evidence(found),
+        suspect=culprit,
+        other_suspects=others,
+        blind_spots=portrait.blind_spots(found),
+        next_check=found.next_check or "",
+        diagnosis_s=found.seconds,
+    )

@@ -1,0 +1,139 @@
+"""
+What the configuration names, opened: telemetry, change sources and actions.
+
+Reading and writing hold different credentials: diagnostics get `credential`, actions get `action_credential`, and
+neither sees the other's.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from bot.config import Config, GitSource, LangfuseSource, PrometheusSource, RecorderSource, Service
+from bot.incidents import WatchkeeperError
+from bot.settings import Settings
+from diagnostics.changes.change import ChangeSource
+from diagnostics.changes.git import GitPrompts
+from diagnostics.changes.langfuse import Journal, LangfusePrompts
+from diagnostics.runner import Diagnoser
+from diagnostics.telemetry.model import Telemetry
+from diagnostics.telemetry.prometheus import PrometheusTelemetry
+from diagnostics.telemetry.recorder import Recorder
+from runbooks.engine.actions import ClusterAccess, LangfuseAccess, build_actions
+from runbooks.engine.values import Action
+
+READ_TIMEOUT_S = 5.0
+
+
+class MissingCredentialError(WatchkeeperError):
+    """The configuration names a credential that the environment does not hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connections:
+    """Everything that reads, by the names of the configuration; `close` lets go of it."""
+
+    telemetry: Mapping[str, Telemetry]
+    sources: Mapping[str, ChangeSource]
+    clients: tuple[httpx.AsyncClient, ...] = field(repr=False)
+
+    async def start(self) -> None:
+        """Begin to record where we are the recorder. Raises TelemetryError when its file cannot be read."""
+        for telemetry in self.telemetry.values():
+            if isinstance(telemetry, Recorder):
+                await telemetry.start()
+
+    async def close(self) -> None:
+        for telemetry in self.telemetry.values():
+            if isinstance(telemetry, Recorder):
+                await telemetry.stop()
+        for client in self.clients:
+            await client.aclose()
+
+    def diagnosers(self, config: Config) -> dict[str, Diagnoser]:
+        """One for every service that has telemetry."""
+        return {
+            service.name: Diagnoser(self.telemetry[service.datasource], self._sources_of(service))
+            for service in config.services
+            if service.datasource is not None and service.datasource in self.telemetry
+        }
+
+    def _sources_of(self, service: Service) -> list[ChangeSource]:
+        named = {prompt.source for prompt in service.prompts if prompt.source}
+        return [source for name, source in self.sources.items() if name in named]
+
+
+def connect(settings: Settings, config: Config, journal: Callable[[str], Journal] | None = None) -> Connections:
+    """Open what diagnostics read; `journal` gives a source its memory. Raises MissingCredentialError."""
+    telemetry: dict[str, Telemetry] = {}
+    sources: dict[str, ChangeSource] = {}
+    clients: list[httpx.AsyncClient] = []
+    for source in config.datasources:
+        match source:
+            case PrometheusSource():
+                clients.append(client := _client(settings, source.credential, source.ca_file))
+                telemetry[source.name] = PrometheusTelemetry(source.url, client=client)
+            case RecorderSource():
+                clients.append(client := _client(settings, None, None))
+                telemetry[source.name] = Recorder(
+                    targets=source.scrape,
+                    interval_s=source.interval_s,
+                    path=source.path,
+                    history=source.history,
+                    clock=source.clock,
+                    client=client,
+                )
+            case LangfuseSource():
+                clients.append(client := _client(settings, None, source.ca_file))
+                sources[source.name] = LangfusePrompts(
+                    name=source.name,
+                    url=source.url,
+                    credential=_secret(settings, source.credential, source.name),
+                    client=client,
+                    journal=journal(source.name) if journal else None,
+                )
+            case GitSource():
+                sources[source.name] = GitPrompts(name=source.name, folder=source.path)
+    return Connections(telemetry=telemetry, sources=sources, clients=tuple(clients))
+
+
+def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
+    """The actions with the access that the configuration gives them. Raises MissingCredentialError."""
+    langfuse: dict[str, LangfuseAccess] = {}
+    for source in config.datasources:
+        if isinstance(source, LangfuseSource) and source.action_credential:
+            public, _, secret = _secret(settings, source.action_credential, source.name).partition(":")
+            langfuse[source.name] = LangfuseAccess(url=source.url, public_key=public, secret_key=secret)
+    clusters = {
+        cluster.name: ClusterAccess(
+            url=cluster.url,
+            token=_secret(settings, cluster.action_credential, cluster.name),
+            ca_file=str(cluster.ca_file) if cluster.ca_file else None,
+        )
+        for cluster in config.clusters
+        if cluster.action_credential
+    }
+    return build_actions(langfuse=langfuse, clusters=clusters)
+
+
+def _client(settings: Settings, credential: str | None, ca_file: Path | None) -> httpx.AsyncClient:
+    """Redirects are never followed: they could carry a credential elsewhere."""
+    headers = {"User-Agent": "watchkeeper"}
+    if credential is not None:
+        headers["Authorization"] = f"Bearer {_secret(settings, credential, 'the datasource')}"
+    context = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+    return httpx.AsyncClient(headers=headers, timeout=READ_TIMEOUT_S, follow_redirects=False, verify=context)
+
+
+def _secret(settings: Settings, name: str | None, owner: str) -> str:
+    if name is None:
+        raise MissingCredentialError(f"{owner} has no credential: name the variable that holds it in watchkeeper.toml")
+    secret = settings.secret(name)
+    if secret is None:
+        raise MissingCredentialError(f"{owner} needs {name}: set {name} or {name}_FILE in the environment")
+    return secret.get_secret_value()

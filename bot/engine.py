@@ -1,0 +1,162 @@
+"""
+The engine room: the durable workflows, the sweeps that start them, and the bell and ticker that wake the sweeps.
+
+A row is the queue: a sweep starts the workflow of any row that has none yet, under an id that the row decides, so a
+crash between the commit and the start loses nothing, and starting twice runs nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
+
+from bot.incidents import PlanState, StoreUnavailableError
+from bot.remediate import RemediateWorkflow
+from bot.respond import RespondWorkflow
+from bot.store.inbox import Inbox
+from bot.store.incidents import Incidents
+from bot.store.plans import Plans
+
+log = structlog.get_logger()
+
+APPLICATION_VERSION = "1"
+"""Never changes: DBOS resumes only workflows of its own version, so a new number would strand those under way."""
+
+EXECUTOR_ID = "watchkeeper"
+"""One process works on a SQLite database; after a restart it takes its own workflows up again."""
+
+TICK_S = 1.0
+
+
+class Bell:
+    """Rung whenever something was committed that somebody should look at; many rings before a look are one."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        self._rung.set()
+
+    async def wait(self) -> None:
+        await self._rung.wait()
+        self._rung.clear()
+
+
+class Sweeper:
+    """One question repeated for ever: is there anything to do? Sleeps until the bell rings."""
+
+    def __init__(self, name: str, sweep: Callable[[], Awaitable[object]]) -> None:
+        self.name = name
+        self.bell = Bell()
+        self._sweep = sweep
+        self.healthy_at: datetime | None = None
+
+    async def run(self) -> None:
+        """Sweeps until cancelled. A database that does not answer is waited for."""
+        while True:
+            await self.bell.wait()
+            try:
+                await self._sweep()
+            except StoreUnavailableError as error:
+                log.warning("sweep failed", sweep=self.name, why=str(error))
+            except Exception:  # one broken sweep must not end the loop; the tick tries again
+                log.exception("sweep failed", sweep=self.name)
+            else:
+                self.healthy_at = datetime.now(UTC)
+
+
+class Engine:
+    """Starts workflows for rows, and everything else that happens by the clock."""
+
+    def __init__(
+        self,
+        *,
+        system_engine: sa.Engine,
+        inbox: Inbox,
+        incidents: Incidents,
+        plans: Plans,
+        more: Sequence[Sweeper] = (),
+    ) -> None:
+        """`more` are sweepers of others (cards, mail, prompt labels) that share the bell and the ticker."""
+        self._inbox = inbox
+        self._incidents = incidents
+        self._plans = plans
+        self._respond: RespondWorkflow | None = None
+        self._remediate: RemediateWorkflow | None = None
+        self.sweepers = (Sweeper("stories", self._start_stories), *more)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ticker = AsyncIOScheduler(timezone=UTC)
+        self._config = DBOSConfig(
+            name="watchkeeper",
+            system_database_engine=system_engine,
+            application_version=APPLICATION_VERSION,
+            executor_id=EXECUTOR_ID,
+            serializer=DBOSPortableJSONSerializer(),
+            log_level="WARNING",
+            enable_otlp=False,
+            notification_listener_polling_interval_sec=0.5,
+        )
+
+    def ring(self) -> None:
+        """Something was committed."""
+        for sweeper in self.sweepers:
+            sweeper.bell.ring()
+
+    async def start(
+        self, *, respond: Callable[[], RespondWorkflow], remediate: Callable[[], RemediateWorkflow]
+    ) -> None:
+        """Launch DBOS in this event loop (it takes up what a crash cut off), then the sweeps and the ticker."""
+        DBOS(config=self._config)
+        self._respond, self._remediate = respond(), remediate()
+        DBOS.launch()
+        self._tasks = [asyncio.create_task(sweeper.run(), name=sweeper.name) for sweeper in self.sweepers]
+        self._ticker.add_job(
+            self.ring, "interval", seconds=TICK_S, coalesce=True, max_instances=1, misfire_grace_time=None
+        )
+        self._ticker.start()
+        self.ring()
+
+    async def stop(self) -> None:
+        """Stop sweeping and let go of the workflows; whatever is under way is taken up at the next start."""
+        self._ticker.shutdown(wait=False)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)
+
+    async def _start_stories(self) -> None:
+        now = datetime.now(UTC)
+        if await self._inbox.fold(now=now):
+            self.ring()
+        for incident_id, number in await self._incidents.runs_to_start():
+            with SetWorkflowID(f"{incident_id}:{number}"):
+                await DBOS.start_workflow_async(self._workflow().run, incident_id, number)
+            await self._incidents.mark_started(incident_id, number)
+        for row in await self._plans.overdue(now=now):
+            await self._plans.end(
+                row.plan,
+                PlanState.EXPIRED,
+                "Nobody decided in time." if row.start_by is None else "It could not start in time.",
+                now=now,
+                expected=[row.state],
+            )
+        for plan_id, chapter in await self._plans.to_start():
+            with SetWorkflowID(f"{plan_id}:{chapter}"):
+                await DBOS.start_workflow_async(self._remediation().run, plan_id, chapter)
+            await self._plans.mark_started(plan_id, chapter)
+
+    def _workflow(self) -> RespondWorkflow:
+        if self._respond is None:
+            raise RuntimeError("the engine was not started")
+        return self._respond
+
+    def _remediation(self) -> RemediateWorkflow:
+        if self._remediate is None:
+            raise RuntimeError("the engine was not started")
+        return self._remediate

@@ -1,0 +1,256 @@
+"""
+Keeps Slack and PagerDuty in line with what is on record: draws cards that changed, and empties the outbox.
+
+Slack or PagerDuty may be down for hours; what they must be told waits in the database, in order per incident.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from bot import narrate
+from bot.card import Cards
+from bot.config import Config
+from bot.incidents import NotFoundError
+from bot.pagerduty_client import PagerDutyClient, PagerDutyError
+from bot.respond import diagnosis_of
+from bot.slack import thread
+from bot.slack.blocks import card
+from bot.slack.client import SlackClient, SlackError
+from bot.slack.picture import LatencyPicture, StageBar, describe, draw
+from bot.slack.view import CardView, Message, PlanLine
+from bot.store.incidents import CardPlace, Incidents
+from bot.store.outbox import Outbox, Parcel
+from diagnostics.diagnosis import Diagnosis
+from diagnostics.runner import Diagnoser
+from diagnostics.telemetry.ask import mean_matrix
+from diagnostics.telemetry.model import TelemetryError
+
+log = structlog.get_logger()
+
+MOST_ATTEMPTS = 200
+"""With waits of up to five minutes this is most of a day; PagerDuty itself retries webhooks for two."""
+
+_LONGEST_WAIT_S = 300.0
+_TTFT = "vllm:time_to_first_token_seconds"
+
+
+def backoff(attempts: int, wished: float | None = None) -> timedelta:
+    """Full jitter up to five minutes, and never sooner than the far end asked for."""
+    ceiling = min(_LONGEST_WAIT_S, 1.5 * 2.0 ** min(attempts, 8))
+    return timedelta(seconds=max(random.uniform(0.5, ceiling), wished or 0.0))  # noqa: S311 - jitter, not a secret
+
+
+class CardKeeper:
+    """Draws each card whose revision is newer than what Slack shows."""
+
+    def __init__(self, *, incidents: Incidents, cards: Cards, slack: SlackClient, channel: str) -> None:
+        self._incidents = incidents
+        self._cards = cards
+        self._slack = slack
+        self._channel = channel
+        self._failures: dict[str, int] = {}
+
+    async def sweep(self) -> None:
+        """One round over the cards that are out of date."""
+        places = await self._incidents.cards_to_show(now=datetime.now(UTC))
+        await asyncio.gather(*(self._show(place) for place in places))
+
+    async def _show(self, place: CardPlace) -> None:
+        try:
+            message = card(await self._cards.view(place.incident_id))
+            channel, ts = await self._draw(place, message)
+        except SlackError as error:
+            failures = self._failures[place.incident_id] = self._failures.get(place.incident_id, 0) + 1
+            log.warning("card not shown", incident=place.incident_id, why=str(error))
+            due = datetime.now(UTC) + backoff(failures, error.retry_after)
+            await self._incidents.card_later(place.incident_id, due)
+        else:
+            self._failures.pop(place.incident_id, None)
+            await self._incidents.card_shown(place.incident_id, place.revision, channel, ts)
+
+    async def _draw(self, place: CardPlace, message: Message) -> tuple[str, str]:
+        """
+        Update the card, or post it once: after a crash between the post and its record it is found by its key.
+
+        A first attempt is marked by `shown` = -1, so that only a second one pays for looking.
+        """
+        key = f"card:{place.incident_id}"
+        channel = place.channel or self._channel
+        if place.card_ts is not None:
+            await self._slack.update(channel, place.card_ts, message, key=key)
+            return channel, place.card_ts
+        if place.shown < 0 and (found := await self._slack.find_posted(channel, key)) is not None:
+            await self._slack.update(channel, found, message, key=key)
+            return channel, found
+        await self._incidents.card_begun(place.incident_id)
+        return channel, await self._slack.post(channel, message, key=key)
+
+
+class SlackCourier:
+    """Delivers parcels of the Slack lane into the card's thread."""
+
+    def __init__(
+        self,
+        *,
+        incidents: Incidents,
+        cards: Cards,
+        slack: SlackClient,
+        diagnosers: Mapping[str, Diagnoser],
+        config: Config,
+    ) -> None:
+        self._incidents = incidents
+        self._cards = cards
+        self._slack = slack
+        self._diagnosers = diagnosers
+        self._config = config
+
+    async def deliver(self, parcel: Parcel) -> bool:
+        """False when the card does not stand yet, so that there is no thread. Raises SlackError."""
+        place = await self._incidents.place(parcel.incident_id)
+        if place is None:
+            return False
+        channel, ts = place
+        if parcel.kind == "picture":
+            await self._picture(parcel, channel, ts)
+            return True
+        if parcel.uncertain and await self._slack.find_posted(channel, parcel.key, thread_ts=ts) is not None:
+            return True
+        await self._slack.post(channel, await self._message(parcel), key=parcel.key, thread_ts=ts)
+        return True
+
+    async def _message(self, parcel: Parcel) -> Message:
+        view = await self._cards.view(parcel.incident_id, parcel.content.get("run"))
+        if parcel.kind == "evidence":
+            return thread.evidence(view)
+        line = plan_in(view, parcel.content["plan"])
+        return thread.progress(line) if line else thread.note("A fix ended; see the card.")
+
+    async def _picture(self, parcel: Parcel, channel: str, ts: str) -> None:
+        """A picture has no key to find it by, so after an unknown outcome it is not sent again."""
+        run = await self._incidents.run(parcel.incident_id, parcel.content["run"])
+        found = diagnosis_of(run)
+        if parcel.uncertain or found is None or not any(stage.now_s is not None for stage in found.stages):
+            return
+        picture = await self._latency_picture(found)
+        await self._slack.upload_picture(
+            channel,
+            await draw(picture),
+            filename="latency.png",
+            title=f"Latency of {found.service}",
+            alt_text=describe(picture),
+            thread_ts=ts,
+        )
+
+    async def _latency_picture(self, found: Diagnosis) -> LatencyPicture:
+        service = self._config.service(found.service)
+        diagnoser = self._diagnosers.get(found.service)
+        series: tuple[tuple[datetime, float], ...] = ()
+        if service is not None and diagnoser is not None:
+            frame = found.frame
+            try:
+                matrix = await mean_matrix(
+                    diagnoser.telemetry,
+                    _TTFT,
+                    service.target().selectors.get("serving", {}),
+                    window=timedelta(minutes=2),
+                    start=frame.baseline_start,
+                    end=frame.at,
+                    step=timedelta(minutes=1),
+                )
+                series = tuple(matrix.get((), ()))
+            except TelemetryError as error:
+                log.warning("no time line in the picture", why=str(error))
+        return LatencyPicture(
+            service=found.service,
+            stages=tuple(
+                StageBar(stage=stage.stage, now_s=stage.now_s, baseline_s=stage.baseline_s) for stage in found.stages
+            ),
+            ttft=series,
+            since=found.since,
+            budget_s=service.budgets.ttft_p95_s if service else None,
+            budget_label="budget (p95)",
+        )
+
+
+class PagerDutyCourier:
+    """Delivers parcels of the PagerDuty lane: acknowledgements, resolutions and notes, in the right person's name."""
+
+    def __init__(self, *, cards: Cards, pagerduty: PagerDutyClient, from_email: str) -> None:
+        self._cards = cards
+        self._pagerduty = pagerduty
+        self._from = from_email
+
+    async def deliver(self, parcel: Parcel) -> bool:
+        """Raises PagerDutyError. Acknowledging and resolving twice is harmless; a note is looked up first."""
+        sender = parcel.content.get("email") or self._from
+        if parcel.kind == "acknowledge":
+            await self._pagerduty.acknowledge(parcel.incident_id, sender)
+        elif parcel.kind == "resolve":
+            await self._pagerduty.resolve(parcel.incident_id, sender)
+        else:
+            text = await self._note(parcel)
+            if not (parcel.uncertain and text in await self._pagerduty.notes(parcel.incident_id)):
+                await self._pagerduty.add_note(parcel.incident_id, text, self._from)
+        return True
+
+    async def _note(self, parcel: Parcel) -> str:
+        view = await self._cards.view(parcel.incident_id, parcel.content.get("run"))
+        if parcel.kind == "verdict":
+            return narrate.verdict_note(
+                view.service, [(cause.title, cause.probability) for cause in view.causes], parcel.content["run"]
+            )
+        line = plan_in(view, parcel.content["plan"])
+        effects = [step.effect for step in line.steps] if line else []
+        state = narrate.PLAN_STATE[line.state] if line else "ended"
+        return narrate.outcome_note(effects, state, line.approved_by if line else (), parcel.content["plan"])
+
+
+class Mailroom:
+    """Empties one lane of the outbox through its courier."""
+
+    def __init__(self, lane: str, outbox: Outbox, deliver: Callable[[Parcel], Awaitable[bool]]) -> None:
+        self._lane = lane
+        self._outbox = outbox
+        self._deliver = deliver
+
+    async def sweep(self) -> int:
+        """Try every due parcel once, incidents beside each other; returns how many were delivered."""
+        parcels = await self._outbox.due(self._lane, now=datetime.now(UTC))
+        return sum(await asyncio.gather(*(self._try(parcel) for parcel in parcels)))
+
+    async def _try(self, parcel: Parcel) -> bool:
+        await self._outbox.sending(parcel.outbox_id)
+        try:
+            taken = await self._deliver(parcel)
+        except (SlackError, PagerDutyError) as error:
+            await self._failed(parcel, error)
+            return False
+        except NotFoundError as error:
+            await self._outbox.give_up(parcel.outbox_id, why=str(error), incident_id=parcel.incident_id)
+            return False
+        if taken:
+            await self._outbox.delivered(parcel.outbox_id)
+        else:
+            due = datetime.now(UTC) + timedelta(seconds=0.3)
+            await self._outbox.again(parcel.outbox_id, due=due, why="the card does not stand yet", untouched=True)
+        return taken
+
+    async def _failed(self, parcel: Parcel, error: SlackError | PagerDutyError) -> None:
+        log.warning("not delivered", lane=self._lane, kind=parcel.kind, incident=parcel.incident_id, why=str(error))
+        if error.permanent or parcel.attempts >= MOST_ATTEMPTS:
+            await self._outbox.give_up(parcel.outbox_id, why=str(error), incident_id=parcel.incident_id)
+            return
+        due = datetime.now(UTC) + backoff(parcel.attempts, getattr(error, "retry_after", None))
+        await self._outbox.again(parcel.outbox_id, due=due, why=str(error), untouched=False)
+
+
+def plan_in(view: CardView, plan_id: str) -> PlanLine | None:
+    """The plan with this id, wherever the card shows it."""
+    shown = (view.plan, *view.earlier_plans)
+    return next((line for line in shown if line is not None and line.plan_id == plan_id), None)
