@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import timedelta
 from math import isnan
@@ -120,11 +121,12 @@ class Registry:
             if series.labels.get(label) in values:
                 self.values[series.index] = np.nan
 
-    def families(self) -> dict[Family, list[Series]]:
-        """Series by family, in order of creation; a format wants a family's lines together."""
+    def families(self, only: AbstractSet[str] | None = None) -> dict[Family, list[Series]]:
+        """Series by family, in order of creation; a format wants a family's lines together. `only` names families."""
         grouped: dict[Family, list[Series]] = {}
         for series in self.series:
-            grouped.setdefault(series.family, []).append(series)
+            if only is None or series.family.name in only:
+                grouped.setdefault(series.family, []).append(series)
         return grouped
 
 
@@ -144,16 +146,17 @@ def number(value: float) -> str:
     return str(int(value)) if value.is_integer() else f"{value:.10g}"
 
 
-def render(registry: Registry, step: int, start_ms: int) -> str:
+def render(registry: Registry, step: int, start_ms: int, *, only: AbstractSet[str] | None = None) -> str:
     """
     The text exposition (format 0.0.4) at one step, each line with its explicit lab time in milliseconds.
 
     `start_ms` is the time of step 0. A family that is renewed every second step carries the time of its renewal.
+    `only` names the families that are wanted.
     """
     lines: list[str] = []
     step_ms = int(STEP.total_seconds() * 1000)
     values = registry.values.tolist()
-    for family, members in registry.families().items():
+    for family, members in registry.families(only).items():
         stamp = start_ms + (step - step % family.steps) * step_ms
         body = [f"{s.text} {number(values[s.index])} {stamp}" for s in members if not isnan(values[s.index])]
         if body:

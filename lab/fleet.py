@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import cos, tau
@@ -13,7 +14,6 @@ from lab.application import ROUTES, Application
 from lab.cluster import ENGINE, MODEL, Cluster
 from lab.cluster_objects import GPU, NAMESPACE, TEMPLATE_HASH, Json
 from lab.exposition import STEP, Registry, render
-from lab.history import History
 from lab.prompt_store import PRODUCTION, PromptStore, cacheable_share
 from lab.serving import Load, Replica
 
@@ -110,15 +110,9 @@ class Fleet:
         if self.steps == 0:
             self._age_counters()
 
-    def metrics(self) -> str:
-        """The text exposition of the last step, with its lab time on every line."""
-        return render(self.registry, self.steps, round(self.start.timestamp() * 1000))
-
-    def simulate(self, until: datetime, history: History) -> None:
-        """Step up to and including `until`, recording every step."""
-        while self.next_step <= until:
-            self.step()
-            history.record(self.registry)
+    def metrics(self, only: AbstractSet[str] | None = None) -> str:
+        """The text exposition of the last step, with its lab time on every line; `only` names families."""
+        return render(self.registry, self.steps, round(self.start.timestamp() * 1000), only=only)
 
     def _load(self) -> Load:
         day = (self.now - self.peak) / timedelta(days=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -34,9 +35,11 @@ class History:
             table[step, : len(row)] = row
         return table
 
-    def write(self, registry: Registry, path: Path) -> int:
+    def write(self, registry: Registry, path: Path, *, only: AbstractSet[str] | None = None) -> int:
         """
         Write the file whole, by way of a neighbour with another name, and return the number of samples.
+
+        `only` names the families that are wanted.
 
         OpenMetrics has no counters without `_total` in their name, so such ones (DCGM's) are declared `unknown`.
         """
@@ -44,7 +47,7 @@ class History:
         samples = 0
         draft = path.with_suffix(".part")
         with draft.open("w", encoding="utf-8") as file:
-            for family, members in registry.families().items():
+            for family, members in registry.families(only).items():
                 counts = family.kind == "counter"
                 name = family.name.removesuffix("_total") if counts else family.name
                 kind = "unknown" if counts and name == family.name else family.kind

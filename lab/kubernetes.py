@@ -174,7 +174,7 @@ class KubernetesApi:
         labels = after["spec"]["template"].get("metadata", {}).get("labels", {})
         if not wanted.items() <= labels.items():
             raise _invalid(before, "spec.template.metadata.labels", "`selector` does not match template `labels`")
-        if after["spec"].get("replicas", 1) < 0:
+        if after["spec"].setdefault("replicas", 1) < 0:
             raise _invalid(before, "spec.replicas", "must be greater than or equal to 0")
         after["metadata"] = {**before["metadata"], **after["metadata"]}
         if request.query_params.get("dryRun") == "All":
@@ -219,11 +219,12 @@ def scale_of(deployment: Json) -> Json:
     meta = deployment["metadata"]
     selector = ",".join(f"{key}={value}" for key, value in deployment["spec"]["selector"]["matchLabels"].items())
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    wanted = deployment["spec"]["replicas"]
     return {
         "apiVersion": "autoscaling/v1",
         "kind": "Scale",
         "metadata": {key: meta[key] for key in kept if key in meta},
-        "spec": {"replicas": deployment["spec"]["replicas"]},
+        "spec": {"replicas": wanted} if wanted else {},  # Kubernetes leaves a zero out
         "status": {"replicas": deployment["status"]["replicas"], "selector": selector},
     }
 

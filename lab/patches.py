@@ -77,6 +77,7 @@ def _steps(path: str) -> list[str]:
 
 
 def _place(parent: Any, step: str) -> Any:
+    """The index or key under which a step of a JSON pointer finds something in its parent."""
     if isinstance(parent, list):
         if step == "-":
             return len(parent)
@@ -97,7 +98,7 @@ def _read(target: Any, steps: list[str]) -> Any:
 
 def _write(target: Any, steps: list[str], *, value: Any = None, remove: bool = False, replace: bool = False) -> None:
     parent = _read(target, steps[:-1])
-    place = _place(parent, steps[-1]) if steps else ""
+    place: Any = _place(parent, steps[-1]) if steps else ""
     try:
         if remove:
             del parent[place]

@@ -42,9 +42,14 @@ class Deed:
 class Scenario(Protocol):
     """One fault. It lives in the world's state, so that only a change of that state heals it."""
 
-    id: str
-    title: str
-    onset_before_live: timedelta
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def onset_before_live(self) -> timedelta: ...
 
     def set_up(self, stage: Stage, start: datetime) -> None:
         """Give the world the past that it has when the history starts."""

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
 
+from diagnostics.telemetry.recorder import Recorder
+from lab import cluster
+from lab.alertmanager import Alertmanager
 from lab.clock import LabClock
+from lab.exposition import STEP
+from lab.fleet import Fleet
+from lab.history import History
+from lab.kubernetes import KubernetesApi
+from lab.langfuse import LangfuseApi
+from lab.prompt_store import PromptStore
+from lab.rule import HIGH_TTFT, RuleState
+from lab.scenario import Deed, Stage, scenario
+
+PAST = timedelta(hours=2)
+_RULE_PAST = timedelta(minutes=30)
+"""How far back the rule is evaluated before the live start: longer than `for` and `keep_firing_for` together."""
+
+_EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +52,12 @@ class World:
 
     `await prepare()` simulates two hours up to `live_start` and writes `folder/history.om`; `await run()` goes on from
     there at `pace` times real time until it is cancelled. The three apps may be served as soon as `prepare` returned.
+    Raises UnknownScenarioError and ValueError (an unusable pace or start).
     """
 
     def __init__(
         self,
-        scenario: str,
+        scenario_id: str,
         *,
         pace: float,
         seed: int,
@@ -43,30 +66,140 @@ class World:
         pagerduty_events_url: str,
         credentials: Credentials,
     ) -> None:
-        self.scenario_id = scenario
+        self.scenario = scenario(scenario_id)
         self.folder = folder
         self.clock = LabClock(pace=pace, start=live_start)
-        self.metrics_app = FastAPI(title="lab metrics")
-        self.langfuse_app = FastAPI(title="lab Langfuse")
-        self.kubernetes_app = FastAPI(title="lab Kubernetes")
-        self._pagerduty_events_url = pagerduty_events_url
         self._credentials = credentials
-        self._seed = seed
+        self._pagerduty_events_url = pagerduty_events_url
+        start = self.clock.start - PAST
+        rng = np.random.default_rng(seed)
+        self.prompts = PromptStore()
+        self.cluster = cluster.build(rng, start)
+        self.stage = Stage(prompts=self.prompts, cluster=self.cluster, rng=rng)
+        self.scenario.set_up(self.stage, start)
+        self.fleet = Fleet(start=start, peak=live_start, prompts=self.prompts, cluster=self.cluster, rng=rng)
+        self.onset = self.clock.start - self.scenario.onset_before_live
+        self._deeds: deque[Deed] = deque(self.scenario.deeds(self.onset))
+        self._broken_at: datetime | None = None
+        self._healed_at: datetime | None = None
+        self.langfuse = LangfuseApi(
+            store=self.prompts,
+            now=self.clock.now,
+            read_key=credentials.langfuse_read,
+            write_key=credentials.langfuse_write,
+        )
+        self.kubernetes = KubernetesApi(
+            cluster=self.cluster,
+            now=self.clock.now,
+            read_token=credentials.kube_read,
+            action_token=credentials.kube_action,
+        )
+        self.langfuse_app = self.langfuse.app()
+        self.kubernetes_app = self.kubernetes.app()
+        self.metrics_app = _metrics_app(self.fleet.metrics)
 
     @property
     def history_path(self) -> Path:
         return self.folder / "history.om"
 
+    @property
+    def _rule_history_path(self) -> Path:
+        return self.folder / "rule-history.om"
+
     async def prepare(self) -> None:
         """Simulate the past and write it down for the assistant's recorder (or promtool) to load."""
+        await asyncio.to_thread(self._live_through_the_past)
+
+    def _live_through_the_past(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.history_path.write_text("# EOF\n", encoding="utf-8")
+        history = History(start=self.fleet.start)
+        while self.fleet.next_step <= self.clock.start:
+            self._step()
+            history.record(self.fleet.registry)
+        history.write(self.fleet.registry, self.history_path)
+        history.write(self.fleet.registry, self._rule_history_path, only={HIGH_TTFT.metric})
+
+    def _step(self) -> None:
+        """Do what is due, let one scrape interval pass, and note whether the fault is still there."""
+        now = self.fleet.next_step
+        while self._deeds and self._deeds[0].at <= now:
+            self._deeds.popleft().do(self.stage)
+        self.fleet.step()
+        self._note_health(now)
+
+    def _note_health(self, now: datetime) -> None:
+        if not self.scenario.is_healthy(self.stage):
+            self._broken_at, self._healed_at = self._broken_at or now, None
+        elif self._broken_at is not None and self._healed_at is None:
+            self._healed_at = now
 
     async def run(self) -> None:
-        """Let lab time pass: step the fleet, keep the cluster's promises, evaluate the rule, page."""
-        self.clock.restart()
-        await asyncio.Event().wait()
+        """
+        Let lab time pass: step the fleet, keep the cluster's promises, evaluate the rule, page.
+
+        Raises TelemetryError when the rule's own recorder fails, which would be a mistake of the lab.
+        """
+        async with (
+            httpx.AsyncClient(transport=_InProcess(self._rule_metrics)) as scraping,
+            httpx.AsyncClient(timeout=5.0) as paging,
+        ):
+            recorder = Recorder(
+                targets=["http://metrics.lab/metrics"],
+                client=scraping,
+                clock="samples",
+                history=self._rule_history_path,
+            )
+            await recorder.open()
+            rule = RuleState(rule=HIGH_TTFT, telemetry=recorder)
+            pages = Alertmanager(
+                client=paging, url=self._pagerduty_events_url, routing_key=self._credentials.pagerduty_routing_key
+            )
+            await self._evaluate_the_past(rule)
+            self.clock.run()
+            while True:
+                await self.clock.sleep_until(self.fleet.next_step)
+                self._step()
+                await recorder.scrape_once()
+                await pages.flush(await rule.evaluate(self.fleet.now), self.fleet.now)
+
+    async def _evaluate_the_past(self, rule: RuleState) -> None:
+        """Prometheus was running all the time: an alert may be pending when the drill begins."""
+        at = self.fleet.now - _RULE_PAST
+        while at <= self.fleet.now:
+            await rule.evaluate(at)
+            at += STEP
+
+    def _rule_metrics(self) -> str:
+        return self.fleet.metrics(only={HIGH_TTFT.metric})
 
     def truth(self) -> dict[str, Any]:
         """What only the scenario's author knows: the cause, the guilty change, and whether it is healed since when."""
-        return {"scenario": self.scenario_id, "healed": False, "healed_at": None}
+        self._note_health(self.clock.now())
+        return {
+            "scenario": self.scenario.id,
+            **self.scenario.truth(),
+            "onset": self.onset.isoformat(),
+            "now": self.clock.now().isoformat(),
+            "healed": self._healed_at is not None,
+            "healed_at": self._healed_at.isoformat() if self._healed_at else None,
+        }
+
+
+class _InProcess(httpx.AsyncBaseTransport):
+    """Lets the rule's recorder scrape what is in this very process."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        self._text = text
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, request=request, headers={"content-type": _EXPOSITION}, text=self._text())
+
+
+def _metrics_app(metrics: Callable[[], str]) -> FastAPI:
+    app = FastAPI(title="Lab exporters", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/metrics")
+    async def exposition() -> PlainTextResponse:
+        return PlainTextResponse(metrics(), media_type=_EXPOSITION)
+
+    return app
