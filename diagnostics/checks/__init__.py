@@ -1,0 +1,59 @@
+"""
+The checks, by name: one question each, answered ok, bad or unknown.
+
+Listed by hand so that grep finds them. A check's module docstring is its documentation. What a check raises because it
+cannot tell becomes an unknown finding here, in one place.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from types import ModuleType
+
+from diagnostics.checks import (
+    inter_token_latency,
+    latency_breakdown,
+    output_length,
+    prefix_cache,
+    prompt_length,
+    queue,
+    time_to_first_token,
+)
+from diagnostics.diagnosis import Frame
+from diagnostics.findings import Finding
+from diagnostics.look import CannotTellError
+from diagnostics.target import Target
+from diagnostics.telemetry.model import Telemetry, TelemetryError
+
+Check = Callable[[Target, Telemetry, Frame], Awaitable[Finding]]
+
+_MODULES: dict[str, ModuleType] = {
+    "time_to_first_token": time_to_first_token,
+    "inter_token_latency": inter_token_latency,
+    "latency_breakdown": latency_breakdown,
+    "queue": queue,
+    "prefix_cache": prefix_cache,
+    "prompt_length": prompt_length,
+    "output_length": output_length,
+}
+
+
+def _answering(name: str, run: Check) -> Check:
+    async def answer(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
+        try:
+            return await run(target, telemetry, frame)
+        except CannotTellError as reason:
+            return Finding.unknown(name, str(reason))
+        except TelemetryError as error:
+            return Finding.unknown(name, f"the telemetry cannot be asked: {error}")
+
+    return answer
+
+
+CHECKS: Mapping[str, Check] = {name: _answering(name, module.run) for name, module in _MODULES.items()}
+
+
+def documentation(name: str) -> str:
+    """What a check asks and how it judges: its module's docstring. Raises KeyError for an unknown check."""
+    return inspect.getdoc(_MODULES[name]) or ""

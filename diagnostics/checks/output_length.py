@@ -1,0 +1,51 @@
+"""
+Do answers run longer than usual, or into their limit?
+
+Compares the mean number of generated tokens with the baseline (40 % longer is bad), and the share of answers cut off
+by the length limit (bad when it gained 0.15, or passed 0.2 having grown). Longer answers and more cut-offs together
+mean runaway generation; shorter answers with more cut-offs mean that the limit was lowered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from diagnostics import latency
+from diagnostics.checks.verdicts import measure
+from diagnostics.diagnosis import Frame
+from diagnostics.findings import Finding
+from diagnostics.look import NOTHING, CannotTellError, Compared, Look, share, total
+from diagnostics.target import Target
+from diagnostics.telemetry.model import Telemetry
+from diagnostics.wording import compared
+
+FINISHED = "vllm:request_success_total"
+
+
+async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
+    look = Look(target, telemetry, frame)
+    await look.require("serving", f"{latency.OUTPUT_TOKENS}_count")
+    length, reasons = await asyncio.gather(
+        look.mean(latency.OUTPUT_TOKENS, "serving"), look.rates(FINISHED, "serving", by=("finished_reason",))
+    )
+    if length.now is None:
+        raise CannotTellError("fewer than 30 requests finished in the recent window")
+    measures = [measure("output_tokens", length, "tokens")]
+    text = f"An answer has {compared(length, 'tokens')}."
+    cut_off = NOTHING
+    if reasons:
+        whole = total(reasons)
+        cut_off = share(reasons.get(("length",), NOTHING), whole)
+        aborted = share(reasons.get(("abort",), NOTHING), whole)
+        measures += [measure("length_finish_ratio", cut_off, "ratio"), measure("abort_ratio", aborted, "ratio")]
+        text += f" Cut off by the length limit: {compared(cut_off, 'ratio')}."
+    if length.factor is None:
+        return Finding.unknown("output_length", text, *measures)
+    is_bad = length.factor >= 1.4 or _is_cut_off(cut_off)
+    return (Finding.bad if is_bad else Finding.ok)("output_length", text, *measures)
+
+
+def _is_cut_off(ratio: Compared) -> bool:
+    if ratio.now is None or ratio.gain is None:
+        return False
+    return ratio.gain >= 0.15 or (ratio.now > 0.2 and ratio.gain >= 0.06)
