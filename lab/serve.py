@@ -29,6 +29,7 @@ from lab.configuration import (
     write_addresses,
     write_environment,
 )
+from lab.gauges import FleetGauges
 from lab.listening import HOST, Server, new_socket, server, until_started, url_of
 from lab.pagerduty import PagerDuty
 from lab.pagerduty_web import pagerduty_app
@@ -96,6 +97,8 @@ class Lab:
             credentials=self._credentials,
         )
         self.workspace = Workspace(now=self.world.clock.now)
+        self._gauges = FleetGauges(self.world.fleet)
+        self._account = PagerDuty(now=self.world.clock.now, routing_key=self._credentials.pagerduty_routing_key)
         self._webhook_secrets = (secrets.token_hex(20),)
         self._stopping = asyncio.Event()
 
@@ -125,9 +128,7 @@ class Lab:
 
     def _servers(self) -> dict[str, Server]:
         webhooks = WebhookSender(url=self.addresses.product + "/webhooks/pagerduty", secrets=self._webhook_secrets)
-        account = PagerDuty(
-            now=self.world.clock.now, routing_key=self._credentials.pagerduty_routing_key, webhooks=webhooks
-        )
+        self._account.webhooks = webhooks
         link = AppLink(
             self.workspace,
             url=self.addresses.product + "/slack/events",
@@ -136,8 +137,8 @@ class Lab:
         )
         slack = slack_app(self.workspace, link, base_url=self.addresses.page, lab_state=self._state)
         self._serve_truth(slack)
-        pagerduty = pagerduty_app(account)
-        self._write_files(account)
+        pagerduty = pagerduty_app(self._account)
+        self._write_files()
         certificate = write_certificates(self.folder)
         return {
             "slack": server(slack),
@@ -149,14 +150,14 @@ class Lab:
             "metrics": server(self.world.metrics_app),
         }
 
-    def _write_files(self, account: PagerDuty) -> None:
+    def _write_files(self) -> None:
         variables = environment(
             self.folder,
             self.addresses,
             self._credentials,
             slack_bot_token=self.workspace.bot_token,
             slack_signing_secret=self.workspace.signing_secret,
-            pagerduty_api_key=account.api_key,
+            pagerduty_api_key=self._account.api_key,
             pagerduty_webhook_secrets=self._webhook_secrets,
         )
         write_environment(self.folder, variables)
@@ -164,7 +165,14 @@ class Lab:
         (self.folder / CONFIG_FILE).write_text(config, encoding="utf-8")
 
     def _state(self) -> Mapping[str, Any]:
-        return {"scenario": self.options.scenario, "pace": self.options.pace}
+        """The page's status bar; `incident` is the newest one's status in PagerDuty."""
+        newest = next(reversed(self._account.incidents.values()), None)
+        return {
+            "scenario": self.options.scenario,
+            "pace": self.options.pace,
+            "incident": newest.status if newest else "none",
+            **self._gauges.read(),
+        }
 
     def _serve_truth(self, app: FastAPI) -> None:
         @app.get("/lab/truth")

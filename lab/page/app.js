@@ -42,9 +42,9 @@ async function post(address, body) {
 
 function trouble(answer) {
   const known = {
-    connection_failed: "⚠️ Watchkeeper is not reachable just now. Try again in a moment.",
-    http_timeout: "⚠️ Watchkeeper did not answer within three seconds. Try again.",
-    http_error: `⚠️ Watchkeeper answered with an error (${answer.status}).`,
+    connection_failed: "Watchkeeper is not reachable just now. Try again in a moment.",
+    http_timeout: "Watchkeeper did not answer within three seconds. Try again.",
+    http_error: `Watchkeeper answered with an error (${answer.status}).`,
     no_such_element: "This button is no longer on the message.",
     no_such_option: "This choice is no longer offered.",
     message_not_found: "This message is gone.",
@@ -102,7 +102,7 @@ const nameOf = (slack) => names.get(slack) ?? slack;
 
 function messageNode(message, inThread) {
   const node = element("article", `message${message.only_visible_to_you ? " private" : ""}`);
-  if (message.only_visible_to_you) node.append(element("div", "private-label", "👁 Only visible to you"));
+  if (message.only_visible_to_you) node.append(element("div", "private-label", "Only visible to you"));
   const time = element("time", "", clock(message.ts));
   time.title = "lab time, UTC";
   const head = element("div", "head", element("span", "name", message.author));

@@ -14,3 +14,24 @@ export const EMOJI = {
   thermometer: "🌡️", "+1": "👍", "-1": "👎", thumbsdown: "👎", thumbsup: "👍", turtle: "🐢", unlock: "🔓", warning: "⚠️",
   wave: "👋", white_check_mark: "✅", white_circle: "⚪", wrench: "🔧", x: "❌", yellow_circle: "🟡", zap: "⚡",
 };
+
+// These are drawn by the style sheet, so that states have their colours on machines without an emoji font, too.
+const DRAWN = {
+  "🔴": "dot red", "🟠": "dot orange", "🟡": "dot yellow", "🟢": "dot green", "🔵": "dot blue", "⚪": "dot grey",
+  "🔸": "diamond", "▫": "square", "❔": "sign question", "⚠": "sign warning", "✅": "sign tick", "❌": "sign cross",
+};
+const SIGNS = { "❔": "?", "⚠": "!", "✅": "✓", "❌": "✕" };
+const FIND = new RegExp(`(${Object.keys(DRAWN).join("|")})\uFE0F?`, "u");
+
+/** Text as nodes: the emoji that are drawn become spans, everything else stays text. */
+export function withDrawnEmoji(text) {
+  return text.split(FIND).flatMap((part, index) => {
+    if (index % 2 === 0) return part ? [part] : [];
+    const node = document.createElement("span");
+    node.className = DRAWN[part];
+    node.setAttribute("role", "img");
+    node.setAttribute("aria-label", part);
+    node.append(SIGNS[part] ?? "");
+    return [node];
+  });
+}

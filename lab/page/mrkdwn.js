@@ -1,6 +1,6 @@
 // Slack's mrkdwn as DOM nodes. Everything from a message becomes a text node or an attribute that is checked here;
 // nothing is ever parsed as HTML.
-import { EMOJI } from "/page/emoji.js";
+import { EMOJI, withDrawnEmoji } from "/page/emoji.js";
 
 const INLINE = new RegExp(
   [
@@ -34,7 +34,7 @@ export function textNode(object, nameOf) {
 }
 
 function lines(text) {
-  return text.split("\n").flatMap((line, index) => (index ? [document.createElement("br"), line] : [line]));
+  return text.split("\n").flatMap((line, index) => [...(index ? [document.createElement("br")] : []), ...withDrawnEmoji(line)]);
 }
 
 /** mrkdwn with code blocks, quotes and inline marks; `nameOf` turns a user id into a name. */
@@ -74,10 +74,10 @@ function inline(text, out, nameOf) {
       : angle !== undefined ? reference(angle, nameOf)
       : emoji !== undefined ? (EMOJI[emoji] ?? match[0])
       : marked(bold !== undefined ? "strong" : italic !== undefined ? "em" : "s", bold ?? italic ?? strike, nameOf);
-    out.append(unescaped(text.slice(last, match.index)), node);
+    out.append(...withDrawnEmoji(unescaped(text.slice(last, match.index))), ...(typeof node === "string" ? withDrawnEmoji(node) : [node]));
     last = match.index + match[0].length;
   }
-  out.append(unescaped(text.slice(last)));
+  out.append(...withDrawnEmoji(unescaped(text.slice(last))));
 }
 
 function marked(tag, text, nameOf) {

@@ -1,7 +1,12 @@
 // The bar on top: what the simulated fleet does just now.
 const ASK_EVERY_MS = 1000;
 const KEPT = 90;
-const LABELS = { firing: ["firing", "firing"], pending: ["pending", "pending"], inactive: ["quiet", "quiet-alert"] };
+const LABELS = {
+  none: ["no incident", ""],
+  triggered: ["triggered", "triggered"],
+  acknowledged: ["acknowledged", "acknowledged"],
+  resolved: ["resolved", "resolved"],
+};
 
 const $ = (id) => document.getElementById(id);
 const ttft = [];
@@ -9,7 +14,7 @@ const hits = [];
 
 export function watchState(getJson) {
   const ask = async () => {
-    try { show(await getJson("/lab/state")); } catch { $("alert").textContent = "no lab"; }
+    try { show(await getJson("/lab/state")); } catch { $("incident").textContent = "no lab"; }
     setTimeout(ask, ASK_EVERY_MS);
   };
   ask();
@@ -18,9 +23,9 @@ export function watchState(getJson) {
 function show(state) {
   $("lab-time").textContent = state.now.slice(11, 19) + " UTC";
   $("pace").textContent = state.pace ? `${state.pace}×` : "–";
-  const [label, style] = LABELS[state.alert] ?? [state.alert ?? "–", ""];
-  $("alert").textContent = label;
-  $("alert").className = `pill ${style}`;
+  const [label, style] = LABELS[state.incident] ?? [state.incident ?? "–", ""];
+  $("incident").textContent = label;
+  $("incident").className = `pill ${style}`;
   $("ttft").textContent = state.ttft_s == null ? "–" : `${Math.round(state.ttft_s * 1000)} ms`;
   $("hits").textContent = state.prefix_hit == null ? "–" : `${Math.round(state.prefix_hit * 100)} %`;
   trace("ttft-line", ttft, state.ttft_s);
