@@ -93,8 +93,11 @@ def _incident(data: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(created_at := data.get("created_at"), str):
         known["created_at"] = _time(created_at, "data.created_at").isoformat()
     if isinstance(assignees := data.get("assignees"), list):
-        ids = [one.get("id") for one in assignees if isinstance(one, Mapping)]
-        known["assignees"] = [one for one in ids if isinstance(one, str)]
+        known["assignees"] = {
+            one["id"]: str(one.get("summary") or one["id"])
+            for one in _mappings(assignees)
+            if isinstance(one.get("id"), str)
+        }
     cleaned: dict[str, Any] = safe_json(known)
     return cleaned
 

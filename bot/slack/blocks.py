@@ -29,6 +29,7 @@ from diagnostics.findings import Status
 Block = dict[str, Any]
 
 SECTION = 2900
+_NOTHING = "(no text)"  # Slack refuses an empty one
 _EMOJI = {
     CardState.DIAGNOSING: "\U0001f534",
     CardState.OPEN: "\U0001f534",
@@ -80,16 +81,17 @@ def header(text: str) -> Block:
 
 def section(text: str) -> Block:
     """`text` is mrkdwn that was escaped by its parts."""
-    return {"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}
+    return {"type": "section", "text": {"type": "mrkdwn", "text": text or _NOTHING, "verbatim": True}}
 
 
 def context(text: str) -> Block:
-    return {"type": "context", "elements": [{"type": "mrkdwn", "text": text, "verbatim": True}]}
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": text or _NOTHING, "verbatim": True}]}
 
 
-def only_to_you(text: str) -> Message:
-    """An answer that only the person who asked sees."""
-    return Message(text=inline(text, 1000), blocks=[section(inline(text, 1000))])
+def sentence(text: str) -> Message:
+    """A message of one sentence, which may hold words from outside."""
+    shown = inline(text, 1000) or _NOTHING
+    return Message(text=shown, blocks=[section(shown)])
 
 
 def cause_text(cause: CauseLine) -> str:

@@ -76,7 +76,7 @@ def _for_incident(view: CardView) -> list[Block]:
     elements: list[Block] = []
     if view.is_over:
         return elements
-    if view.state is not CardState.ACKNOWLEDGED:
+    if view.state is not CardState.ACKNOWLEDGED and not view.acknowledged_by:
         elements.append(_button(ACKNOWLEDGE, "Acknowledge", view.incident_id))
     elements.append(_button(RESOLVE, "Resolve", view.incident_id))
     if view.is_configured and view.state is not CardState.DIAGNOSING:

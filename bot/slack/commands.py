@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bot import narrate
 from bot.incidents import WatchkeeperError
 from bot.slack import answers
-from bot.slack.blocks import only_to_you
+from bot.slack.blocks import sentence
 from bot.slack.desk import Desk
 from bot.slack.view import Message
 
@@ -42,7 +42,7 @@ class Commands:
         try:
             return await command.run(rest.strip())
         except WatchkeeperError as error:
-            return only_to_you(str(error))
+            return sentence(str(error))
 
     def _list(self, unknown: str = "") -> Message:
         return answers.help_text([(c.usage, c.description) for c in self._table.values()], unknown)
@@ -55,5 +55,5 @@ class Commands:
 
     async def _runbook(self, text: str) -> Message:
         if not text:
-            return only_to_you(narrate.ASK_FOR_TEXT)
+            return sentence(narrate.ASK_FOR_TEXT)
         return answers.hits(text, await self._desk.search(text[:500]))

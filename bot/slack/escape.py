@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from bot.redact import safe_text
 
 _JOINER = "\u2060"
+_FAR_BEYOND = 4  # times the limit; entities and invisible characters have room enough in it
+_MARKDOWN = re.compile(r"\*(?=\*)|^(?:#|\|)")
 _BROADCAST = re.compile(r"@(?=\s*(?:channel|here|everyone|group)\b)", re.IGNORECASE)
 _SCHEME = re.compile(r"(?<=[a-z0-9]):(?=//)|(?<=mailto):|(?<=tel):|(?<=\bwww)\.", re.IGNORECASE)
 # * _ ~ format only at the edge of a word: "1.4 * x" and "chat_system" stay as they are.
@@ -25,21 +27,21 @@ _URL_LABEL = re.compile(r"\w://|\bwww\.|\b[\w-]+\.[a-z]{2,}(?:/|$)", re.IGNORECA
 
 def inline(text: str, limit: int = 300) -> str:
     """One line of mrkdwn that shows the text as it is; longer text ends in an ellipsis."""
-    return shorten(" ".join(safe_text(text).split()), limit, _mrkdwn)
+    return shorten(_one_line(text, limit), limit, _mrkdwn)
 
 
 def plain(text: str, limit: int) -> str:
     """One line for a plain_text object, which Slack neither links nor formats; at most `limit` characters."""
-    return shorten(" ".join(safe_text(text).split()), limit, _plain)
+    return shorten(_one_line(text, limit), limit, _plain)
 
 
 def code(text: str, limit: int = 900, max_lines: int = 14) -> str:
     """A preformatted block of at most `limit` characters; left-out lines are counted, never silently dropped."""
-    lines = safe_text(text).rstrip().replace("\t", "    ").split("\n")
+    lines = safe_text(text[: limit * _FAR_BEYOND]).rstrip().replace("\t", "    ").split("\n")
     kept: list[str] = []
     room = limit - len("```\n```") - len("\n… (0000 more lines in the thread)")
     for line in lines[:max_lines]:
-        shown = shorten(line.rstrip(), 160, _verbatim)
+        shown = shorten(line.rstrip(), 160, _preformatted)
         if room < len(shown) + 1:
             break
         room -= len(shown) + 1
@@ -103,6 +105,16 @@ def _verbatim(text: str) -> str:
     text = text.replace("```", "\u02cb\u02cb\u02cb")
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _unlinked(text)
+
+
+def _preformatted(text: str) -> str:
+    """Markdown in a prompt's diff is no markup here, and must not look like a mistake of ours in the markup either."""
+    return _MARKDOWN.sub(lambda match: match.group() + _JOINER, _verbatim(text))
+
+
+def _one_line(text: str, limit: int) -> str:
+    """Cleaning megabytes to show a line would be a way to keep us busy, so what is far beyond the cut goes first."""
+    return " ".join(safe_text(text[: limit * _FAR_BEYOND]).split())
 
 
 def _plain(text: str) -> str:

@@ -20,7 +20,7 @@ from bot import narrate
 from bot.incidents import Person, WatchkeeperError
 from bot.slack import buttons
 from bot.slack.authorise import Authoriser, NobodyError, account_of
-from bot.slack.blocks import only_to_you
+from bot.slack.blocks import sentence
 from bot.slack.client import SlackClient, SlackError
 from bot.slack.commands import COMMAND, Commands
 from bot.slack.desk import Desk
@@ -131,11 +131,11 @@ class ClickListener:
             person = await self._counter.recognise(body, self.action, value)
         except NobodyError as nobody:
             await ack()
-            await self._counter.tell(body, only_to_you(str(nobody)))
+            await self._counter.tell(body, sentence(str(nobody)))
             return
         answer = await self._decide(value, person)
         await ack()
-        await self._counter.tell(body, only_to_you(answer))
+        await self._counter.tell(body, sentence(answer))
 
     async def _decide(self, value: str, by: Person) -> str:
         """
@@ -168,7 +168,7 @@ class CommandListener:
         try:
             await self._counter.recognise(body, f"{COMMAND} {text}".strip()[:200], "")
         except NobodyError as nobody:
-            await ack(text=only_to_you(str(nobody)).text, response_type="ephemeral")
+            await ack(text=sentence(str(nobody)).text, response_type="ephemeral")
             return
         answering = asyncio.ensure_future(self._commands.answer(text or ""))
         done, _ = await asyncio.wait({answering}, timeout=DECISION_PATIENCE_S)

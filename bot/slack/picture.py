@@ -115,8 +115,8 @@ def _line(axes: Any, picture: LatencyPicture, points: Sequence[tuple[datetime, f
     if picture.since is not None and points[0][0] <= picture.since <= points[-1][0]:
         axes.axvline(picture.since, color=_ALARM, linewidth=1, linestyle="--")
         axes.annotate(
-            f" since {narrate.clock(picture.since)}", (picture.since, 1), xycoords=("data", "axes fraction"), va="top",
-            fontsize=8, color=_ALARM,
+            f" since {narrate.clock(picture.since)}", (picture.since, 0.04), xycoords=("data", "axes fraction"),
+            va="bottom", fontsize=8, color=_ALARM,
         )  # fmt: skip
     if picture.budget_s is not None:
         axes.axhline(picture.budget_s, color=_FAINT, linewidth=1, linestyle=":")
@@ -124,8 +124,9 @@ def _line(axes: Any, picture: LatencyPicture, points: Sequence[tuple[datetime, f
         axes.annotate(
             label, (0, picture.budget_s), xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color=_FAINT
         )
-    axes.set_ylim(bottom=0)
-    axes.set_title("Time to first token (s)", loc="left", fontsize=10, color=_INK)
+    highest = max([value for _, value in points] + ([picture.budget_s] if picture.budget_s is not None else []))
+    axes.set_ylim(0, max(highest, 1e-6) * 1.2)
+    axes.set_title("Time to first token (s), over time (UTC)", loc="left", fontsize=10, color=_INK)
     axes.xaxis.set_major_formatter(DateFormatter("%H:%M", tz=UTC))  # type: ignore[no-untyped-call]  # untyped there
     _calm(axes)
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bot import narrate
-from bot.slack.blocks import SECTION, cause_text, evidence_text, plan_text, runbook_text, section, suspect_text
+from bot.slack.blocks import (
+    SECTION,
+    cause_text,
+    evidence_text,
+    plan_text,
+    runbook_text,
+    section,
+    sentence,
+    suspect_text,
+)
 from bot.slack.escape import inline, lines_within
 from bot.slack.view import CardView, CauseLine, Message, PlanLine
 
@@ -40,15 +49,15 @@ def progress(plan: PlanLine) -> Message:
 
 def note(text: str) -> Message:
     """A sentence of ours that may hold words from outside."""
-    return Message(text=inline(text, 1000), blocks=[section(inline(text, 2000))])
+    return sentence(text)
 
 
 def _cause(cause: CauseLine) -> Iterable[str]:
     yield f"• {cause_text(cause)}"
-    for sentence in cause.evidence_for[:8]:
-        yield f"      for: {inline(sentence)}"
-    for sentence in cause.evidence_against[:8]:
-        yield f"      against: {inline(sentence)}"
+    for fact in cause.evidence_for[:8]:
+        yield f"      for: {inline(fact)}"
+    for fact in cause.evidence_against[:8]:
+        yield f"      against: {inline(fact)}"
 
 
 def _titled(title: str, lines: Sequence[str]) -> list[str]:
