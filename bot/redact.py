@@ -41,7 +41,7 @@ _PRIVATE_KEY = re.compile(
 _PAGERDUTY_HEADER = re.compile(r"(?i)\btoken\s+token=\S+")
 _AUTHORIZATION = re.compile(
     r"""(?i)((?:proxy-)?authorization(?:\\?["'])?\s{0,3}[:=]\s{0,3}(?:\\?["'])?(?:(?:bearer|basic|token|digest)\s+)?)"""
-    r"""(?!bearer\b|basic\b|token\b|digest\b)[^\s"'\\\[]{6,}"""
+    r"""(?!bearer\b|basic\b|token\b|digest\b|[$<{])[^\s"'\\\[]{6,}"""
 )
 _BEARER = re.compile(r"\b((?i:bearer|basic)\s+)(?=[A-Za-z._~+/=-]*[0-9])[A-Za-z0-9._~+/=-]{12,}")
 _URL_PASSWORD = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,20}://)[^\s/@:\"'<>]{0,128}:[^\s/\"'<>]{1,256}@")

@@ -218,7 +218,8 @@ hostile_piece = st.one_of(
         [
             "<!channel>", "<!here|x>", "<!everyone>", "<@U0BOB>", "<#C0|x>", "<!subteam^S1>", "<https://evil.example|P>",
             "@here", "@channel", "@EVERYONE", "@\u200bhere", "@\u2060channel", "&lt;!here&gt;", "&amp;lt;", "<", ">", "&",
-            "https://evil.example/a", "HTTP://EVIL", "www.e.example", "mailto:a@b.c", "slack://x",
+            "https://evil.example/a", "HTTP://EVIL", "www.e.example",
+            "mailto:a@b.c", "slack://x",
             "<\u200b!here>", "<\x00!here>",
             "*bold*", "_it_", "~no~", "`code`", "```", "```\n<!here>", "\n> quote", "\n# Head", "**x**",
             "[a](https://e.example)",

@@ -1,0 +1,143 @@
+"""Secrets do not leave, ordinary sentences stay as they are, and invisible characters hide nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bot.redact import REDACTED, clean_text, redact, safe_json, safe_text
+
+RANDOM = random.Random(7)  # noqa: S311 (made-up secrets, the same in every run)
+
+
+def letters(count: int, alphabet: str = string.ascii_letters + string.digits) -> str:
+    """A made-up value, joined here so that no scanner takes this file for a leak; it always has a digit."""
+    return "".join(RANDOM.choice(alphabet) for _ in range(count - 1)) + "7"
+
+
+KINDS = {
+    "slack bot token": lambda: "xoxb-" + letters(12, string.digits) + "-" + letters(24),
+    "slack app token": lambda: "xapp-1-" + letters(30),
+    "slack webhook": lambda: "https://hooks.slack.com/services/T" + letters(8) + "/B" + letters(8) + "/" + letters(24),
+    "github token": lambda: "ghp_" + letters(36),
+    "github fine-grained": lambda: "github_pat_" + letters(60),
+    "gitlab token": lambda: "glpat-" + letters(20),
+    "aws access key": lambda: "AKIA" + letters(16, string.ascii_uppercase + string.digits),
+    "openai key": lambda: "sk-proj-" + letters(40),
+    "langfuse key": lambda: "sk-lf-" + letters(8) + "-" + letters(12),
+    "hugging face token": lambda: "hf_" + letters(34),
+    "google key": lambda: "AIza" + letters(35),
+    "stripe key": lambda: "sk_live_" + letters(24),
+    "jwt": lambda: "eyJ" + letters(20) + ".eyJ" + letters(40) + "." + letters(43),
+    "private key": lambda: "-----BEGIN RSA PRIVATE KEY-----\n" + letters(64) + "\n-----END RSA PRIVATE KEY-----",
+    "pagerduty header": lambda: "Authorization: Token token=" + letters(20),
+    "bearer header": lambda: "Authorization: Bearer " + letters(32),
+    "basic header": lambda: "authorization: Basic " + letters(28) + "==",
+    "bearer alone": lambda: "bearer " + letters(32),
+    "password in a URL": lambda: "postgresql://watch:" + letters(12) + "@db.internal:5432/x",
+    "assignment": lambda: "DB_PASSWORD=" + letters(12),
+    "yaml": lambda: "client_secret: " + letters(20),
+    "json": lambda: '{"api_key": "' + letters(24) + '"}',
+    "json in a string": lambda: '{\\"password\\": \\"' + letters(14) + '\\"}',
+    "flag": lambda: "--api-key " + letters(20),
+    "azure": lambda: "AccountName=x;AccountKey=" + letters(40) + "==;",
+    "vault": lambda: "hvs." + letters(24),
+}
+
+
+def secret_part(text: str) -> str:
+    """The longest run of characters in it: what must not be seen afterwards."""
+    return max("".join(c if c.isalnum() else " " for c in text).split(), key=len)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_secret_is_hidden(kind: str) -> None:
+    """Two hundred made-up secrets of each kind, in a sentence."""
+    for _ in range(200):
+        secret = KINDS[kind]()
+        shown = redact(f"deploy failed with {secret} at 14:03, retrying")
+
+        assert secret_part(secret) not in shown
+        assert REDACTED in shown
+        assert shown.startswith("deploy failed with")
+
+
+RUNBOOK = """
+Check the prefix cache hit ratio; below 10 % the prompt probably starts with something that changes.
+kubectl -n chat rollout undo deployment/chat-vllm --to-revision=3
+curl -H "Authorization: Bearer $TOKEN" https://grafana.internal/d/abc?var-model=llama-3
+The token: expired. max_tokens=4096, tokens per second: 12345, token_count=123456
+Basic authentication is switched off. Bearer authentication is used by the gateway.
+secretName: chat-tls   secretKeyRef: {name: chat, key: password}
+password: <ask the vault>   password=${DB_PASSWORD}   api_key: "{{ .Values.key }}"
+sum(rate(vllm:request_success_total{namespace="chat"}[5m])) by (pod) > 0.5
+sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+GPU-3f2a9d4e-1111-2222-3333-444455556666 fell off the bus, XID 79, node gpu-3.internal:9400
+Signature mismatch on wheel; the signing key rotates monthly; credentials are in the vault.
+https://acme.pagerduty.com/incidents/Q1ABCDEFGHIJKL and mailto:oncall@example.com
+TTFT p95 = 740 ms (normally 466 ms), tokenizer=llama, session=abcdefgh, id: 0123456789
+"""
+
+
+@pytest.mark.parametrize("line", RUNBOOK.strip().splitlines())
+def test_what_people_write_in_runbooks_stays(line: str) -> None:
+    """Lines without a secret are untouched."""
+    assert redact(line) == line
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.one_of(st.text(max_size=10), st.sampled_from([kind() for kind in KINDS.values()])), max_size=5))
+def test_twice_is_once(parts: list[str]) -> None:
+    """What was redacted when it was stored is not changed when it is shown."""
+    once = safe_text(" ".join(parts))
+
+    assert safe_text(once) == once
+
+
+def test_invisible_characters_are_removed() -> None:
+    """Control, bidi, zero-width, tags, NUL, surrogates; a line break and a tab stay."""
+    hidden = "\x00\x1b\x7f\x85\u200b\u200d\u202e\u2066\u2060\ufeff\U000e0041\ud800\udfff\u00ad"
+
+    assert clean_text(f"a{hidden}b\r\nc\td\u2028e") == "a\nb\nc\td\ne"
+
+
+def test_an_invisible_character_does_not_hide_a_token() -> None:
+    """Cleaning comes first."""
+    token = "ghp_" + letters(36)
+
+    assert safe_text(token[:10] + "\u200b" + token[10:]) == REDACTED
+
+
+def test_json_stays_json() -> None:
+    """Redacting the text of a JSON document leaves a JSON document; values behind telling names are hidden."""
+    document = {"password": "hunter 22", "note": "ok", "nested": [{"api_key": letters(20)}], "n": 1, "t": None}
+
+    assert json.loads(redact(json.dumps(document)))["password"] == REDACTED
+    assert safe_json(document) == {
+        "password": REDACTED,
+        "note": "ok",
+        "nested": [{"api_key": REDACTED}],
+        "n": 1,
+        "t": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" * 60_000, "eyJ" * 20_000, "password" * 8_000, "://" * 20_000, "token=" * 10_000, '"' * 60_000,
+     "-----BEGIN " * 6_000,
+     "sk-" * 20_000, "a:" * 30_000, "authorization:" * 4_000, r'\"' * 30_000, "--token" * 8_000, "a://b" * 12_000],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+def test_hostile_text_takes_linear_time(text: str) -> None:
+    """60 KB of the worst text we could think of take well under a second."""
+    began = time.perf_counter()
+    safe_text(text)
+
+    assert time.perf_counter() - began < 2.0
