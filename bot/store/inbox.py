@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.incidents import Delivery, IncidentState
 from bot.store import audit as chain
 from bot.store.database import Database
-from bot.store.statements import insert_or_ignore, new_run
+from bot.store.statements import insert_new, new_run
 from bot.store.tables import delivery, incident
 
 _RANK = {IncidentState.TRIGGERED: 0, IncidentState.ACKNOWLEDGED: 1, IncidentState.RESOLVED: 2}
@@ -69,8 +69,7 @@ class Inbox:
             "incident": dict(item.incident),
             "raw": item.raw,
         }
-        result = await connection.execute(insert_or_ignore(connection, delivery).values(row))
-        return bool(result.rowcount)
+        return await insert_new(connection, delivery, row)
 
     async def fold(self, *, now: datetime) -> int:
         """

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from bot.incidents import AlreadyDecidedError, PlanState, StaleError
 from bot.store.database import Database
 from bot.store.plans import note
-from bot.store.statements import insert_or_ignore
+from bot.store.statements import insert_new
 from bot.store.tables import plan, step_record
 from runbooks.engine.values import Plan
 
@@ -78,7 +78,7 @@ class Journal:
                 "record": dict(record),
                 "telemetry_at": telemetry_at,
             }
-            if not (await connection.execute(insert_or_ignore(connection, step_record).values(row))).rowcount:
+            if not await insert_new(connection, step_record, row):
                 raise StaleError("somebody else carries this plan on")
             await note(connection, item, f"step.{kind}", actor=actor, now=now, position=position, record=dict(record))
 

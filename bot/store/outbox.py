@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.store.database import Database
-from bot.store.statements import insert_or_ignore, touch
+from bot.store.statements import insert_new, touch
 from bot.store.tables import outbox
 
 
@@ -37,19 +37,17 @@ async def post(
     connection: AsyncConnection, *, key: str, incident_id: str, lane: str, kind: str, now: datetime, **content: Any
 ) -> bool:
     """Put something into the outbox inside the caller's transaction; False when its key is there already."""
-    result = await connection.execute(
-        insert_or_ignore(connection, outbox).values(
-            key=key,
-            incident_id=incident_id,
-            lane=lane,
-            kind=kind,
-            content=content,
-            state="new",
-            attempts=0,
-            due_at=now,
-        )
-    )
-    return bool(result.rowcount)
+    row = {
+        "key": key,
+        "incident_id": incident_id,
+        "lane": lane,
+        "kind": kind,
+        "content": content,
+        "state": "new",
+        "attempts": 0,
+        "due_at": now,
+    }
+    return await insert_new(connection, outbox, row)
 
 
 class Outbox:

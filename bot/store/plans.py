@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.incidents import AlreadyDecidedError, NotFoundError, PlanState, StaleError
 from bot.store import audit as chain
 from bot.store.database import Database
-from bot.store.statements import insert_or_ignore, touch
+from bot.store.statements import insert_new, touch
 from bot.store.tables import approval, plan
 from runbooks.engine.values import Plan, plan_from_json, plan_json
 
@@ -68,7 +68,7 @@ class Plans:
                 )
                 rank = ((await connection.execute(last)).scalar_one() or 0) + 1
             row = _row(item, run=run, rank=rank, state=state, now=now)
-            if not (await connection.execute(insert_or_ignore(connection, plan).values(row))).rowcount:
+            if not await insert_new(connection, plan, row):
                 return
             older = (
                 plan.update()
@@ -169,7 +169,7 @@ class Plans:
                 "digest": item.digest,
                 "at": now,
             }
-            if not (await connection.execute(insert_or_ignore(connection, approval).values(entry))).rowcount:
+            if not await insert_new(connection, approval, entry):
                 raise AlreadyDecidedError("You have decided on this fix already.")
             count = sa.select(sa.func.count()).where(
                 approval.c.plan_id == plan_id,

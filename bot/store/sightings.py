@@ -7,8 +7,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from bot.store.database import Database
-from bot.store.statements import insert_or_ignore
+from bot.store.statements import insert_new
 from bot.store.tables import label_sighting
+from diagnostics.changes.langfuse import LabelSeen
 
 
 class LabelSightings:
@@ -33,14 +34,11 @@ class LabelSightings:
             )
             if (await connection.execute(newest)).scalar_one_or_none() == version:
                 return
-            await connection.execute(
-                insert_or_ignore(connection, label_sighting).values(
-                    source=self._source, prompt=prompt, label=label, seen_at=at, version=version
-                )
-            )
+            row = {"source": self._source, "prompt": prompt, "label": label, "seen_at": at, "version": version}
+            await insert_new(connection, label_sighting, row)
 
-    async def history(self, prompt: str, label: str) -> list[tuple[datetime, int]]:
-        """(first seen, version), oldest first."""
+    async def history(self, prompt: str, label: str) -> list[LabelSeen]:
+        """The first sighting of each stretch of one version, oldest first."""
         query = (
             sa.select(label_sighting.c.seen_at, label_sighting.c.version)
             .where(
@@ -51,4 +49,4 @@ class LabelSightings:
             .order_by(label_sighting.c.seen_at)
         )
         async with self._database.read() as connection:
-            return [(row.seen_at, row.version) for row in await connection.execute(query)]
+            return [LabelSeen(version=row.version, at=row.seen_at) for row in await connection.execute(query)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,10 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.store.tables import incident, run
 
 
-def insert_or_ignore(connection: AsyncConnection, table: sa.Table) -> Any:
-    """INSERT ... ON CONFLICT DO NOTHING in the dialect at hand; rowcount says whether the row is new."""
-    module = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return module.insert(table).on_conflict_do_nothing()
+async def insert_new(connection: AsyncConnection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+    """INSERT unless one of the table's keys is taken; True when the row is new. Decides races, as no SELECT could."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    key = next(iter(table.primary_key.columns))
+    statement = dialect.insert(table).values(row).on_conflict_do_nothing().returning(key)
+    return (await connection.execute(statement)).first() is not None
 
 
 async def touch(connection: AsyncConnection, incident_id: str) -> None:
