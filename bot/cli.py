@@ -66,20 +66,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def serve() -> None:
     """Receive pages, keep cards, run approved fixes."""
-    from bot.app import serve as serve_forever
-
     settings, config = _configured()
     if missing := settings.missing_for_serving():
         raise WatchkeeperError("\n".join(missing))
+    from bot.app import serve as serve_forever
+
     asyncio.run(serve_forever(settings, config))
 
 
 @app.command()
 def migrate() -> None:
     """Create the database's tables, or bring them up to date."""
+    settings = _settings()
     from bot.app import migrate as migrate_database
 
-    migrate_database(_settings())
+    with _database_told():
+        migrate_database(settings)
 
 
 @app.command()
@@ -91,11 +93,12 @@ def replay(
     every: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
 ) -> None:
     """Process dead letters again: authentic events that could not be read when they came."""
-    from bot.app import replay as replay_letters
-
     if (event_id is None) != every:
         raise WatchkeeperError("name one event, or say --all")
     settings, config = _configured()
+    _require_schema(settings)
+    from bot.app import replay as replay_letters
+
     count = asyncio.run(replay_letters(settings, config, event_id))
     print(f"{count} dead letter{'s' if count != 1 else ''} put back into the inbox")
 
@@ -110,10 +113,10 @@ def diagnose(
     as_json: AsJson = False,
 ) -> None:
     """Say what is wrong with a service, how sure that is, and what speaks for and against it."""
-    from bot.diagnose import diagnose_case, diagnose_service, in_words
-
     if (service is None) == (case is None):
         raise WatchkeeperError("name a service, or give a recorded case: --case DIR")
+    from bot.diagnose import diagnose_case, diagnose_service, in_words
+
     if case is not None:
         answer = asyncio.run(diagnose_case(case))
     else:
@@ -125,8 +128,10 @@ def diagnose(
 def search(text: Annotated[str, typer.Argument(help="An alert's name, a symptom, a question.")]) -> None:
     """Find the runbooks that fit a text, with the reasons."""
     from bot.library import search_runbooks
+    from retrieval.weights import WeightsError
 
-    hits = asyncio.run(search_runbooks(text))
+    with _told(WeightsError):
+        hits = asyncio.run(search_runbooks(text))
     for hit in hits:
         print(f"{hit.score:4.0%}  {hit.title}, {hit.heading} ({hit.doc_id})")
         print(f"      {'; '.join(hit.reasons)}")
@@ -168,12 +173,16 @@ def lint(paths: Annotated[list[Path] | None, typer.Argument(help="Files or folde
 def evaluate_retrieval(
     path: Annotated[Path, typer.Argument(help="A benchmark's folder: documents and labelled questions.")],
     *,
+    blind: Annotated[bool, typer.Option("--blind", help="Ask without the alert's name: the hard form.")] = False,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
     """Measure how often the right runbook is among the first, against plain baselines."""
+    from retrieval.benchmark import BenchmarkError
     from retrieval.evaluate import evaluate, report
+    from retrieval.weights import WeightsError
 
-    figures = asyncio.run(evaluate(path))
+    with _told(BenchmarkError, WeightsError):
+        figures = asyncio.run(evaluate(path, "text_blind" if blind else "text_full"))
     if as_json is not None:
         as_json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(report(figures))
@@ -182,9 +191,11 @@ def evaluate_retrieval(
 @audit.command("verify")
 def verify() -> None:
     """Recompute the audit's hash chain."""
+    settings = _settings()
+    _require_schema(settings)
     from bot.app import verify_audit
 
-    print(asyncio.run(verify_audit(_settings())))
+    print(asyncio.run(verify_audit(settings)))
 
 
 def main() -> None:
@@ -203,6 +214,31 @@ def _told(*errors: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         raise WatchkeeperError(str(error)) from error
+
+
+@contextmanager
+def _database_told() -> Iterator[None]:
+    """What a database says when it cannot be used, without the statement and the library's advice."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        raise WatchkeeperError(f"the database of DATABASE_URL cannot be used: {reason}") from error
+
+
+def _require_schema(settings: Settings) -> None:
+    """Raises WatchkeeperError unless the database is at this program's schema."""
+    from bot.store import schema
+
+    with _database_told():
+        revision = schema.current(settings.database_url.get_secret_value())
+    if revision != schema.head():
+        found = f"is at schema {revision}" if revision else "has no tables of ours"
+        raise WatchkeeperError(
+            f"the database {found}, and this program needs {schema.head()}: run `watchkeeper migrate`"
+        )
 
 
 def _settings() -> Settings:
