@@ -219,7 +219,6 @@ def downgrade() -> None:
     op.drop_table("run")
     with op.batch_alter_table("plan", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_plan_state"))
-        batch_op.drop_index(batch_op.f("ix_plan_incident_id"))
 
     op.drop_table("plan")
     op.drop_table("person_slack")

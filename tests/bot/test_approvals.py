@@ -1,0 +1,219 @@
+"""Who may approve what: the cast tries, the policy answers, and the decision falls once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.approvals import Approvals
+from bot.incidents import AlreadyDecidedError, NotAllowedError, PlanState, StaleError
+from bot.policy import Policy
+from bot.store import tables
+from bot.store.audit import AuditLog
+from runbooks.engine.values import Tier, plan_json
+from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event, plan, renamed, step
+
+
+@pytest.fixture
+async def approvals(store: Store) -> Approvals:
+    """Approvals over an incident that was just paged."""
+    await store.page()
+    return Approvals(plans=store.plans, incidents=store.incidents, people=store.people, policy=store.policy)
+
+
+async def test_the_prompt_owner_approves_alone(store: Store, approvals: Approvals) -> None:
+    """R1 in prod needs one of two roles, once."""
+    await store.offer(plan(store.policy.version))
+
+    settled = await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+
+    row = await store.plans.get("plan-1")
+    assert settled
+    assert row.state is PlanState.APPROVED
+    assert [(each.person_id, each.role, each.digest) for each in row.approvals] == [
+        ("bob", "prompt-owner", row.plan.digest)
+    ]
+
+
+async def test_on_call_alone_is_not_enough_where_the_policy_says_so(store: Store, approvals: Approvals) -> None:
+    """Alice is on call for the incident, which the rule does not list; she is told who may."""
+    await store.offer(plan(store.policy.version))
+
+    with pytest.raises(NotAllowedError, match="Bob Brandt"):
+        await approvals.approve("plan-1", by=store.person("alice"), now=NOW)
+
+    assert (await store.plans.get("plan-1")).state is PlanState.PROPOSED
+
+
+async def test_two_different_people_are_needed_for_a_riskier_action(store: Store, approvals: Approvals) -> None:
+    """The first approval does not settle it, the same person's second does not count, the second person's does."""
+    await store.offer(plan(store.policy.version, steps=(step(tier=Tier.R2),)))
+
+    first = await approvals.approve("plan-1", by=store.person("dana"), now=NOW)
+    with pytest.raises(AlreadyDecidedError):
+        await approvals.approve("plan-1", by=store.person("dana"), now=NOW)
+    second = await approvals.approve("plan-1", by=store.person("paul"), now=NOW)
+
+    assert (first, second) == (False, True)
+
+
+async def test_nobody_may_where_no_rule_matches(store: Store, approvals: Approvals) -> None:
+    """Deny by default: the configuration has no rule for irreversible actions."""
+    await store.offer(plan(store.policy.version, steps=(step(tier=Tier.R3),)))
+
+    with pytest.raises(NotAllowedError, match="No policy rule"):
+        await approvals.approve("plan-1", by=store.person("dana"), now=NOW)
+
+
+async def test_the_tier_of_a_plan_is_its_most_dangerous_step(store: Store, approvals: Approvals) -> None:
+    """A harmless first step does not lower what the second one needs."""
+    steps = (step(), step(index=1, tier=Tier.R2, target="fake/thing/two"))
+    await store.offer(plan(store.policy.version, steps=steps))
+
+    with pytest.raises(NotAllowedError):
+        await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+
+
+async def test_whoever_requested_a_fix_cannot_approve_it(store: Store, approvals: Approvals) -> None:
+    """Bob asks for the alternative; Dana has to approve it."""
+    await store.offer(plan(store.policy.version), state=PlanState.ALTERNATIVE)
+
+    await approvals.request("plan-1", by=store.person("bob"), now=NOW)
+
+    with pytest.raises(NotAllowedError, match="somebody else"):
+        await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+    assert await approvals.approve("plan-1", by=store.person("dana"), now=NOW)
+
+
+async def test_a_request_takes_the_place_of_what_was_proposed(store: Store, approvals: Approvals) -> None:
+    """One fix is on the table at a time, and the old one cannot be approved any more."""
+    await store.offer(plan(store.policy.version))
+    other = renamed(plan(store.policy.version), "plan-2")
+    await store.offer(other, rank=1, state=PlanState.ALTERNATIVE)
+
+    await approvals.request("plan-2", by=store.person("alice"), now=NOW)
+
+    assert (await store.plans.get("plan-1")).state is PlanState.SUPERSEDED
+    with pytest.raises(AlreadyDecidedError):
+        await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+    requested = await store.plans.get("plan-2")
+    assert requested.state is PlanState.PROPOSED
+    assert requested.plan.requester == "alice"
+    assert requested.digest == requested.plan.digest != other.digest
+
+
+async def test_the_decision_falls_once(store: Store, approvals: Approvals) -> None:
+    """Two people race for the button of a plan that needs one; it starts once, and one of them hears so."""
+    await store.offer(plan(store.policy.version))
+
+    clicks = [approvals.approve("plan-1", by=store.person(name), now=NOW) for name in ("bob", "dana") * 5]
+    results = await asyncio.gather(*clicks, return_exceptions=True)
+
+    assert [result for result in results if result is True] == [True]
+    assert sum(isinstance(result, AlreadyDecidedError) for result in results) == 9
+    assert await store.plans.to_start() == [("plan-1", 1)]
+
+
+async def test_a_denied_plan_is_over(store: Store, approvals: Approvals) -> None:
+    """Whoever may approve may deny, for good."""
+    await store.offer(plan(store.policy.version))
+
+    await approvals.deny("plan-1", by=store.person("dana"), now=NOW)
+
+    assert (await store.plans.get("plan-1")).state is PlanState.DENIED
+    with pytest.raises(AlreadyDecidedError):
+        await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+
+
+async def test_an_offer_expires(store: Store, approvals: Approvals) -> None:
+    """Fifteen minutes after it was made, the world may be another."""
+    await store.offer(plan(store.policy.version))
+
+    with pytest.raises(StaleError, match="expired"):
+        await approvals.approve("plan-1", by=store.person("bob"), now=NOW + timedelta(minutes=16))
+
+
+async def test_a_resolved_incident_needs_no_fix(store: Store, approvals: Approvals) -> None:
+    """A click on a card that Slack has not redrawn yet."""
+    await store.offer(plan(store.policy.version))
+    await store.inbox.deliver(event("incident.resolved", at=NOW + timedelta(minutes=1)), now=NOW)
+    await store.inbox.fold(now=NOW)
+
+    with pytest.raises(StaleError, match="resolved"):
+        await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+
+
+async def test_a_plan_of_another_policy_cannot_be_approved(store: Store, approvals: Approvals) -> None:
+    """The configuration changed between the plan and the click."""
+    await store.offer(plan("older-policy"))
+
+    with pytest.raises(StaleError, match="policy changed"):
+        await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+
+
+async def test_a_plan_changed_in_the_database_does_not_match_its_hash(store: Store, approvals: Approvals) -> None:
+    """Whoever edits a row cannot make an approval count for something else."""
+    item = plan(store.policy.version)
+    await store.offer(item)
+    changed = replace(item, steps=(step(params={"to": 1}),))
+    async with store.database.write() as connection:
+        await connection.execute(tables.plan.update().values(frozen=plan_json(changed)))
+
+    with pytest.raises(StaleError, match="own hash"):
+        await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+
+
+async def test_an_approval_does_not_survive_the_loss_of_the_role(
+    store: Store, approvals: Approvals, tmp_path: Path
+) -> None:
+    """Bob approves, then the configuration drops him as approver before the plan starts."""
+    await store.offer(plan(store.policy.version))
+    await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+    without = Policy(config_in(tmp_path, CONFIG.replace('prompt-owner = ["bob"]', 'prompt-owner = ["dana"]')))
+    without.version = store.policy.version
+    later = Approvals(plans=store.plans, incidents=store.incidents, people=store.people, policy=without)
+
+    with pytest.raises(StaleError, match="Bob Brandt may not approve it any more"):
+        await later.still_hold(await store.plans.get("plan-1"))
+
+
+async def test_an_approved_plan_starts_once_and_in_time(store: Store, approvals: Approvals) -> None:
+    """The second clock: ten minutes after the approval it is too late."""
+    await store.offer(plan(store.policy.version))
+    await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+    row = await store.plans.get("plan-1")
+
+    with pytest.raises(StaleError, match="too long ago"):
+        await store.plans.begin(row, now=NOW + timedelta(minutes=11))
+    assert await store.plans.begin(row, now=NOW + timedelta(minutes=9))
+    assert not await store.plans.begin(row, now=NOW + timedelta(minutes=9))
+
+
+async def test_one_plan_at_a_time_works_on_a_target(store: Store, approvals: Approvals) -> None:
+    """Two incidents, one prompt: the second plan does not start while the first runs."""
+    await store.offer(plan(store.policy.version))
+    await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+    await store.plans.begin(await store.plans.get("plan-1"), now=NOW)
+    await store.page(incident_id="Q0INCIDENT2", event_id="other")
+    await store.offer(plan(store.policy.version, plan_id="plan-2", incident_id="Q0INCIDENT2"))
+    await approvals.approve("plan-2", by=store.person("bob"), now=NOW)
+
+    with pytest.raises(StaleError, match="fake/thing/one"):
+        await store.plans.begin(await store.plans.get("plan-2"), now=NOW)
+
+
+async def test_every_decision_is_on_record(store: Store, approvals: Approvals) -> None:
+    """Plan, approval and start are links of one unbroken chain."""
+    await store.offer(plan(store.policy.version))
+    await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+    await store.plans.begin(await store.plans.get("plan-1"), now=NOW)
+
+    log = AuditLog(store.database)
+    rows = await log.about(INCIDENT)
+    assert [row.action for row in rows] == ["incident.seen", "plan.proposed", "plan.approve", "plan.started"]
+    assert rows[2].actor == "bob"
+    assert (await log.verify()).broken_at is None
