@@ -27,8 +27,10 @@ class Alertmanager:
     """
     One group (by alert name), one receiver.
 
-    A new group waits `group_wait` for company, a changed one is told about after `group_interval` (both lab time). A
-    page that PagerDuty did not take is tried again at the next flush; one that it calls invalid is given up.
+    A new group waits `group_wait` for company, one that grew is told about after `group_interval` (both lab time), and
+    one that is empty resolves. Of a group that only shrinks nothing is said, other than by the real Alertmanager: to
+    PagerDuty that would be another trigger, which opens a new incident when a person has just resolved the old one.
+    A page that PagerDuty did not take is tried again at the next flush; one that it calls invalid is given up.
     """
 
     client: httpx.AsyncClient
@@ -47,7 +49,7 @@ class Alertmanager:
             self._since = (self._since or now) if firing else None
             if self._since is None or now - self._since < self.group_wait:
                 return
-        elif _names(firing) == _names(self._told) or now - self._told_at < self.group_interval:
+        elif now - self._told_at < self.group_interval or (firing and _names(firing) <= _names(self._told)):
             return
         resolved = [alert for alert in self._told if _names([alert]).isdisjoint(_names(firing))]
         if await self._enqueue(event(self.routing_key, firing, resolved)):
