@@ -1,0 +1,80 @@
+"""What lint finds in a runbook that reads well, and what it leaves alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from runbooks.engine.actions import build_actions
+from runbooks.engine.lint import Vocabulary, lint
+from runbooks.engine.parse import parse
+
+VOCABULARY = Vocabulary(checks={"queue", "prefix_cache"}, causes={"S01"}, actions=build_actions())
+GOOD = """---
+format: 1
+title: Queue is long
+alerts: [LLMQueueBacklog]
+causes: [S01]
+owner: platform
+---
+
+## Fix
+
+### Add replicas
+By hand: `kubectl scale`, with "Authorization: Bearer $TOKEN" and password: <yours>.
+
+```yaml step
+action: kubernetes.scale
+with: {deployment: "{deployment}", replicas: "{replicas_now + 2}"}
+verify: queue
+undo: previous
+```
+"""
+
+
+def test_a_good_runbook_is_clean() -> None:
+    """Names of variables and `<placeholders>` are no secrets, and the service's own namespace need not be named."""
+    assert lint(parse(GOOD, "t"), VOCABULARY) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("alerts: [LLMQueueBacklog]\ncauses: [S01]\n", "", 1, "neither an alert nor a cause"),
+        ("causes: [S01]", "causes: [S99]", 1, "`S99` is not in the catalogue"),
+        ("alerts: [LLMQueueBacklog]", 'alerts: ["<!channel>"]', 1, "cannot be an alert's name"),
+        ("owner: platform\n", "", 1, "nobody owns it"),
+        ("verify: queue", "verify: quue", 14, "the check `quue` does not exist"),
+        ("verify: queue\n", "", 14, "nothing verifies `kubernetes.scale`"),
+        ("kubernetes.scale", "kubernetes.delete", 14, "the action `kubernetes.delete` does not exist"),
+        ("replicas: ", "replica: ", 14, "`replicas`: Field required"),
+        ("replicas: ", "replica: ", 14, "`replica`: Extra inputs are not permitted"),
+        ('"{replicas_now + 2}"', "99", 14, "`replicas`: Input should be less than or equal to 64"),
+        ('"{replicas_now + 2}"', '"{replicas_now * 2}"', 14, "`{replicas_now * 2}` is not"),
+        ('"{replicas_now + 2}"', '"{replicas}"', 14, "`{replicas}` is not a known placeholder"),
+        ('"{deployment}"', '"{suspect.password}"', 14, "`{suspect.password}` is not a known placeholder"),
+        ('"{deployment}"', "Chat_VLLM", 14, "`deployment`: Value error, not the name of a Kubernetes object"),
+        ("password: <yours>", "password: hunter2hunter2", 1, "looks like a secret"),
+        ("Bearer $TOKEN", "Bearer abcdefghijklmnopqrstuvwxyz", 1, "looks like a secret"),
+        ("<yours>.", "x. Use sk-lf-0123456789abcdef0123.", 1, "looks like a secret"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_found(old: str, new: str, line: int, message: str) -> None:
+    """Each with the line of the step, or of the front matter."""
+    assert old in GOOD
+    found = lint(parse(GOOD.replace(old, new, 1), "t"), VOCABULARY)
+    assert [problem.line for problem in found if message in problem.message] == [line], found
+    assert all(problem.remedy for problem in found)
+
+
+def test_a_step_without_text_is_no_runbook() -> None:
+    """Watchkeeper may be down: each step must be possible by hand."""
+    prose = GOOD[GOOD.index("By hand") : GOOD.index("```yaml")]
+    assert "has no text" in lint(parse(GOOD.replace(prose, ""), "t"), VOCABULARY)[0].message
+
+
+def test_a_manual_step_promises_no_undo() -> None:
+    """Nothing can take back what a person did."""
+    block = GOOD[GOOD.index("action:") : GOOD.index("verify")]
+    manual = GOOD.replace(block, "action: manual\nwith: {instruction: Do it}\n")
+    assert "cannot be undone" in lint(parse(manual, "t"), VOCABULARY)[0].message
+    assert lint(parse(manual.replace("undo: previous\n", ""), "t"), VOCABULARY) == []
