@@ -10,11 +10,14 @@ import ast
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("bot", "diagnostics", "retrieval", "runbooks", "lab")
@@ -256,8 +259,6 @@ def test_runbooks_name_only_what_exists() -> None:
 
 def test_every_package_is_in_the_wheel() -> None:
     """Packages are listed by hand in pyproject.toml; one that is forgotten works here and is missing elsewhere."""
-    import tomllib
-
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     there = {
         file.parent.relative_to(ROOT).as_posix().replace("/", ".")
@@ -267,6 +268,27 @@ def test_every_package_is_in_the_wheel() -> None:
 
     assert there == {package for package in listed if not package.startswith("bot.migrations")}
     assert {"bot.migrations", "bot.migrations.versions"} <= set(listed)
+
+
+def test_every_import_is_declared() -> None:
+    """A package that only happens to be installed is missing from somebody else's installation."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    declared = {
+        Requirement(line).name.lower().replace("_", "-")
+        for line in [*project["dependencies"], *extras["cpu"], *extras["postgres"], *extras["kubernetes"], *extras["lab"]]
+    }
+    distributions = packages_distributions()
+    ours = {*PRODUCT, *sys.stdlib_module_names}
+
+    undeclared = {
+        f"{name(file)}: {module}"
+        for file in sources(*PRODUCT)
+        for module in {found.split(".")[0] for found in imported(file)} - ours
+        if not {each.lower().replace("_", "-") for each in distributions.get(module, [])} & declared
+    }
+
+    assert undeclared == set()
 
 
 def test_nothing_knows_where_it_was_made() -> None:
