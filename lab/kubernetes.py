@@ -70,7 +70,8 @@ class KubernetesApi:
 
     def app(self) -> FastAPI:
         app = FastAPI(title="Lab stand-in for Kubernetes", docs_url=None, redoc_url=None, openapi_url=None)
-        app.add_api_route("/version", self.version, methods=["GET"])
+        for path in ("/version", "/version/"):  # the official client asks for the second
+            app.add_api_route(path, self.version, methods=["GET"])
         app.add_api_route("/_lab/writes", self.remembered, methods=["GET"])
         for root, kinds in (("/apis/apps/v1", ("deployments", "replicasets")), ("/api/v1", ("pods", "events"))):
             for kind in kinds:
