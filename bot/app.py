@@ -35,7 +35,7 @@ from bot.slack.client import SlackClient, web_client
 from bot.slack.listeners import build_bolt
 from bot.store import schema
 from bot.store.audit import AuditLog
-from bot.store.database import Database, sync_engine, sync_url
+from bot.store.database import Database, sync_url, workflow_engine
 from bot.store.inbox import Inbox
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal
@@ -158,7 +158,7 @@ class Product:
             cards=self.cards, pagerduty=self.pagerduty, from_email=self.settings.pagerduty_from or ""
         )
         return Engine(
-            system_engine=sync_engine(engine_url(self.url)),
+            system_engine=workflow_engine(engine_url(self.url)),
             inbox=self.inbox,
             incidents=self.incidents,
             plans=self.plans,

@@ -49,6 +49,23 @@ def sync_engine(url: str | sa.URL) -> sa.Engine:
     return engine
 
 
+def workflow_engine(url: sa.URL) -> sa.Engine:
+    """
+    The engine that DBOS works on: durable as ours, but transactions begin as DBOS expects it.
+
+    DBOS begins some of its own with BEGIN IMMEDIATE, so the driver may not have begun one already.
+    """
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _tune_for_dbos)
+    return engine
+
+
+def _tune_for_dbos(connection: sqlite3.Connection, _: object) -> None:
+    tune_sqlite(connection)
+    connection.isolation_level = "IMMEDIATE"
+
+
 class Database:
     """
     Opens transactions. `write` is serialised on SQLite, where many writers only wait for each other asleep.
