@@ -153,11 +153,13 @@ class KubernetesServer(RememberingServer):
             found = {
                 "metadata": {
                     "name": name,
+                    "namespace": "chat",
+                    "uid": f"uid-{name}",
                     "labels": dict(labelled["metadata"]["labels"]),
                     "annotations": {REVISION: "0", "kubernetes.io/change-cause": f"deploy {self.version}"},
                     "ownerReferences": [{"uid": "uid-1", "controller": True, "kind": "Deployment"}],
                 },
-                "spec": {"template": labelled},
+                "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "chat-vllm"}}, "template": labelled},
             }
             self.replica_sets.append(found)
         if int(found["metadata"]["annotations"][REVISION]) < max(newest, 1):
