@@ -25,6 +25,7 @@ import httpx
 from lab.actors import messages_in, play_story
 from lab.configuration import ADDRESSES_FILE, read_environment
 from lab.demo_processes import Child, DemoError, free_port, keep_running, must_not_end, run_once
+from lab.listening import local_client, until_ready
 from lab.people import BOT_USER, MALLORY, WATCHKEEPER_PAGERDUTY
 from lab.progress import Progress
 from lab.slack_text import as_text, lines_of
@@ -140,7 +141,7 @@ async def _drill(options: DemoOptions, progress: Progress) -> AsyncIterator[Dril
         is_up = asyncio.Event()
         await product.start()
         watches.append(asyncio.create_task(keep_running(product, is_up)))
-        await _or_failure(_until_ready(address), watches)
+        await _or_failure(until_ready(address), watches)
         is_up.set()
         progress.say(f"Watchkeeper is ready at {address}; the page of the local Slack is {addresses['page']}")
         async with _failing_with(watches):
@@ -168,15 +169,6 @@ def _new_folder() -> Path:
 async def _exists(path: Path) -> None:
     while not path.exists():  # noqa: ASYNC110, ASYNC240 - another process makes it; a look takes microseconds
         await asyncio.sleep(0.05)
-
-
-async def _until_ready(product: str) -> None:
-    async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                if (await client.get(product + "/readyz")).status_code == 200:
-                    return
-            await asyncio.sleep(0.2)
 
 
 async def _or_failure(waiting: Any, watches: list[asyncio.Task[None]]) -> None:
@@ -216,7 +208,7 @@ async def _failing_with(watches: list[asyncio.Task[None]]) -> AsyncIterator[None
 
 
 def _page_client(drill: Drill) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=drill.page, trust_env=False, timeout=10.0)
+    return local_client(base_url=drill.page)
 
 
 async def _still_missing(drill: Drill, client: httpx.AsyncClient) -> list[str]:

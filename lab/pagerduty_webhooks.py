@@ -19,6 +19,8 @@ from typing import Any
 
 import httpx
 
+from lab.listening import local_client
+
 PATIENCE_S = 5.0
 DROPS_THAT_DISABLE = 3
 
@@ -56,7 +58,7 @@ class WebhookSender:
         self._drops_in_a_row = 0
         self._queues: dict[str, asyncio.Queue[Mapping[str, Any]]] = {}
         self._couriers: list[asyncio.Task[None]] = []
-        self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+        self._client = local_client()
 
     async def aclose(self) -> None:
         for courier in self._couriers:

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import trustme
 from fastapi import FastAPI
 
@@ -30,7 +29,7 @@ from lab.configuration import (
     write_environment,
 )
 from lab.gauges import FleetGauges
-from lab.listening import HOST, Server, new_socket, server, until_started, url_of
+from lab.listening import HOST, Server, new_socket, server, until_ready, until_started, url_of
 from lab.pagerduty import PagerDuty
 from lab.pagerduty_web import pagerduty_app
 from lab.pagerduty_webhooks import WebhookSender
@@ -189,16 +188,6 @@ def write_certificates(folder: Path) -> Path:
     certificate.touch(mode=0o600)
     authority.issue_cert(HOST, "localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
     return certificate
-
-
-async def until_ready(product: str, every_s: float = 0.2) -> None:
-    """Return when the product's `/readyz` says 200; never gives up."""
-    async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                if (await client.get(product + "/readyz")).status_code == 200:
-                    return
-            await asyncio.sleep(every_s)
 
 
 async def serve(options: LabOptions) -> None:

@@ -187,7 +187,8 @@ class _Check:
 
     def _element(self, element: object, at: str, *, allowed: set[str]) -> None:
         if not isinstance(element, dict) or element.get("type") not in allowed:
-            self.fault(at, f"unsupported element: {element.get('type') if isinstance(element, dict) else element!r}")
+            kind = element.get("type") if isinstance(element, dict) else "not an object"
+            self.fault(at, f"unsupported element: {kind}")
             return
         self._known_properties(element, at, extra=set())
         if element["type"] == "image":

@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 
 import httpx
 
+from lab.listening import local_client
 from lab.people import APP, BOT_USER, CHANNEL, CHANNEL_NAME, TEAM
 from lab.slack import Json, Message, SlackError, Workspace
 from lab.slack_blocks import interactive_elements, options_of
@@ -65,7 +66,7 @@ class AppLink:
         self.base_url = base_url
         self.patience_s = patience_s
         self.event_retry_waits_s = event_retry_waits_s
-        self._client = httpx.AsyncClient(timeout=patience_s, follow_redirects=False, trust_env=False)
+        self._client = local_client(timeout_s=patience_s)
         self._retries: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
