@@ -16,6 +16,8 @@ from diagnostics.telemetry.model import Aggregation, Function, Key, Query, Telem
 ENOUGH = 30
 """Observations that a mean needs in each window; below that it says more about chance than about the service."""
 
+EVENTS = timedelta(minutes=30)
+
 _BLANK = 9.0e18  # DCGM writes 9223372036854775794 where a GPU does not support a field
 
 
@@ -64,8 +66,8 @@ class Look:
 
     @property
     def since_baseline(self) -> timedelta:
-        """The time in which something that was not there in the baseline may have happened."""
-        return max(self.frame.at - self.frame.baseline_end, self.frame.recent)
+        """The time in which an event (an XID, a restart) still belongs to the trouble: half an hour or more."""
+        return max(self.frame.at - self.frame.baseline_end, EVENTS)
 
     def where(self, family: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """The label matchers of a metric family; raises CannotTellError when the service does not configure it."""

@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from diagnostics import latency
 from diagnostics.target import Target
@@ -23,6 +24,7 @@ from diagnostics.telemetry.model import Function, Matrix, Query, Telemetry, Tele
 HISTORY = timedelta(minutes=100)
 STEP = timedelta(minutes=1)
 WINDOW = timedelta(minutes=2)
+STEPS = "vllm:iteration_tokens_total_count"
 _LULL = 6  # minutes: an intermittent fault pauses so long without being over
 _LEAST_POINTS = 12
 
@@ -93,7 +95,7 @@ def change_points(values: Sequence[float]) -> list[int]:
     if len(values) < _LEAST_POINTS or max(values) == min(values):
         return []
     sigma = sigma or 0.01 * (max(values) - min(values))
-    # The linear kernel's cost is the l2 cost; this is the same PELT as ruptures.Pelt(model="l2"), in C: 300 times faster.
+    # The linear kernel's cost is the l2 cost: the same PELT as ruptures.Pelt(model="l2"), in C and 300 times as fast.
     detector = ruptures.KernelCPD(kernel="linear", min_size=3, jump=1).fit(np.asarray(values, dtype=float) / sigma)
     return [int(index) for index in detector.predict(pen=3 * math.log(len(values)))[:-1]]
 
@@ -102,13 +104,13 @@ def noise_of(values: Sequence[float]) -> float:
     """The standard deviation of the noise, from neighbours' differences, so that a shift of level does not count."""
     if len(values) < 3:
         return 0.0
-    steps = [second - first for first, second in zip(values, values[1:], strict=False)]
+    steps = [second - first for first, second in pairwise(values)]
     middle = statistics.median(steps)
     return 1.4826 * statistics.median(abs(step - middle) for step in steps) / math.sqrt(2)
 
 
 def left_since(points: Points, level: Level) -> int | None:
-    """The index from which a series is away from its normal level until now (short lulls allowed); None if it is not."""
+    """The index from which a series is away from its normal level until now, short lulls aside; None if it is not."""
     values = [value for _, value in points]
     if len(values) < _LEAST_POINTS:
         return None
@@ -117,14 +119,23 @@ def left_since(points: Points, level: Level) -> int | None:
     bounds = [0, *change_points(values), len(values)]
     began: int | None = None
     lull = 0
-    for start, end in reversed(list(zip(bounds, bounds[1:], strict=False))):
+    for start, end in reversed(list(pairwise(bounds))):
         if level.is_left(statistics.fmean(values[start:end]), normal, noise / math.sqrt(end - start)):
             began, lull = start, 0
             continue
         lull += end - start
         if lull > _LULL:
             break
-    return began or None  # away from the very first point on is no onset that we saw
+    if not began:  # away from the very first point on is no onset that we saw
+        return None
+    return _first_away(values, began, normal)
+
+
+def _first_away(values: Sequence[float], began: int, normal: float) -> int:
+    """The segment's first point beyond half its height: a segment of at least three points may begin too early."""
+    half = (max(values[began:], key=lambda value: abs(value - normal)) - normal) / 2
+    end = min(began + _LULL, len(values))
+    return next((index for index in range(began, end) if abs(values[index] - normal) >= abs(half)), began)
 
 
 def _earliest(series: Sequence[tuple[str, Level, Points]]) -> Onset | None:
@@ -152,11 +163,15 @@ def _questions(
             asked.append((name, level, mean_matrix(telemetry, histogram, serving, WINDOW, start, at, STEP)))
         by_pod = mean_matrix(telemetry, latency.ITL, serving, WINDOW, start, at, STEP, by=("pod",))
         asked.append(("itl", Level(side=1, relative=0.15), by_pod))
+        steps = Query(metric=STEPS, where=serving, function=Function.RATE, window=WINDOW, by=("pod",))
+        asked.append(("steps_per_s", Level(side=-1, relative=0.5), telemetry.matrix(steps, start, at, STEP)))
         asked.append(("prefix_hit_ratio", Level(side=-1, absolute=0.08), _hit_ratio(telemetry, serving, start, at)))
     application = target.selectors.get("application")
     if application is not None:
         errors = _error_ratio(telemetry, application, start, at)
         asked.append(("error_ratio", Level(side=1, absolute=0.01), errors))
+        stages = mean_matrix(telemetry, "llm_app_stage_seconds", application, WINDOW, start, at, STEP, by=("stage",))
+        asked.append(("stage", Level(side=1, absolute=0.15), stages))
     kubernetes = target.selectors.get("kubernetes")
     if kubernetes is not None:
         ready = Query(metric="kube_deployment_status_replicas_available", where=kubernetes)
@@ -171,9 +186,9 @@ async def _hit_ratio(telemetry: Telemetry, where: Mapping[str, str], start: date
 
 
 async def _error_ratio(telemetry: Telemetry, where: Mapping[str, str], start: datetime, at: datetime) -> Matrix:
-    """Requests that ended in 5xx or 429; where none did, the ratio is zero and not unknown."""
+    """Requests that ended in 5xx, 4xx or 429; where none did, the ratio is zero and not unknown."""
     metric = "llm_app_requests_total"
-    bad = Query(metric=metric, where={**where, "status": "~5xx|429"}, function=Function.RATE, window=WINDOW)
+    bad = Query(metric=metric, where={**where, "status": "~5xx|4xx|429"}, function=Function.RATE, window=WINDOW)
     every = Query(metric=metric, where=where, function=Function.RATE, window=WINDOW)
     failed, all_requests = await asyncio.gather(
         telemetry.matrix(bad, start, at, STEP), telemetry.matrix(every, start, at, STEP)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from diagnostics import latency
+from diagnostics.causes import knowledge
 from diagnostics.changes.change import Change, ChangeSource, ChangeSourceError
 from diagnostics.checks import CHECKS, Check
 from diagnostics.conclusion import Gathered, conclude
@@ -17,12 +18,12 @@ from diagnostics.diagnosis import BlindSpot, Diagnosis, Frame, Stage
 from diagnostics.findings import Finding
 from diagnostics.look import CannotTellError, Look
 from diagnostics.memory import RememberedTelemetry
-from diagnostics.onset import History, look_back
+from diagnostics.onset import History, change_points, look_back
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Telemetry, TelemetryError
 
 BASELINE = timedelta(minutes=60)
-DISTANCE = timedelta(minutes=10)
+DISTANCE = timedelta(minutes=15)
 """The baseline ends at least this long before now, so that a slow onset does not leak into it."""
 
 CHANGES_BEFORE = timedelta(hours=6)
@@ -56,6 +57,10 @@ class Diagnoser:
     def telemetry(self) -> Telemetry:
         """What it asks; whoever waits for a verification waits by this clock."""
         return self._telemetry
+
+    async def warm_up(self) -> None:
+        """Load what the first diagnosis would otherwise wait a second for (numpy, scipy, ruptures, the knowledge)."""
+        await asyncio.gather(asyncio.to_thread(change_points, [0.0, 1.0] * 10), asyncio.to_thread(knowledge.load))
 
     async def diagnose(self, target: Target, *, at: datetime | None = None, alert: str = "") -> Diagnosis:
         """Look at the service as it was at `at` (the telemetry's now by default); `alert` is only written down."""
@@ -166,7 +171,7 @@ class Diagnoser:
 
 
 def frame_for(at: datetime, history: History) -> Frame:
-    """The hour before the trouble as baseline: it ends before the onset and before the last ten minutes."""
+    """The hour before the trouble as baseline: it ends before the onset and before the last quarter of an hour."""
     end = at - DISTANCE
     if history.onset is not None:
         end = min(end, history.onset.earliest - DISTANCE / 2)

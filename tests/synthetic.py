@@ -229,19 +229,17 @@ SCENARIOS: dict[str, Scenario] = {
         engine=lambda pod, state, _: replace(_HANGS, xid=119, util=0.0, power=120.0) if pod == 1 else state,
         fleet=_fleet(error_5xx=0.05),
     ),
-    "G11": Scenario(engine=lambda pod, state, _: replace(state, xid=63, remapped=1, single_bit=4) if pod == 1 else state),
-    "I01": Scenario(
-        fleet=_fleet(error_429=0.22, provider_codes={"429": 0.4, "500": 0.001}, headroom=0.0, retry=1.3)
+    "G11": Scenario(
+        engine=lambda pod, state, _: replace(state, xid=63, remapped=1, single_bit=4) if pod == 1 else state
     ),
+    "I01": Scenario(fleet=_fleet(error_429=0.22, provider_codes={"429": 0.4, "500": 0.001}, headroom=0.0, retry=1.3)),
     "I02": Scenario(fleet=_fleet(error_5xx=0.35, provider_codes={"429": 0.001, "529": 0.6}, retry=1.6)),
     "I03": Scenario(fleet=_fleet(error_429=0.5, provider_codes={"insufficient_quota": 0.99}, retry=1.9, spend_x=0.05)),
     "I04": Scenario(fleet=_fleet(error_4xx=0.5, provider_codes={"401": 0.97}, spend_x=0.05)),
     "I05": Scenario(engine=_all(prompt_tokens=1400), fleet=_fleet(retrieval=3.0, retrieval_empty=0.4)),
     "I09": Scenario(fleet=_fleet(guardrail=2.5)),
     "I10": Scenario(
-        engine=_all(
-            rps=13.2, abort_ratio=0.15, queue=3.5, waiting=60, itl=0.0256, prefill_x=1.5, error_5xx=0.05
-        ),
+        engine=_all(rps=13.2, abort_ratio=0.15, queue=3.5, waiting=60, itl=0.0256, prefill_x=1.5, error_5xx=0.05),
         fleet=_fleet(retry=2.2, error_5xx=0.05, spend_x=1.9),
     ),
     "X04": Scenario(
@@ -340,7 +338,11 @@ class _Run:
         pod = {"namespace": "chat", "pod": PODS[number], "node": f"node-{number // 2}", "model_name": "chat-8b"}
         if engine.is_up and fleet.serving_scraped:
             self._engine(pod, engine, seconds)
-        self._gauge("up", {"namespace": "chat", "pod": PODS[number], "job": "vllm"}, float(engine.is_up and fleet.serving_scraped))
+        self._gauge(
+            "up",
+            {"namespace": "chat", "pod": PODS[number], "job": "vllm"},
+            float(engine.is_up and fleet.serving_scraped),
+        )
         about = {"namespace": "chat", "pod": PODS[number], "container": "engine"}
         self._count("container_cpu_cfs_periods", about, 10 * seconds)
         self._count("container_cpu_cfs_throttled_periods", about, 10 * seconds * engine.throttled)
@@ -373,7 +375,9 @@ class _Run:
             self._count("vllm:request_success", {**pod, "finished_reason": reason}, finished * part)
         steps = 0.0 if engine.is_stalled else seconds / engine.itl
         self._observe("vllm:iteration_tokens_total", pod, 40.0, steps, ())
-        self._gauge("vllm:num_requests_running", pod, self._jitter(engine.running if not engine.is_stalled else 31, 0.05))
+        self._gauge(
+            "vllm:num_requests_running", pod, self._jitter(engine.running if not engine.is_stalled else 31, 0.05)
+        )
         self._gauge("vllm:num_requests_waiting", pod, self._jitter(engine.waiting, 0.05))
         self._gauge("vllm:kv_cache_usage_perc", pod, self._jitter(engine.kv_usage, 0.02))
         self._count("vllm:num_preemptions", pod, engine.preemptions * seconds)
@@ -383,7 +387,13 @@ class _Run:
         self._count("http_requests", {**pod, "handler": "/v1", "status": "2xx"}, engine.rps * seconds * 0.99)
 
     def _gpu(self, number: int, engine: Engine) -> None:
-        gpu = {"namespace": "chat", "pod": PODS[number], "Hostname": f"node-{number // 2}", "gpu": str(number % 2), "UUID": f"GPU-{number}"}
+        gpu = {
+            "namespace": "chat",
+            "pod": PODS[number],
+            "Hostname": f"node-{number // 2}",
+            "gpu": str(number % 2),
+            "UUID": f"GPU-{number}",
+        }
         if not engine.gpu_is_visible:
             return
         self._gauge("DCGM_FI_DEV_SM_CLOCK", gpu, self._jitter(engine.clock, 0.01))
@@ -425,7 +435,9 @@ class _Run:
                 self._count("llm_app_tokens", labels, requests * tokens * part)
         self._count("llm_app_cost_usd", {**service, "model": "chat-8b"}, 0.005 * seconds * fleet.spend_x * fleet.unit_x)
         for stage, mean in (
-            ("gateway", fleet.gateway), ("guardrail_in", fleet.guardrail), ("retrieval", fleet.retrieval),
+            ("gateway", fleet.gateway),
+            ("guardrail_in", fleet.guardrail),
+            ("retrieval", fleet.retrieval),
         ):
             self._observe("llm_app_stage_seconds", {**service, "stage": stage}, mean, requests, ())
         for outcome, share in (("empty", fleet.retrieval_empty), ("ok", 1 - fleet.retrieval_empty)):
@@ -490,7 +502,11 @@ class _Run:
             return
         self._types[family] = kind
         series = self._samples.setdefault(family, {}).setdefault(name + labels, [])
-        series.append(f"{name}{labels} {value:.6g} {self._stamp}" if abs(value) < 1e5 else f"{name}{labels} {value:.3f} {self._stamp}")
+        series.append(
+            f"{name}{labels} {value:.6g} {self._stamp}"
+            if abs(value) < 1e5
+            else f"{name}{labels} {value:.3f} {self._stamp}"
+        )
 
 
 def _text(labels: Labels) -> str:

@@ -32,6 +32,8 @@ _LIKELIHOODS = {
 }
 _OTHER = (0.09, 0.84, 0.07)
 _NONE = (0.03, 0.94, 0.03)
+_NONE_LEAST = 0.002  # a healthy service now and then passes a tolerance, but hardly ever by far
+_FLAT_LEAST = 0.01  # a cause has side effects that it does not mention, but seldom large ones
 
 _PRIOR_NONE = 6.0
 _PRIOR_OTHER = 4.0
@@ -42,10 +44,11 @@ _SENTENCES = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """A measured signal with the soft share of each state."""
+    """A measured signal with the soft share of each state, and its distance from normal in tolerances."""
 
     signal: Signal
     measure: Measure
+    distance: float
     up: float
     flat: float
     down: float
@@ -79,8 +82,11 @@ def rank(
         + _change_evidence(cause, suspects, changes_known=changes_known)
         for cause in knowledge.causes.values()
     }
-    weights["none"] = math.log(_PRIOR_NONE) + _constant_evidence(observed, group_sizes, _NONE)
-    weights["other"] = math.log(_PRIOR_OTHER) + _constant_evidence(observed, group_sizes, _OTHER)
+    prior_none = _PRIOR_NONE if observed else 1.0  # silence is no sign of health
+    weights["none"] = math.log(prior_none) + _evidence_for_none(observed, group_sizes)
+    weights["other"] = math.log(_PRIOR_OTHER) + _TEMPER * sum(
+        math.log(_likelihood(seen, _OTHER)) / math.sqrt(group_sizes[seen.signal.group]) for seen in observed.values()
+    )
     top = max(weights.values())
     raw = {name: math.exp(weight - top) for name, weight in weights.items()}
     whole = sum(raw.values())
@@ -93,17 +99,28 @@ def _evidence(observed: Mapping[str, Observation], group_sizes: Mapping[str, int
     total = 0.0
     for name, seen in observed.items():
         weight = _DECISIVE if name in cause.decisive else 1.0
-        likelihood = _likelihood(seen, _LIKELIHOODS[cause.expects.get(name, Expected.FLAT)])
+        expected = cause.expects.get(name, Expected.FLAT)
+        table = (
+            _calm(seen, _LIKELIHOODS[expected], _FLAT_LEAST) if expected is Expected.FLAT else _LIKELIHOODS[expected]
+        )
+        likelihood = _likelihood(seen, table)
         total += weight * math.log(likelihood) / math.sqrt(group_sizes[seen.signal.group])
     return _TEMPER * total
 
 
-def _constant_evidence(
-    observed: Mapping[str, Observation], group_sizes: Mapping[str, int], table: tuple[float, float, float]
-) -> float:
-    return _TEMPER * sum(
-        math.log(_likelihood(seen, table)) / math.sqrt(group_sizes[seen.signal.group]) for seen in observed.values()
-    )
+def _evidence_for_none(observed: Mapping[str, Observation], group_sizes: Mapping[str, int]) -> float:
+    """How well "nothing is wrong" explains the measures: the farther a signal is out, the worse."""
+    total = 0.0
+    for seen in observed.values():
+        likelihood = _likelihood(seen, _calm(seen, _NONE, _NONE_LEAST))
+        total += math.log(likelihood) / math.sqrt(group_sizes[seen.signal.group])
+    return _TEMPER * total
+
+
+def _calm(seen: Observation, table: tuple[float, float, float], least: float) -> tuple[float, float, float]:
+    """The table of a signal that should be flat: the farther it is out, the less likely that is by chance."""
+    side = max(table[0] * math.exp(1.0 - max(seen.distance, 1.0)), least)
+    return side, table[1], side
 
 
 def _likelihood(seen: Observation, table: tuple[float, float, float]) -> float:
@@ -126,20 +143,23 @@ def _observation(signal: Signal, measure: Measure) -> Observation | None:
     if deviation is None:
         return None
     up, down = _soft(deviation), _soft(-deviation)
-    return Observation(signal=signal, measure=measure, up=up, flat=max(1.0 - up - down, 0.0), down=down)
+    flat = max(1.0 - up - down, 0.0)
+    return Observation(signal=signal, measure=measure, distance=abs(deviation), up=up, flat=flat, down=down)
 
 
 def deviation_of(signal: Signal, measure: Measure) -> float | None:
     """How many tolerances a measure lies above (or, negative, below) its baseline; None when nobody can say."""
-    value, baseline = measure.value, measure.baseline
+    value = measure.value
     if value is None or not math.isfinite(value):
         return None
     if signal.is_event:
         return 3.0 if value >= 0.5 else 0.0
     if signal.above is not None:
         return value / signal.above * 3.0 - 2.0 if value > 0.67 * signal.above else 0.0
-    if baseline is None:
-        return None
+    return None if measure.baseline is None else _against_baseline(signal, value, measure.baseline)
+
+
+def _against_baseline(signal: Signal, value: float, baseline: float) -> float:
     if signal.absolute is not None:
         return (value - baseline) / signal.absolute
     tolerance = math.log1p(signal.relative or 0.0)
@@ -215,4 +235,6 @@ def _sentence(seen: Observation) -> str:
     where = "".join(f" on {label} {value}" for label, value in measure.scope if value)
     if signal.is_event or signal.above is not None:
         return f"{signal.words}: {number(measure.value, '' if signal.unit == 'x' else signal.unit)}{where}"
+    if _state(seen) == "flat":
+        return f"{signal.words} stays at {number(measure.value, signal.unit)}{where}"
     return f"{signal.words} {change(measure.value, measure.baseline, signal.unit)}{where}"

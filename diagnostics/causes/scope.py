@@ -20,7 +20,7 @@ def scope_of(cause_id: str, findings: Sequence[Finding], guilty: Change | None, 
     values = {
         value
         for finding in findings
-        if finding.status is Status.BAD
+        if finding.status is Status.BAD or cause.is_control
         for measure in finding.measures
         if measure.signal in cause.expects
         for label, value in measure.scope

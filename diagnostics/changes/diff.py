@@ -10,7 +10,8 @@ _LONGEST_LINE = 200
 
 # What makes the start of a prompt differ from request to request: template variables and written-out times.
 _VARIABLE = re.compile(
-    r"\{\{[^{}]{1,80}\}\}|\{[A-Za-z_][A-Za-z0-9_.]{0,60}\}|\$\{[^{}]{1,60}\}|\d{4}-\d\d-\d\d[T ]\d\d:\d\d|<%[^%]{1,80}%>"
+    r"\{\{[^{}]{1,80}\}\}|"
+    r"\{[A-Za-z_][A-Za-z0-9_.]{0,60}\}|\$\{[^{}]{1,60}\}|\d{4}-\d\d-\d\d[T ]\d\d:\d\d|<%[^%]{1,80}%>"
 )
 
 

@@ -140,7 +140,7 @@ class LangfusePrompts:
         first_seen = next((e.at for e in history if e.version == current.version and e.at > earlier[-1].at), None)
         if first_seen is None:
             return derived_at, earlier[-1].version
-        # The row's time is exact where it lies between the two observations; otherwise the label moved unseen in between.
+        # The row's time is exact where it lies between the two observations; else the label moved unseen in between.
         is_plausible = derived_at is not None and earlier[-1].at <= derived_at <= first_seen
         return derived_at if is_plausible else first_seen, earlier[-1].version
 

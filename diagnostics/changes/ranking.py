@@ -171,16 +171,24 @@ def _text_evidence(change: Change, cause: Cause) -> _Factor:
     if change.before == change.after:
         return _Factor(value=_INNOCENT, reason="its text did not change")
     if cause.id == "S04":
-        variable = new_variable_at_start(change.before, change.after)
-        if variable is not None:
-            return _Factor(value=1.0, reason=f"the prompt now has a variable part near its start: {variable}")
-        return _Factor(value=0.15, reason="the start of the prompt does not vary more than before")
+        return _cache_evidence(change.before, change.after)
     if cause.id in {"S02", "I12"}:
-        times = growth(change.before, change.after)
-        if times >= 1.2:
-            return _Factor(value=1.0, reason=f"the prompt's text is {times:.1f} times as long as before")
-        return _Factor(value=0.2, reason="the prompt's text is not longer than before")
+        return _length_evidence(change.before, change.after)
     return _Factor(value=0.7)
+
+
+def _cache_evidence(before: str, after: str) -> _Factor:
+    variable = new_variable_at_start(before, after)
+    if variable is not None:
+        return _Factor(value=1.0, reason=f"the prompt now has a variable part near its start: {variable}")
+    return _Factor(value=0.15, reason="the start of the prompt does not vary more than before")
+
+
+def _length_evidence(before: str, after: str) -> _Factor:
+    times = growth(before, after)
+    if times >= 1.2:
+        return _Factor(value=1.0, reason=f"the prompt's text is {times:.1f} times as long as before")
+    return _Factor(value=0.2, reason="the prompt's text is not longer than before")
 
 
 def _version(change: Change, key: str, otherwise: str) -> str:

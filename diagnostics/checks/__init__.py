@@ -12,13 +12,30 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import ModuleType
 
 from diagnostics.checks import (
+    api_server_cpu,
+    engine_progress,
+    error_ratio,
+    gpu_ecc,
+    gpu_missing,
+    gpu_nvlink,
+    gpu_throttling,
+    gpu_xid,
+    guardrails,
     inter_token_latency,
+    kv_cache,
     latency_breakdown,
     output_length,
+    output_quality,
     prefix_cache,
     prompt_length,
+    provider_errors,
     queue,
+    replicas,
+    retrieval,
+    telemetry_present,
     time_to_first_token,
+    token_cost,
+    traffic,
 )
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding
@@ -33,9 +50,26 @@ _MODULES: dict[str, ModuleType] = {
     "inter_token_latency": inter_token_latency,
     "latency_breakdown": latency_breakdown,
     "queue": queue,
+    "kv_cache": kv_cache,
     "prefix_cache": prefix_cache,
     "prompt_length": prompt_length,
     "output_length": output_length,
+    "traffic": traffic,
+    "error_ratio": error_ratio,
+    "provider_errors": provider_errors,
+    "replicas": replicas,
+    "engine_progress": engine_progress,
+    "gpu_xid": gpu_xid,
+    "gpu_ecc": gpu_ecc,
+    "gpu_throttling": gpu_throttling,
+    "gpu_missing": gpu_missing,
+    "gpu_nvlink": gpu_nvlink,
+    "token_cost": token_cost,
+    "telemetry_present": telemetry_present,
+    "api_server_cpu": api_server_cpu,
+    "retrieval": retrieval,
+    "guardrails": guardrails,
+    "output_quality": output_quality,
 }
 
 

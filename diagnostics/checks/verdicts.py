@@ -17,8 +17,11 @@ async def slow_or_not(
 ) -> Finding:
     """Judge a latency histogram's mean for the service and per pod, and its p95 against a budget (seconds)."""
     await look.require("serving", f"{histogram}_count")
-    mean, per_pod, p95 = await asyncio.gather(
-        look.mean(histogram, "serving"), look.means(histogram, "serving", by=("pod",)), look.p95(histogram, "serving")
+    mean, per_pod, p95, groups = await asyncio.gather(
+        look.mean(histogram, "serving"),
+        look.means(histogram, "serving", by=("pod",)),
+        look.p95(histogram, "serving"),
+        _groups_apart(look, signal, histogram),
     )
     if mean.now is None:
         raise CannotTellError(f"fewer than 30 observations of the {words} in the recent window")
@@ -26,6 +29,7 @@ async def slow_or_not(
         measure(signal, mean, "s"),
         measure(f"{signal}_p95", p95, "s"),
         *pod_measures(signal, per_pod, mean.baseline, "s"),
+        *groups,
     ]
     complaint = _complaint(mean, p95, worst(per_pod, mean.baseline), words, budget_s, limit)
     if complaint is not None:
@@ -54,6 +58,20 @@ def pod_measures(
         (pod,), cell = top
         measures.append(measure(signal, cell, unit, ("pod", pod)))
     return measures
+
+
+async def _groups_apart(look: Look, signal: str, histogram: str) -> list[Measure]:
+    """Nodes, racks or revisions that are slow while others are not, and revisions that are new."""
+    found = []
+    for label in ("node", "rack", "revision"):
+        cells = {key[0]: cell for key, cell in (await look.means(histogram, "serving", by=(label,))).items() if key[0]}
+        fast = [cell.now for cell in cells.values() if cell.now is not None]
+        for value, cell in sorted(cells.items()):
+            is_new = label == "revision" and cell.now is not None and cell.baseline is None
+            is_apart = cell.now is not None and cell.now >= 1.25 * min(fast)
+            if is_new or is_apart:
+                found.append(measure(signal, cell, "s", (label, value)))
+    return found
 
 
 def _complaint(

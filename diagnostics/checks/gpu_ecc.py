@@ -1,0 +1,90 @@
+"""
+Is the GPUs' memory sound?
+
+Reads uncorrectable (double-bit) and corrected (single-bit) errors since the baseline, and the state of row remapping.
+Bad for any uncorrectable error, a failed remap (the GPU must be replaced) or a pending one (it needs a reset). A row
+remapped for correctable errors is ok: the GPU repaired itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from diagnostics import gpus
+from diagnostics.diagnosis import Frame
+from diagnostics.exporters import remedy_for
+from diagnostics.findings import Finding, Measure
+from diagnostics.look import CannotTellError, Look
+from diagnostics.target import Target
+from diagnostics.telemetry.model import Telemetry, Vector
+from diagnostics.wording import number
+
+_GREW = {
+    "ecc_double_bit": (gpus.DOUBLE_BIT, "errors"),
+    "ecc_single_bit": (gpus.SINGLE_BIT, "errors"),
+    "rows_remapped": (gpus.REMAPPED_CORRECTABLE, "rows"),
+    "rows_remapped_uncorrectable": (gpus.REMAPPED_UNCORRECTABLE, "rows"),
+}
+_FLAGS = {"row_remap_pending": gpus.REMAP_PENDING, "row_remap_failed": gpus.REMAP_FAILED}
+_WORDS = {
+    "ecc_double_bit": "uncorrectable memory errors",
+    "rows_remapped_uncorrectable": "rows remapped for uncorrectable errors",
+    "row_remap_pending": "a row remap waits for a reset",
+    "row_remap_failed": "a row remap failed",
+}
+
+
+async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
+    look = Look(target, telemetry, frame)
+    look.where("gpu")
+    grew = await asyncio.gather(*(_growth(look, names) for names, _ in _GREW.values()))
+    flags = await asyncio.gather(*(_flag(look, names) for names in _FLAGS.values()))
+    known = {
+        **{signal: cells for signal, cells in zip(_GREW, grew, strict=True) if cells is not None},
+        **{signal: cells for signal, cells in zip(_FLAGS, flags, strict=True) if cells is not None},
+    }
+    if not known:
+        raise CannotTellError(f"{gpus.REMAP_FAILED[0]} is not exported; {remedy_for(gpus.REMAP_FAILED[0])}")
+    measures = [found for signal, cells in known.items() for found in _measures(signal, cells)]
+    complaints = [
+        f"{gpus.name(key)}: {_WORDS[signal]} ({number(round(value))})."
+        for signal, cells in known.items()
+        if signal in _WORDS
+        for key, value in sorted(cells.items())
+        if value >= 0.5
+    ]
+    if complaints:
+        return Finding.bad("gpu_ecc", " ".join(complaints), *measures)
+    if "ecc_double_bit" not in known:
+        reason = f"No remap trouble, but {gpus.DOUBLE_BIT[0]} is not exported; {remedy_for(gpus.DOUBLE_BIT[0])}"
+        return Finding.unknown("gpu_ecc", reason, *measures)
+    return Finding.ok("gpu_ecc", "No uncorrectable memory error, no remap pending or failed.", *measures)
+
+
+async def _growth(look: Look, names: tuple[str, ...]) -> Vector | None:
+    """By how much a count grew per GPU since the baseline; None when nobody exports it."""
+    name = await look.exported("gpu", *names)
+    return None if name is None else await look.increase(name, "gpu", by=gpus.GPU)
+
+
+async def _flag(look: Look, names: tuple[str, ...]) -> Vector | None:
+    """GPUs on which a flag is set now and was not in the baseline; None when nobody exports it."""
+    name = await look.exported("gpu", *names)
+    if name is None:
+        return None
+    cells = await look.levels(name, "gpu", by=gpus.GPU)
+    return {
+        key: 1.0 if (cell.now or 0.0) > 0 and not (cell.baseline or 0.0) > 0.5 else 0.0 for key, cell in cells.items()
+    }
+
+
+def _measures(signal: str, cells: Vector) -> list[Measure]:
+    unit = _GREW[signal][1] if signal in _GREW else "GPUs"
+    hit = {key: float(round(value)) for key, value in cells.items() if value >= 0.5}
+    return [
+        Measure(signal=signal, value=sum(hit.values()), baseline=0.0, unit=unit),
+        *(
+            Measure(signal=signal, value=value, baseline=0.0, unit=unit, scope=gpus.where(key))
+            for key, value in sorted(hit.items())
+        ),
+    ]

@@ -1,0 +1,61 @@
+"""
+Is the telemetry itself there?
+
+Bad when the engines' metrics are gone, or their scrapes fail, while the application or the gateway still serves
+requests: then the service works and nobody sees it. When requests stopped as well, silence is no telemetry fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from diagnostics.diagnosis import Frame
+from diagnostics.findings import Finding, Measure
+from diagnostics.look import CannotTellError, Look
+from diagnostics.target import Target
+from diagnostics.telemetry.model import Telemetry
+
+EDGES = (
+    ("application", "llm_app_requests_total"),
+    ("gateway", "litellm_proxy_total_requests_metric_total"),
+    ("gateway", "litellm_request_total_latency_metric_count"),
+)
+ENGINE = "vllm:num_requests_running"
+
+
+async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
+    look = Look(target, telemetry, frame)
+    scrapes, engines, traffic = await asyncio.gather(
+        look.levels("up", "serving", by=("pod", "instance", "job")), look.level(ENGINE, "serving"), _traffic(look)
+    )
+    last = await look.peak("up", "serving", by=("pod", "instance", "job"))
+    down = sorted("/".join(part for part in key if part) for key, value in last.items() if value == 0)
+    measures = [Measure(signal="scrapes_down", value=float(len(down)), baseline=0.0, unit="targets")] if scrapes else []
+    if engines.now is None:
+        return _gone(measures, was_there=engines.baseline is not None, traffic=traffic)
+    measures.append(Measure(signal="engine_metrics_absent", value=0.0, baseline=0.0))
+    if down:
+        return Finding.bad("telemetry_present", f"Scrapes fail: {', '.join(down)}.", *measures)
+    return Finding.ok("telemetry_present", "The engines' metrics arrive.", *measures)
+
+
+def _gone(measures: list[Measure], *, was_there: bool, traffic: float | None) -> Finding:
+    if not was_there:
+        raise CannotTellError("the engines' metrics are not there, and were not in the baseline either")
+    if traffic is None:
+        raise CannotTellError("the engines' metrics are gone, and no request counter says whether the service works")
+    if traffic == 0:
+        return Finding.ok("telemetry_present", "The engines' metrics are gone, and so are the requests.", *measures)
+    measures.append(Measure(signal="engine_metrics_absent", value=1.0, baseline=0.0))
+    text = f"The engines' metrics are gone while {traffic:.1f} requests per second are served."
+    return Finding.bad("telemetry_present", text, *measures)
+
+
+async def _traffic(look: Look) -> float | None:
+    """Requests per second that the edges still count; None when no edge is observed."""
+    known: float | None = None
+    for family, metric in EDGES:
+        if family in look.target.selectors:
+            rate = (await look.rate(metric, family)).now
+            known = rate if known is None else max(known, rate or 0.0)
+    return known
