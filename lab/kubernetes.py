@@ -92,7 +92,9 @@ class KubernetesApi:
 
     async def version(self) -> Json:
         major, minor = KUBERNETES_VERSION.split(".")
-        return {"major": major, "minor": minor, "gitVersion": f"v{KUBERNETES_VERSION}.0"}
+        build = {"gitCommit": "0" * 40, "gitTreeState": "clean", "buildDate": "2026-01-01T00:00:00Z"}
+        made = {"goVersion": "go1.24", "compiler": "gc", "platform": "linux/amd64"}
+        return {"major": major, "minor": minor, "gitVersion": f"v{KUBERNETES_VERSION}.0", **build, **made}
 
     async def remembered(self) -> list[Json]:
         return self.writes
