@@ -1,0 +1,79 @@
+"""`watchkeeper diagnose`: one look at a service from the command line, as JSON or in words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bot.config import Config, Service
+from bot.connections import connect
+from bot.incidents import WatchkeeperError
+from bot.redact import safe_text
+from bot.settings import Settings
+from diagnostics.answer import CaseError, answer_of
+from diagnostics.answer import diagnose_case as diagnose_folder
+from diagnostics.telemetry.model import TelemetryError
+from diagnostics.telemetry.recorder import Recorder
+
+Answer = Mapping[str, Any]
+
+
+async def diagnose_service(settings: Settings, config: Config, name: str) -> Answer:
+    """
+    Diagnose a configured service from its telemetry now.
+
+    A recorder is asked for what `serve` recorded; nothing is scraped, so that two processes do not write one file.
+    Raises WatchkeeperError when the service is unknown or its telemetry cannot be asked.
+    """
+    service = config.service(name) or _nobody(config, name)
+    connections = connect(settings, config)
+    try:
+        telemetry = connections.telemetry[str(service.datasource)]
+        if isinstance(telemetry, Recorder):
+            await telemetry.open()
+        return answer_of(await connections.diagnosers(config)[name].diagnose(service.target()))
+    except TelemetryError as error:
+        raise WatchkeeperError(f"the telemetry of {name} cannot be asked: {error}") from error
+    finally:
+        await connections.close()
+
+
+async def diagnose_case(folder: Path) -> Answer:
+    """Diagnose a recorded case; its truth is not read. Raises WatchkeeperError when the folder is not a case."""
+    try:
+        return await diagnose_folder(folder)
+    except (CaseError, TelemetryError) as error:
+        raise WatchkeeperError(str(error)) from error
+
+
+def _nobody(config: Config, name: str) -> Service:
+    near = difflib.get_close_matches(name, [service.name for service in config.services], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"add a [[service]] to {config.path}"
+    raise WatchkeeperError(f"there is no service {name!r}; {hint}")
+
+
+def in_words(answer: Answer) -> str:
+    """The answer for a terminal, without characters that a terminal would obey and without credentials."""
+    return "\n".join(safe_text(line) for line in _lines(answer))
+
+
+def _lines(answer: Answer) -> Iterator[str]:
+    since = f"since {answer['since']}" if answer.get("since") else "since an unknown time"
+    impact = "users notice" if answer["user_impact"] else "users do not notice"
+    yield f"{answer['service']} at {answer['at']}: {impact}, {since}"
+    for cause in answer["causes"][:3]:
+        yield ""
+        yield f"{cause['probability']:4.0%}  {cause['cause']}  {cause.get('title', '')}".rstrip()
+        yield from (f"        for      {sentence}" for sentence in cause.get("for", ()))
+        yield from (f"        against  {sentence}" for sentence in cause.get("against", ()))
+    yield ""
+    if scope := answer.get("scope"):
+        yield f"where: {scope['dimension']} {', '.join(scope['values'])}".rstrip()
+    if answer.get("culprit_change"):
+        yield f"suspected change: {answer['culprit_change']}"
+    for spot in answer["blind_spots"]:
+        yield f"not known: {spot['check']}: {spot['why']}"
+    if answer.get("next_check"):
+        yield f"next: {answer['next_check']}"
