@@ -32,10 +32,10 @@ _LIKELIHOODS = {
 }
 _OTHER = (0.09, 0.84, 0.07)
 _NONE = (0.03, 0.94, 0.03)
-_NONE_LEAST = 0.002  # a healthy service now and then passes a tolerance, but hardly ever by far
+_NONE_LEAST = 0.0005  # a healthy service now and then passes a tolerance, but hardly ever by far
 _FLAT_LEAST = 0.01  # a cause has side effects that it does not mention, but seldom large ones
 
-_PRIOR_NONE = 6.0
+_PRIOR_NONE = 4.5
 _PRIOR_OTHER = 4.0
 _TEMPER = 0.6  # signals are correlated beyond their groups: without this, answers are surer than they are right
 _DECISIVE = 1.6
