@@ -116,7 +116,7 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _json(raw: bytes) -> Mapping[str, Any]:
-    if _depth(raw) > DEEPEST:
+    if _is_too_deep(raw):
         raise UnreadableEventError(f"the body is nested deeper than {DEEPEST} levels")
     try:
         value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
@@ -127,13 +127,14 @@ def _json(raw: bytes) -> Mapping[str, Any]:
     return value
 
 
-def _depth(raw: bytes) -> int:
-    """How deeply the brackets outside strings nest; counted before parsing, since a parser recurses."""
-    deepest = depth = 0
+def _is_too_deep(raw: bytes) -> bool:
+    """Whether the brackets outside strings nest too deeply; counted before parsing, since a parser recurses."""
+    depth = 0
     for bracket in _BRACKET.finditer(_STRING.sub(b"", raw)):
         depth += 1 if bracket.group() in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+        if depth > DEEPEST:
+            return True
+    return False
 
 
 def _refuse_constant(name: str) -> float:

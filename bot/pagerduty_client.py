@@ -80,7 +80,9 @@ class PagerDutyClient:
         return "acknowledged"
 
     async def resolve(self, incident_id: str, from_email: str) -> None:
-        """Resolve it; one that is resolved already is fine (PagerDuty's error 1001)."""
+        """Resolve it; one that is resolved already is fine (read first, then PagerDuty's error 1001)."""
+        if (await self.incident(incident_id)).get("status") == "resolved":
+            return
         await self._set_status(incident_id, "resolved", from_email)
 
     async def notes(self, incident_id: str) -> list[str]:

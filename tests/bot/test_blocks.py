@@ -216,8 +216,12 @@ hostile_piece = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
         [
-            "<!channel>", "<!here|x>", "<!everyone>", "<@U0BOB>", "<#C0|x>", "<!subteam^S1>", "<https://evil.example|P>",
-            "@here", "@channel", "@EVERYONE", "@\u200bhere", "@\u2060channel", "&lt;!here&gt;", "&amp;lt;", "<", ">", "&",
+            "<!channel>",
+            "<!here|x>",
+            "<!everyone>", "<@U0BOB>", "<#C0|x>",
+            "<!subteam^S1>", "<https://evil.example|P>",
+            "@here", "@channel",
+            "@EVERYONE", "@\u200bhere", "@\u2060channel", "&lt;!here&gt;", "&amp;lt;", "<", ">", "&",
             "https://evil.example/a", "HTTP://EVIL", "www.e.example",
             "mailto:a@b.c", "slack://x",
             "<\u200b!here>", "<\x00!here>",

@@ -6,6 +6,7 @@ import json
 import random
 import string
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ def letters(count: int, alphabet: str = string.ascii_letters + string.digits) ->
     return "".join(RANDOM.choice(alphabet) for _ in range(count - 1)) + "7"
 
 
-KINDS = {
+KINDS: dict[str, Callable[[], str]] = {
     "slack bot token": lambda: "xoxb-" + letters(12, string.digits) + "-" + letters(24),
     "slack app token": lambda: "xapp-1-" + letters(30),
     "slack webhook": lambda: "https://hooks.slack.com/services/T" + letters(8) + "/B" + letters(8) + "/" + letters(24),

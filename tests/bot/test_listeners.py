@@ -1,0 +1,435 @@
+"""Clicks and commands as Slack sends them: signed, over HTTP, through the guard and the real Bolt, to the desk."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from slack_bolt.adapter.fastapi.async_handler import AsyncSlackRequestHandler
+
+from bot import narrate
+from bot.incidents import AlreadyDecidedError, IncidentLine, NotAllowedError, Person, StaleError, StoreUnavailableError
+from bot.slack.authorise import Authoriser
+from bot.slack.buttons import ACTIONS
+from bot.slack.client import SlackClient, web_client
+from bot.slack.listeners import CLICKS, ClickListener, CommandListener, build_bolt
+from bot.web.app import WebSettings, build_web
+from retrieval.documents import Hit
+from tests.bot_fakes import NoIntake, Ready
+from tests.slack_server import TEAM, SlackServer, account
+
+SIGNING = "slack-signing"
+BOB = Person(person_id="bob", name="Bob", roles=frozenset({"prompt-owner"}), slack_user="U0BOB")
+MALLORY = "U0MALLORY"
+
+
+class FakeDesk:
+    """Remembers the deeds; `fault` is raised and `hangs` waits instead."""
+
+    def __init__(self) -> None:
+        self.deeds: list[tuple[Any, ...]] = []
+        self.refusals: list[dict[str, str]] = []
+        self.fault: Exception | None = None
+        self.hangs = False
+        self.slow_search = False
+
+    async def _do(self, *deed: Any) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.fault is not None:
+            raise self.fault
+        self.deeds.append(deed)
+
+    async def acknowledge(self, incident_id: str, by: Person) -> None:
+        await self._do("acknowledge", incident_id, by.person_id)
+
+    async def resolve(self, incident_id: str, by: Person) -> None:
+        await self._do("resolve", incident_id, by.person_id)
+
+    async def rediagnose(self, incident_id: str, by: Person) -> None:
+        await self._do("rediagnose", incident_id, by.person_id)
+
+    async def approve(self, plan_id: str, by: Person) -> None:
+        await self._do("approve", plan_id, by.person_id)
+
+    async def deny(self, plan_id: str, by: Person) -> None:
+        await self._do("deny", plan_id, by.person_id)
+
+    async def request(self, plan_id: str, by: Person) -> None:
+        await self._do("request", plan_id, by.person_id)
+
+    async def undo(self, plan_id: str, by: Person) -> None:
+        await self._do("undo", plan_id, by.person_id)
+
+    async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None:
+        await self._do("settle", plan_id, step, answer, by.person_id)
+
+    async def status(self) -> list[IncidentLine]:
+        await self._do("status")
+        return [
+            IncidentLine(
+                incident_id="Q1",
+                title="LLMHighTTFT <!here>",
+                service="chat",
+                state="triggered",
+                cause="S04",
+                waiting_for="an approval",
+                url="https://acme.pagerduty.com/incidents/Q1",
+            )
+        ]
+
+    async def search(self, text: str) -> list[Hit]:
+        if self.slow_search:
+            await asyncio.sleep(2.2)  # longer than the patience before a command is acknowledged
+        await self._do("search", text)
+        return [
+            Hit(doc_id="r", title="Prefix cache collapse", heading="Symptoms", score=0.9, reasons=("the words fit",))
+        ]
+
+    async def refused(self, *, who: str, what: str, why: str, subject: str) -> None:
+        self.refusals.append({"who": who, "what": what, "why": why, "subject": subject})
+
+
+class FakePeople:
+    def __init__(self) -> None:
+        self.known = {(TEAM, "U0BOB"): BOB}
+        self.fault: Exception | None = None
+
+    async def by_slack(self, team: str, user: str) -> Person | None:
+        if self.fault is not None:
+            raise self.fault
+        return self.known.get((team, user))
+
+
+class Workspace:
+    """Slack on one side, the desk on the other, the product between them."""
+
+    def __init__(self, slack: SlackServer) -> None:
+        self.slack, self.desk, self.people = slack, FakeDesk(), FakePeople()
+        web = web_client("xoxb-test", f"{slack.url}/api/")
+        face = SlackClient(web)
+        self.bolt = build_bolt(
+            web=web,
+            signing_secret=SIGNING,
+            desk=self.desk,
+            authoriser=Authoriser(people=self.people, directory=face),
+            slack=face,
+        )
+        self.web = build_web(
+            intake=NoIntake(),
+            slack_handler=AsyncSlackRequestHandler(self.bolt),
+            readiness=Ready(),
+            settings=WebSettings(pagerduty_secrets=(), slack_secret=SIGNING.encode()),
+        )
+
+    async def send(self, form: dict[str, str]) -> httpx.Response:
+        """Signed as Slack signs, now: Bolt looks at the clock itself."""
+        raw = urlencode(form).encode()
+        stamp = str(int(time.time()))
+        signature = "v0=" + hmac.new(SIGNING.encode(), f"v0:{stamp}:".encode() + raw, hashlib.sha256).hexdigest()
+        headers = {
+            "X-Slack-Request-Timestamp": stamp,
+            "X-Slack-Signature": signature,
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        transport = httpx.ASGITransport(app=self.web, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://watchkeeper") as client:
+            return await client.post("/slack/events", content=raw, headers=headers)
+
+    async def click(self, action: str, value: Any = "p-1", user: str = "U0BOB", **more: Any) -> httpx.Response:
+        """Press a button; returns when the answer to the person was sent, too."""
+        payload = {
+            "type": "block_actions",
+            "team": {"id": TEAM, "domain": "lab"},
+            "user": {"id": user, "team_id": TEAM},
+            "channel": {"id": "C0INCIDENT"},
+            "container": {"type": "message", "channel_id": "C0INCIDENT", "message_ts": "1.2"},
+            "api_app_id": "A1",
+            "trigger_id": "1.2.3",
+            "response_url": f"{self.slack.url}/respond",
+            "actions": [{"type": "button", "action_id": action, "block_id": "fix", "value": value}],
+            **more,
+        }
+        before = len(self.slack.asked("chat.postEphemeral"))
+        answer = await self.send({"payload": json.dumps(payload)})
+        for _ in range(80):
+            if len(self.slack.asked("chat.postEphemeral")) > before:
+                break
+            await asyncio.sleep(0.005)
+        return answer
+
+    async def command(self, text: str, user: str = "U0BOB") -> httpx.Response:
+        form = {
+            "command": "/oncall",
+            "text": text,
+            "team_id": TEAM,
+            "user_id": user,
+            "channel_id": "C0",
+            "api_app_id": "A1",
+            "trigger_id": "1.2.3",
+            "response_url": f"{self.slack.url}/respond",
+        }
+        return await self.send(form)
+
+    def told(self) -> str:
+        """What the person was told last, only they."""
+        return str(self.slack.asked("chat.postEphemeral")[-1]["text"])
+
+
+@pytest.fixture
+async def workspace() -> AsyncIterator[Workspace]:
+    slack = SlackServer(accounts={"U0BOB": account("U0BOB"), MALLORY: account(MALLORY)})
+    runner = await slack.start()
+    yield Workspace(slack)
+    await runner.cleanup()
+
+
+DEEDS = {
+    "acknowledge": ("acknowledge", "p-1", "bob"),
+    "resolve": ("resolve", "p-1", "bob"),
+    "rediagnose": ("rediagnose", "p-1", "bob"),
+    "approve": ("approve", "p-1", "bob"),
+    "deny": ("deny", "p-1", "bob"),
+    "undo": ("undo", "p-1", "bob"),
+    "request": ("request", "p-1", "bob"),
+    "settle_ran": ("settle", "p-1", 3, "ran", "bob"),
+    "settle_not_run": ("settle", "p-1", 3, "did_not_run", "bob"),
+    "settle_stop": ("settle", "p-1", 3, "stop", "bob"),
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_every_button_reaches_its_deed(workspace: Workspace, action: str) -> None:
+    """A click becomes exactly one deed of the person who clicked, and they hear so."""
+    answer = await workspace.click(action, "p-1:3" if action.startswith("settle") else "p-1")
+
+    assert answer.status_code == 200
+    assert workspace.desk.deeds == [DEEDS[action]]
+    assert workspace.told() == CLICKS[action].done
+    assert workspace.desk.refusals == []
+
+
+async def test_a_chosen_option_is_a_value_too(workspace: Workspace) -> None:
+    """The menu of other fixes sends its value in another place."""
+    action = {"type": "static_select", "action_id": "request", "selected_option": {"value": "p-2"}}
+    await workspace.click("request", actions=[action])
+
+    assert workspace.desk.deeds == [("request", "p-2", "bob")]
+
+
+@pytest.mark.parametrize("action", [*ACTIONS, "a_button_of_last_year"])
+async def test_a_stranger_is_refused_at_every_button(workspace: Workspace, action: str) -> None:
+    """No listener lets a stranger through; the refusal is recorded and told to nobody else."""
+    answer = await workspace.click(action, "p-1:0", user=MALLORY)
+
+    assert answer.status_code == 200
+    assert workspace.desk.deeds == []
+    [refusal] = workspace.desk.refusals
+    assert (refusal["who"], refusal["subject"]) == (f"{TEAM}/{MALLORY}", "p-1:0")
+    assert workspace.told() == narrate.NOT_A_MEMBER
+    assert workspace.slack.asked("chat.postEphemeral")[-1]["user"] == MALLORY
+
+
+@pytest.mark.parametrize("text", ["", "help", "status", "runbook x", "rm -rf"])
+async def test_a_stranger_is_refused_at_every_command(workspace: Workspace, text: str) -> None:
+    """Not even the help or the list of incidents."""
+    answer = await workspace.command(text, user=MALLORY)
+
+    assert answer.json()["text"] == narrate.NOT_A_MEMBER
+    assert workspace.desk.deeds == []
+    assert len(workspace.desk.refusals) == 1
+
+
+async def test_every_listener_is_behind_the_authoriser(workspace: Workspace) -> None:
+    """The inventory: Bolt holds no listener, middleware or lazy function but our two guarded kinds."""
+    listeners = workspace.bolt._async_listeners
+
+    assert len(listeners) == len(ACTIONS) + 2  # every button, buttons of old cards, the command
+    for listener in listeners:
+        owner = getattr(listener.ack_function, "__self__", None)
+        assert isinstance(owner, ClickListener | CommandListener)
+        assert not listener.lazy_functions
+    assert set(CLICKS) == set(ACTIONS)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"deleted": True},
+        {"is_bot": True},
+        {"is_restricted": True},
+        {"is_ultra_restricted": True},
+        {"is_stranger": True},
+        {"team_id": "T0OTHER"},
+        {"team_id": None},
+        {"id": "U0SOMEBODY"},
+    ],
+    ids=str,
+)
+async def test_who_slack_disowns_is_nobody(workspace: Workspace, flags: dict[str, Any]) -> None:
+    """Guests, bots, deleted and foreign accounts may do nothing, even when they are in the configuration."""
+    workspace.slack.accounts["U0BOB"] |= flags
+    await workspace.click("approve")
+
+    assert workspace.desk.deeds == []
+    assert len(workspace.desk.refusals) == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"user": {"id": "U0BOB", "team_id": "T0PARTNER"}},
+        {"team": {"id": "T0OTHER"}},
+        {"team": None},
+        {"user": {"id": "U0BOBX"}},
+        {"user": {"id": ["U0BOB"]}},
+        {"user": {"name": "bob"}},
+    ],
+    ids=str,
+)
+async def test_no_field_of_the_payload_makes_somebody_else(workspace: Workspace, more: dict[str, Any]) -> None:
+    """Team and user must both be the ones of the configuration; a partner in a shared channel is not."""
+    await workspace.click("approve", **more)
+
+    assert workspace.desk.deeds == []
+
+
+async def test_while_slack_cannot_confirm_somebody_they_are_nobody(workspace: Workspace) -> None:
+    """Doubt is refused, and the person is told to try again."""
+    workspace.slack.faults["users.info"] = [(500, {}, "")]
+    await workspace.click("approve")
+
+    assert workspace.desk.deeds == []
+    assert workspace.told() == narrate.CANNOT_CHECK_YOU
+
+
+async def test_while_the_people_cannot_be_read_everybody_is_nobody(workspace: Workspace) -> None:
+    """The same for our own database."""
+    workspace.people.fault = StoreUnavailableError("the database is locked")
+    await workspace.click("approve")
+
+    assert workspace.desk.deeds == []
+    assert workspace.told() == narrate.CANNOT_LOOK_YOU_UP
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NotAllowedError("This fix needs a prompt owner (Bob)."),
+        AlreadyDecidedError("Carol decided first."),
+        StaleError("This plan has expired."),
+        StoreUnavailableError("The decision could not be stored; nothing was decided."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_refusal_of_the_desk_is_told(workspace: Workspace, refusal: Exception) -> None:
+    """The sentence of the error is what the person reads; the click is acknowledged."""
+    workspace.desk.fault = refusal
+    answer = await workspace.click("approve")
+
+    assert answer.status_code == 200
+    assert workspace.told() == str(refusal)
+
+
+async def test_a_click_that_could_not_be_decided_is_not_acknowledged(workspace: Workspace) -> None:
+    """When we break before the commit, Slack shows the person an error; a lost click would look like a good one."""
+    workspace.desk.fault = RuntimeError("a bug")
+    answer = await workspace.click("approve")
+
+    assert answer.status_code >= 500
+    assert workspace.slack.asked("chat.postEphemeral") == []
+
+
+async def test_a_desk_that_hangs_does_not_hang_slack(workspace: Workspace) -> None:
+    """Within Slack's three seconds the person hears that it is not certain."""
+    workspace.desk.hangs = True
+    began = time.monotonic()
+    await workspace.click("approve")
+
+    assert time.monotonic() - began < 3
+    assert workspace.told() == narrate.TOO_SLOW
+
+
+@pytest.mark.parametrize(
+    "value", ["p-1", "p-1:", ":0", "p-1:-1", "p-1:x", "p-1:99999", "", None, 7, ["p-1:0"], "x" * 999]
+)
+async def test_a_forged_value_settles_nothing(workspace: Workspace, value: Any) -> None:
+    """A value that we never put on a button is an answer to no question."""
+    await workspace.click("settle_ran", value)
+
+    assert workspace.desk.deeds == []
+    assert workspace.told() == narrate.ODD_CLICK
+
+
+@pytest.mark.parametrize("actions", [[], None, "x", [None], [{}], [{"action_id": 7}]], ids=str)
+async def test_an_odd_payload_does_nothing(workspace: Workspace, actions: Any) -> None:
+    """Signed but senseless payloads reach no deed."""
+    await workspace.send({"payload": json.dumps({"type": "block_actions", "team": {"id": TEAM}, "actions": actions})})
+
+    assert [deed for deed in workspace.desk.deeds if deed[1]] == []
+
+
+async def test_an_answer_goes_into_the_thread_of_the_click(workspace: Workspace) -> None:
+    """A click in a thread is answered there; one on the card, in the channel."""
+    await workspace.click("approve", container={"channel_id": "C0INCIDENT", "message_ts": "1.3", "thread_ts": "1.2"})
+    await workspace.click("deny")
+
+    first, second = workspace.slack.asked("chat.postEphemeral")
+    assert (first.get("thread_ts"), second.get("thread_ts")) == ("1.2", None)
+
+
+@pytest.mark.parametrize("text", ["", "help", "HELP", "  help  "])
+async def test_help_comes_from_the_commands(workspace: Workspace, text: str) -> None:
+    """Every command is in the help; no command at all is a question for help."""
+    body = json.dumps((await workspace.command(text)).json())
+
+    for usage in ("/oncall help", "/oncall status", "/oncall runbook TEXT"):
+        assert usage in body
+    assert '"ephemeral"' in body
+
+
+async def test_an_unknown_command_gets_the_help(workspace: Workspace) -> None:
+    """With the word that was not understood, as text."""
+    body = (await workspace.command("<!here> now")).json()
+
+    assert "There is no `&lt;!here&gt;`" in body["blocks"][0]["text"]["text"]
+
+
+async def test_status_lists_open_incidents(workspace: Workspace) -> None:
+    """Each with its service, state, cause and whom it waits for; titles are escaped."""
+    text = (await workspace.command("status")).json()["blocks"][0]["text"]["text"]
+
+    assert "*1 open incident*" in text
+    assert "<https://acme.pagerduty.com/incidents/Q1|LLMHighTTFT &lt;!here&gt;>" in text
+    assert "waits for an approval" in text
+
+
+async def test_runbook_search(workspace: Workspace) -> None:
+    """The words go to the desk's search; without words there is a hint."""
+    found = (await workspace.command("runbook first token slow")).json()
+    hint = (await workspace.command("runbook")).json()
+
+    assert workspace.desk.deeds == [("search", "first token slow")]
+    assert "Prefix cache collapse" in found["blocks"][0]["text"]["text"]
+    assert "Say what you are looking for" in hint["text"]
+
+
+async def test_a_slow_search_is_acknowledged_first(workspace: Workspace) -> None:
+    """The answer then follows by the response_url."""
+    workspace.desk.slow_search = True
+    first = (await workspace.command("runbook x")).json()
+    for _ in range(80):
+        if workspace.slack.asked("response_url"):
+            break
+        await asyncio.sleep(0.01)
+
+    assert first["text"] == narrate.SEARCHING
+    assert "Prefix cache collapse" in json.dumps(workspace.slack.asked("response_url"))
