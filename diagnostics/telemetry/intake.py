@@ -38,6 +38,15 @@ class Intake:
         if len(self.ids) > most:
             self.ids.clear()  # most are texts of series that are gone
 
+    def move_to(self, samples: Samples) -> None:
+        """Go on with a copy of the samples in which the series have other numbers."""
+        present = [self._samples.series[number] for number in self._present.tolist()]
+        self._samples = samples
+        self.ids.clear()
+        self._up = samples.number("up", self.target.labels)
+        self._present = np.array([samples.number(one.name, one.labels) for one in present], dtype=np.int32)
+        self._present.sort()
+
     def _number(self, name: str, labels: dict[str, str]) -> int:
         labels = {**self.target.labels, **labels}
         known = len(self._samples.series)

@@ -30,6 +30,7 @@ RETENTION = timedelta(hours=26)
 MOST_LIVING_SERIES = 50_000
 """About 2.5 GB of memory when all are scraped every 15 s for 26 h; a target that brings more is down."""
 _PRUNE_EVERY_MS = 600_000
+_MOST_DEAD_SERIES = 5_000
 
 log = structlog.get_logger()
 
@@ -90,6 +91,7 @@ class Recorder(Recorded):
         self._pruned_at = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._is_open = False
+        self._is_rewritten = False  # whether series were numbered anew since the last write
         self.states: dict[str, TargetState] = {}
 
     async def open(self) -> None:
@@ -182,7 +184,22 @@ class Recorder(Recorded):
         newest = self._samples.newest
         if newest is not None and newest - self._pruned_at > _PRUNE_EVERY_MS:
             self._pruned_at = newest
-            self._samples.forget_before(self._oldest_kept(to_milliseconds(self._wall())))
+            await self._let_go(self._oldest_kept(to_milliseconds(self._wall())))
+
+    async def _let_go(self, oldest: int) -> None:
+        """Forget old rows; and series too, once most are dead, as replicas that come and go leave them behind."""
+        self._samples.forget_before(oldest)
+        dead = len(self._samples.series) - self._samples.living(oldest)
+        if dead < max(_MOST_DEAD_SERIES, len(self._samples.series) // 2):
+            return
+        async with self._writing:
+            self._samples = self._samples.survivors()
+            self._selections.clear()
+            for intake in self._intakes:
+                intake.move_to(self._samples)
+            self._unwritten = list(self._samples.rows)
+            self._is_rewritten = True
+        await self._write()
 
     async def _write(self) -> None:
         """Write what is unwritten; being cancelled while the thread writes does not tear the two apart."""
@@ -193,12 +210,15 @@ class Recorder(Recorded):
         async with self._writing:
             if self._file is None or not self._unwritten:
                 return
-            batch = self._file.batch(self._samples, self._unwritten)
+            count = len(self._unwritten)
+            is_whole, self._is_rewritten = self._is_rewritten, False
+            batch = self._file.whole(self._samples) if is_whole else self._file.batch(self._samples, self._unwritten)
             oldest = self._oldest_kept(to_milliseconds(self._wall()))
             try:
                 await asyncio.to_thread(self._file.write, batch, oldest)
             except TelemetryError as error:
                 log.warning("samples are kept in memory only", reason=str(error))
                 self._unwritten = [row for row in self._unwritten if row.time >= oldest]
+                self._is_rewritten = is_whole
             else:
-                del self._unwritten[: len(batch.rows)]
+                del self._unwritten[:count]

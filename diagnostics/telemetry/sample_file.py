@@ -31,8 +31,9 @@ CREATE INDEX IF NOT EXISTS sample_row_time ON sample_row (time);
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One transaction's worth: new series with their numbers, new layouts, and rows."""
+    """One transaction's worth: series with their numbers, layouts, and rows; `afresh` empties the file before."""
 
+    afresh: bool
     series: list[tuple[int, Series]]
     layouts: list[Layout]
     rows: list[Row]
@@ -71,9 +72,16 @@ class SampleFile:
     def batch(self, samples: Samples, rows: Sequence[Row]) -> Batch:
         """What to write for these rows: also the series and layouts that are new since the last write."""
         return Batch(
+            afresh=False,
             series=list(enumerate(samples.series[self._series_kept :], start=self._series_kept)),
             layouts=samples.layouts[self._layouts_kept :],
             rows=list(rows),
+        )
+
+    def whole(self, samples: Samples) -> Batch:
+        """All there is, to be written instead of what the file holds."""
+        return Batch(
+            afresh=True, series=list(enumerate(samples.series)), layouts=list(samples.layouts), rows=list(samples.rows)
         )
 
     def write(self, batch: Batch, oldest: int) -> None:
@@ -86,6 +94,9 @@ class SampleFile:
         rows = [(row.time, row.layout.number, zlib.compress(row.values.tobytes(), 1)) for row in batch.rows]
         try:
             connection.execute("BEGIN IMMEDIATE")
+            if batch.afresh:
+                for table in ("series", "layout", "sample_row"):
+                    connection.execute(f"DELETE FROM {table}")  # noqa: S608  # three names of our own
             connection.executemany("INSERT INTO series VALUES (?, ?, ?)", series)
             connection.executemany("INSERT INTO layout VALUES (?, ?)", layouts)
             connection.executemany("INSERT INTO sample_row VALUES (?, ?, ?)", rows)
@@ -95,8 +106,8 @@ class SampleFile:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise TelemetryError(f"the recorder's file {self._path} cannot be written: {error}") from error
-        self._series_kept += len(series)
-        self._layouts_kept += len(layouts)
+        self._series_kept = len(series) + (0 if batch.afresh else self._series_kept)
+        self._layouts_kept = len(layouts) + (0 if batch.afresh else self._layouts_kept)
 
     def close(self) -> None:
         if self._connection is not None:
@@ -117,7 +128,10 @@ class SampleFile:
         for (ids,) in connection.execute("SELECT ids FROM layout ORDER BY number"):
             samples.add_layout(np.frombuffer(ids, dtype=np.int32))
         for time, layout, blob in connection.execute("SELECT time, layout, samples FROM sample_row ORDER BY time"):
-            values = np.frombuffer(zlib.decompress(blob), dtype=np.float64)
-            samples.insert(Row(time=time, layout=samples.layouts[layout], values=values))
+            row = Row(time=time, layout=samples.layouts[layout], values=np.frombuffer(zlib.decompress(blob)))
+            if len(row.values) != len(row.layout.ids):
+                raise ValueError(f"its row at {time} does not fit its layout")
+            if samples.is_news(row):  # not so when two recorders wrote one file
+                samples.insert(row)
         self._series_kept, self._layouts_kept = len(samples.series), len(samples.layouts)
         return samples

@@ -20,6 +20,7 @@ Times = NDArray[np.int64]
 Values = NDArray[np.float64]
 _Identity = tuple[str, tuple[tuple[str, str], ...]]
 
+_MOST_LAYOUTS_AT_HAND = 512
 _STALE_BITS = np.int64(0x7FF0000000000002)  # Prometheus' own marker, model/value/value.go
 STALE: np.float64 = np.array([_STALE_BITS]).view(np.float64)[0]
 
@@ -133,6 +134,10 @@ class Samples:
         layout, order = self._layout(ids)
         return self.insert(Row(time=time, layout=layout, values=values[order]))
 
+    def is_news(self, row: Row) -> bool:
+        """Whether every sample of the row is newer than what its series has."""
+        return bool((self._newest[row.layout.ids] < row.time).all())
+
     def insert(self, row: Row) -> Row:
         """Put a row whose layout is ours in its place."""
         self._newest[row.layout.ids] = np.maximum(self._newest[row.layout.ids], row.time)
@@ -155,6 +160,21 @@ class Samples:
         del self._times[:gone]
         del self.rows[:gone]
 
+    def survivors(self) -> Samples:
+        """A copy with only the series that still have rows, numbered anew; rows keep their values."""
+        layouts = {row.layout.number: row.layout for row in self.rows}
+        alive = np.unique(np.concatenate([np.empty(0, np.int32), *(layout.ids for layout in layouts.values())]))
+        alive = alive[np.lexsort((alive, self._metric_of[alive]))]  # in the order of layouts, so that they stay sorted
+        copy = Samples()
+        renumbered = np.full(len(self.series), -1, dtype=np.int32)
+        for number in alive.tolist():
+            one = self.series[number]
+            renumbered[number] = copy.number(one.name, one.labels)
+        copies = {number: copy.add_layout(renumbered[layout.ids]) for number, layout in layouts.items()}
+        for row in self.rows:
+            copy.insert(Row(time=row.time, layout=copies[row.layout.number], values=row.values))
+        return copy
+
     def add_layout(self, ids: Ids) -> Layout:
         """A layout for ids that are already in order and without repetition."""
         metrics = self._metric_of[ids]
@@ -169,6 +189,8 @@ class Samples:
         known = self._layouts_by_ids.get(raw)
         if known is not None:
             return known
+        if len(self._layouts_by_ids) >= _MOST_LAYOUTS_AT_HAND:
+            self._layouts_by_ids.clear()  # forgetting one only costs its being made again
         _, firsts = np.unique(ids, return_index=True)
         order = firsts[np.lexsort((ids[firsts], self._metric_of[ids[firsts]]))]
         ordered = np.ascontiguousarray(ids[order])
