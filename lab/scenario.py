@@ -118,6 +118,7 @@ class PrefixCacheCollapse:
             "class": "S",
             "scope": {"dimension": "fleet", "values": []},
             "control": False,
+            "culprit_change": "prompts:chat-system:8",  # source:prompt:version, the source as the lab's config names it
             "culprit": {"prompt": "chat-system", "label": PRODUCTION, "version": 8, "previous_version": 7},
             "decoys": [{"prompt": "chat-summary", "label": PRODUCTION, "version": 4, "previous_version": 3}],
         }

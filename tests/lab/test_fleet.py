@@ -281,14 +281,17 @@ def test_a_pod_that_is_gone_takes_its_series_along() -> None:
 
 
 def test_the_equations_hold_at_the_reference_points() -> None:
-    """Little's law and the load curve: 31 running at 16 ms, 61 at 19 ms when rps is half as much again and more."""
+    """Little's law and the load curve: 31 running at 16 ms, 37 at 18.4 ms without the cache, 61 at 9.6 requests/s."""
     rest = means(Load(rps=6))
-    assert (rest.running, rest.itl_s) == (pytest.approx(31.3, rel=0.02), pytest.approx(0.016, rel=0.02))
+    assert rest.running == pytest.approx(31.3, rel=0.02)
+    assert rest.itl_s == pytest.approx(0.016, rel=0.02)
     assert rest.ttft_s == pytest.approx(0.466, rel=0.001)
     broken = means(Load(rps=6, hit=0.03))
-    assert (broken.running, broken.itl_s) == (pytest.approx(37.0, rel=0.02), pytest.approx(0.0184, rel=0.02))
+    assert broken.running == pytest.approx(37.0, rel=0.02)
+    assert broken.itl_s == pytest.approx(0.0184, rel=0.02)
     busy = means(Load(rps=9.6))
-    assert (busy.running, busy.itl_s) == (pytest.approx(61, rel=0.05), pytest.approx(0.0195, rel=0.05))
+    assert busy.running == pytest.approx(61, rel=0.05)
+    assert busy.itl_s == pytest.approx(0.0195, rel=0.05)
 
 
 def test_thinning_keeps_what_a_rate_needs() -> None:

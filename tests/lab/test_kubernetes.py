@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Self
 
@@ -216,12 +216,12 @@ def test_an_outdated_version_is_a_conflict(apps: Any) -> None:
     apps.patch_namespaced_deployment_scale(
         NAME, NAMESPACE, {"metadata": {"resourceVersion": version}, "spec": {"replicas": 5}}
     )
-    for attempt in (
-        lambda: apps.patch_namespaced_deployment_scale(
-            NAME, NAMESPACE, {"metadata": {"resourceVersion": version}, "spec": {"replicas": 6}}
-        ),
+    stale = {"metadata": {"resourceVersion": version}, "spec": {"replicas": 6}}
+    attempts: list[Callable[[], Any]] = [
+        lambda: apps.patch_namespaced_deployment_scale(NAME, NAMESPACE, stale),
         lambda: apps.replace_namespaced_deployment_scale(NAME, NAMESPACE, old),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(k8s.ApiException) as refusal:
             attempt()
         assert refusal.value.status == 409
@@ -261,10 +261,11 @@ def test_credentials_decide_what_is_allowed(unchanged: Server) -> None:
 def test_what_is_not_there_is_404(unchanged: Server, name: str, namespace: str) -> None:
     """For reading and for writing."""
     apps = k8s.AppsV1Api(unchanged.client())
-    for attempt in (
+    attempts: list[Callable[[], Any]] = [
         lambda: apps.read_namespaced_deployment(name, namespace),
         lambda: apps.patch_namespaced_deployment_scale(name, namespace, {"spec": {"replicas": 5}}),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(k8s.ApiException) as refusal:
             attempt()
         assert refusal.value.status == 404

@@ -79,10 +79,9 @@ async def test_what_is_not_there_is_404(langfuse: httpx.AsyncClient, path: str, 
 )
 async def test_without_a_valid_key_nothing_is_told(langfuse: httpx.AsyncClient, authorization: str) -> None:
     """Every other Authorization header gets 401, however odd it is."""
-    langfuse.auth = None
     headers = {"Authorization": authorization} if authorization else {}
-    assert (await langfuse.get(f"{PROMPTS}/chat-system", headers=headers)).status_code == 401
-    assert (await langfuse.get(PROMPTS, headers=headers)).status_code == 401
+    assert (await langfuse.get(f"{PROMPTS}/chat-system", headers=headers, auth=None)).status_code == 401
+    assert (await langfuse.get(PROMPTS, headers=headers, auth=None)).status_code == 401
 
 
 async def test_the_read_key_cannot_write(langfuse: httpx.AsyncClient) -> None:
