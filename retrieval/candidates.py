@@ -24,7 +24,7 @@ from retrieval.words import MOST_CHARACTERS, cleaned, plain, spaced, stems
 WORTH_A_LOOK = 10  # reasons cost a little per document, and nobody is shown more
 WITHOUT_MEANING = "by words only: the embedding model is not ready"
 
-_METRIC = re.compile(r"[a-zA-Z]\w*[_:]\w+")  # of a PromQL expression, metric and label names; not its functions
+_METRIC = re.compile(r"\b[a-zA-Z]\w*[_:]\w+")  # of a PromQL expression, metric and label names; not its functions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,8 @@ class Comparison:
     @cached_property
     def prose(self) -> str:
         """The question's text without the alert's name, which has a reason of its own."""
-        return cleaned(self.question.text.replace(self.question.alert, " "))
+        text, alert = self.question.text, self.question.alert
+        return cleaned(text.replace(alert, " ") if alert else text)
 
     def signals(self, eligible: Sequence[int]) -> Signals:
         """What is known about each of these documents, in this order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from retrieval.documents import Document
 from retrieval.words import spaced
@@ -25,7 +26,7 @@ class Chunk:
 
 def chunks_of(documents: Sequence[Document]) -> list[Chunk]:
     """The chunks of all documents, in order; a document without sections is its title."""
-    return [chunk for at, document in enumerate(documents) for chunk in list(_cut(at, document))[:MOST_PER_DOCUMENT]]
+    return [chunk for at, document in enumerate(documents) for chunk in islice(_cut(at, document), MOST_PER_DOCUMENT)]
 
 
 def _cut(at: int, document: Document) -> Iterator[Chunk]:

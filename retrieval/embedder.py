@@ -28,17 +28,26 @@ DIMENSIONS = 384
 BATCH = 16  # about half a second of work on two cores: the longest that a query has to wait behind a refresh
 
 
+class EmbeddingError(Exception):
+    """Vectors cannot be had (the device failed, faiss is missing); searching by words goes on."""
+
+
 class Embedder(Protocol):
     """What turns texts into vectors; `model_id` names model and precision, so cached vectors never mix."""
 
-    model_id: str
-    ready: bool
+    @property
+    def model_id(self) -> str:
+        """Which vectors these are; meaningful once ready."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `embed` would answer at once."""
 
     async def warm(self) -> None:
         """Load what embedding needs; afterwards `ready` is true."""
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """One row per text: float32, shape (n, dimensions), each row of length 1."""
+        """One row per text: float32, shape (n, dimensions), each row of length 1. Raises EmbeddingError."""
 
 
 class MiniLmEmbedder:
@@ -53,8 +62,12 @@ class MiniLmEmbedder:
         self._folder = folder
         self._sha256 = sha256
         self._model: SentenceTransformer | None = None
-        # Precision is part of the name: vectors of bf16 and fp32 differ in the third decimal.
-        self.model_id = f"all-MiniLM-L6-v2:{sha256[:12]}:{'bf16' if cpu_has_bf16() else 'fp32'}"
+        self._precision = "not loaded"
+
+    @property
+    def model_id(self) -> str:
+        """Precision is part of it: vectors of bf16 and fp32 differ in the third decimal."""
+        return f"all-MiniLM-L6-v2:{self._sha256[:12]}:{self._precision}"
 
     @property
     def ready(self) -> bool:
@@ -65,7 +78,11 @@ class MiniLmEmbedder:
         await in_heavy_thread(self._loaded)
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Shape (n, 384), rows of length 1; loads the model first when nobody warmed it. Raises WeightsError."""
+        """
+        Shape (n, 384), rows of length 1; loads the model first when nobody warmed it.
+
+        Raises WeightsError, EmbeddingError.
+        """
         rows = []
         for start in range(0, len(texts), BATCH):  # one turn in the thread per batch, so queries get theirs between
             batch = list(texts[start : start + BATCH])
@@ -73,17 +90,22 @@ class MiniLmEmbedder:
         return np.concatenate(rows) if rows else np.zeros((0, DIMENSIONS), np.float32)
 
     def _encode(self, texts: list[str]) -> Vectors:
-        vectors = self._loaded().encode(texts, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
+        readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]  # tokenizers refuse surrogates
+        model = self._loaded()
+        try:
+            vectors = model.encode(readable, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
+        except RuntimeError as error:  # torch's own class for everything, out of memory and lost devices included
+            raise EmbeddingError(f"embedding failed: {error}") from error
         return with_length_one(np.asarray(vectors, np.float32))
 
     def _loaded(self) -> SentenceTransformer:
         if self._model is None:
-            self._model = _load(checked_folder(self._folder, self._sha256))
+            self._model, self._precision = _load(checked_folder(self._folder, self._sha256))
         return self._model
 
 
-def _load(folder: Path) -> SentenceTransformer:
-    """Import torch, load the folder, and pay for the first call here rather than in a query."""
+def _load(folder: Path) -> tuple[SentenceTransformer, str]:
+    """The model and its precision; torch is imported and the first call paid for here rather than in a query."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning OpenMP threads starve the event loop on two cores
@@ -97,9 +119,8 @@ def _load(folder: Path) -> SentenceTransformer:
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     on_gpu = torch.cuda.is_available()
-    options: dict[str, Any] = {"use_safetensors": True}
-    if cpu_has_bf16() and not on_gpu:
-        options["dtype"] = torch.bfloat16
+    in_bf16 = cpu_has_bf16() and not on_gpu
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.bfloat16 if in_bf16 else torch.float32}
     model = Model(
         str(folder),
         device="cuda" if on_gpu else "cpu",
@@ -108,7 +129,7 @@ def _load(folder: Path) -> SentenceTransformer:
         model_kwargs=options,
     )
     model.encode(["first call"], show_progress_bar=False)
-    return model
+    return model, "bf16" if in_bf16 else "fp32"
 
 
 def cpu_has_bf16() -> bool:

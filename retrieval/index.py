@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.embedder import Vectors
+from retrieval.embedder import EmbeddingError, Vectors
 
 # Exact search in fp32 takes 6 ms at 100k vectors; fp16 halves memory and time with recall 1.000; above 200k a graph
 # answers in 0.1 ms. No IVF or PQ: at these sizes their training costs more recall than they save (measured).
@@ -25,7 +25,7 @@ class VectorIndex:
     """
     Rows of length 1, searched by inner product, on the GPU when faiss has one.
 
-    `faiss` is the module, or in tests an object with its names.
+    `faiss` is the module, or in tests an object with its names. Raises EmbeddingError when it is not installed.
     """
 
     def __init__(self, vectors: Vectors, faiss: Any = None) -> None:
@@ -76,6 +76,8 @@ def place(index: Any, faiss: Any) -> tuple[Any, Any]:
 
 
 def _faiss() -> Any:
-    import faiss  # noqa: PLC0415  heavy, and absent from installs without the cpu or gpu extra
-
+    try:
+        import faiss  # noqa: PLC0415  heavy, and absent from installs without the cpu or gpu extra
+    except (ImportError, RuntimeError) as missing:  # RuntimeError: a GPU wheel that does not find its CUDA libraries
+        raise EmbeddingError(f'faiss cannot be imported ({missing}); install one of "[cpu]" and "[gpu]"') from missing
     return faiss

@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+import structlog
 
 from retrieval.candidates import Asked, Comparison, candidates
 from retrieval.corpus import Corpus, Meaning, counted, indexed, nearest
 from retrieval.documents import Document, Hit, Question
-from retrieval.embedder import Embedder
+from retrieval.embedder import Embedder, EmbeddingError
 from retrieval.fusion import Weights
 from retrieval.heavy_thread import in_heavy_thread
 from retrieval.vectors import MemoryVectors, VectorCache
+
+log = structlog.get_logger(__name__)
 
 # Below this probability a runbook is not shown; chosen on the benchmark, see docs/retrieval.md.
 FLOOR = 0.06
@@ -50,7 +53,11 @@ class RunbookSearch:
         self._refreshing = asyncio.Lock()
 
     async def warm(self) -> None:
-        """Load the model and embed what is there. Raises WeightsError; searching by words goes on regardless."""
+        """
+        Load the model and embed what is there. Searching by words goes on whatever happens here.
+
+        Raises WeightsError, EmbeddingError.
+        """
         if self._embedder is None:
             return
         await self._embedder.warm()
@@ -70,7 +77,11 @@ class RunbookSearch:
                 self._corpus = corpus
                 return
             self._corpus = self._corpus or corpus  # an answer by words is better than none while the first one runs
-            self._corpus = await self._with_vectors(corpus, self._embedder)
+            try:
+                self._corpus = await self._with_vectors(corpus, self._embedder)
+            except EmbeddingError as error:
+                log.warning("runbooks are searched by words only", reason=str(error))
+                self._corpus = corpus
 
     async def search(self, question: Question, limit: int = 3) -> list[Hit]:
         """The best candidates first; an empty list says that none fits."""
@@ -109,4 +120,7 @@ class RunbookSearch:
                 vector = await self._embedder.embed([text])
                 return await in_heavy_thread(partial(nearest, corpus, vector))
         except TimeoutError:  # a refresh keeps the thread busy; words answer now
+            return None
+        except EmbeddingError as error:
+            log.warning("a question is answered by words only", reason=str(error))
             return None

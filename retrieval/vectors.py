@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import structlog
 
-from retrieval.embedder import Vectors
+from retrieval.embedder import DIMENSIONS, Vectors
+
+log = structlog.get_logger(__name__)
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS vector (model TEXT, sha256 TEXT, floats BLOB NOT NULL, PRIMARY KEY (model, sha256))"
@@ -50,7 +53,12 @@ class MemoryVectors:
 
 
 class SqliteVectors:
-    """The cache in a file; losing it costs time only, so a file that SQLite cannot read is simply begun anew."""
+    """
+    The cache in a file.
+
+    Losing it costs time only: a file that is no database is put aside and begun anew, and any other trouble is logged
+    and passed.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -60,22 +68,25 @@ class SqliteVectors:
         by_digest = {digest(text): text for text in texts}
         keys = list(by_digest)
         found: dict[str, Vectors] = {}
-        with closing(self._connect()) as connection:
-            for start in range(0, len(keys), _AT_ONCE):
-                some = keys[start : start + _AT_ONCE]
-                marks = ",".join("?" * len(some))
-                query = f"SELECT sha256, floats FROM vector WHERE model = ? AND sha256 IN ({marks})"  # noqa: S608  only question marks
-                for sha256, floats in connection.execute(query, (model_id, *some)):
-                    row = _row(floats)
-                    if row is not None:
-                        found[by_digest[sha256]] = row
+        try:
+            with closing(self._connect()) as connection:
+                for start in range(0, len(keys), _AT_ONCE):
+                    for sha256, floats in _rows(connection, model_id, keys[start : start + _AT_ONCE]):
+                        row = _row(floats)
+                        if row is not None:
+                            found[by_digest[sha256]] = row
+        except (sqlite3.Error, OSError) as error:
+            log.warning("cached vectors cannot be read", path=str(self._path), reason=str(error))
         return found
 
     def keep(self, model_id: str, texts: Sequence[str], vectors: Vectors) -> None:
         """Remember these rows for these texts, in one transaction."""
         rows = [(model_id, digest(text), row.astype("<f4").tobytes()) for text, row in zip(texts, vectors, strict=True)]
-        with closing(self._connect()) as connection, connection:
-            connection.executemany("INSERT OR REPLACE INTO vector VALUES (?, ?, ?)", rows)
+        try:
+            with closing(self._connect()) as connection, connection:
+                connection.executemany("INSERT OR REPLACE INTO vector VALUES (?, ?, ?)", rows)
+        except (sqlite3.Error, OSError) as error:
+            log.warning("vectors cannot be cached", path=str(self._path), reason=str(error))
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +95,7 @@ class SqliteVectors:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):  # locked, no space, no permission: not the file's fault
                 raise
-            self._path.unlink()
+            self._path.replace(self._path.with_name(f"{self._path.name}.unreadable"))
             return self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -103,8 +114,14 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _rows(connection: sqlite3.Connection, model_id: str, digests: Sequence[str]) -> sqlite3.Cursor:
+    marks = ",".join("?" * len(digests))
+    query = f"SELECT sha256, floats FROM vector WHERE model = ? AND sha256 IN ({marks})"  # noqa: S608  only "?"s
+    return connection.execute(query, (model_id, *digests))
+
+
 def _row(floats: bytes) -> Vectors | None:
-    if not isinstance(floats, bytes) or not floats or len(floats) % 4:
+    if not isinstance(floats, bytes) or len(floats) != 4 * DIMENSIONS:
         return None
     row = np.frombuffer(floats, "<f4").astype(np.float32)
     return row if np.isfinite(row).all() and abs(float(row @ row) - 1) < 0.01 else None

@@ -26,7 +26,7 @@ _IDENTIFIERS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_POD = re.compile(r"\b([a-z][a-z0-9-]*?)-[0-9a-f]{8,10}-[a-z0-9]{5}\b")  # deployment-<template hash>-<suffix>
+_POD = re.compile(r"\b([a-z][a-z0-9-]{0,60}?)-[0-9a-f]{8,10}-[a-z0-9]{5}\b")  # deployment-<template hash>-<suffix>
 _XID = re.compile(r"\bxid\W{0,3}(\d{1,3})\b", re.IGNORECASE)  # the one number that names a fault: NVIDIA's XID 79
 _WORD = re.compile(r"[A-Z]+s?\d*(?![a-z])|[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+\d*|\d+[a-z]+\d*|[^\W\d_A-Za-z]+")
 _NAME = re.compile(r"\b\w*[a-z0-9](?:[A-Z]|_\w)\w*\b")  # CamelCase or snake_case

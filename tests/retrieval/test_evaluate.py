@@ -1,0 +1,153 @@
+"""The figures of an evaluation are right, complete, and refuse broken input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrieval.benchmark import Benchmark, BenchmarkError, Case
+from retrieval.evaluate import Answer, evaluate, figures, report, wilson
+from retrieval.tuning import cross_validate
+from retrieval.tuning import report as tuning_report
+from tests.retrieval.hashing_embedder import HashingEmbedder
+
+CORPUS = [
+    {"doc_id": "a/NodeDown", "title": "NodeDown", "source": "a", "text": "# NodeDown\n\nA node has left the cluster."},
+    {"doc_id": "a/DiskFull", "title": "DiskFull", "source": "a", "text": "# DiskFull\n\nNo space left on the volume."},
+    {"doc_id": "b/CacheCold", "title": "CacheCold", "source": "b", "text": "# CacheCold\n\nThe prefix cache is empty."},
+]
+QUERIES = [
+    ("q1", "a", "NodeDown", "A node left the cluster."),
+    ("q2", "a", "DiskFull", "The volume has no space."),
+    ("q3", "b", "CacheCold", "Prefix cache empty."),
+    ("q4", "b", "Unanswered", "Prefix cache empty too."),
+]
+QRELS = [("q1", "a/NodeDown", 2), ("q2", "a/DiskFull", 2), ("q3", "b/CacheCold", 2), ("q4", "a/NodeDown", 0)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three runbooks and four alerts, one of which no runbook answers."""
+    queries = [
+        {
+            "query_id": query_id,
+            "source": source,
+            "alertname": alert,
+            "expr": "up == 0",
+            "text_full": f"{alert}\n{text}",
+            "text_blind": text,
+        }
+        for query_id, source, alert, text in QUERIES
+    ]
+    qrels = [{"query_id": query_id, "doc_id": doc_id, "rel": rel} for query_id, doc_id, rel in QRELS]
+    write(tmp_path, corpus=CORPUS, queries=queries, qrels=qrels)
+    return tmp_path
+
+
+def write(folder: Path, **files: list[dict[str, Any]]) -> None:
+    """JSON lines, as the benchmark has them."""
+    for name, rows in files.items():
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+async def test_the_figures_of_a_small_benchmark(folder: Path) -> None:
+    """Three of four are found; the alert without a right runbook counts as wrong."""
+    result = await evaluate(folder, "text_blind", HashingEmbedder())
+
+    assert {key: result[key] for key in ("n", "field", "recall@1", "recall@3", "recall@10", "mrr@10", "ndcg@10")} == {
+        "n": 4,
+        "field": "text_blind",
+        "recall@1": 0.75,
+        "recall@3": 0.75,
+        "recall@10": 0.75,
+        "mrr@10": 0.75,
+        "ndcg@10": 0.75,
+    }
+    assert {source: part["n"] for source, part in result["per_source"].items()} == {"a": 2, "b": 2}
+    assert result["per_source"]["a"]["recall@1"] == 1.0
+    assert 0 < result["p50_ms"] <= result["p99_ms"]
+    assert all(part["n"] == 4 for part in result["baselines"].values())
+    assert json.loads(json.dumps(result)) == result
+
+
+async def test_the_report_is_readable(folder: Path) -> None:
+    """Each system has a row with n and the interval of its first figure."""
+    text = report(await evaluate(folder, "text_full", HashingEmbedder()))
+
+    assert "4 alerts, 3 runbooks" in text
+    assert "product" in text
+    assert "0.750 [0.301, 0.954]" in text
+
+
+async def test_weights_are_chosen_without_the_source_they_are_judged_on(folder: Path) -> None:
+    """One row per source and field, all alerts counted once."""
+    rows = await cross_validate(Benchmark.read(folder), HashingEmbedder())
+
+    assert {(row.source, row.field): row.n for row in rows} == {
+        ("a", "text_full"): 2,
+        ("a", "text_blind"): 2,
+        ("b", "text_full"): 2,
+        ("b", "text_blind"): 2,
+    }
+    assert "0.750  0.750" in tuning_report(rows)
+
+
+def answer(relevance: dict[str, int], *ranked: str) -> Answer:
+    """One system's answer to one case."""
+    texts: Any = {"text_full": "", "text_blind": ""}
+    case = Case(query_id="q", source="s", alert="", expr="", texts=texts, relevance=relevance)
+    return Answer(case=case, ranked=ranked, seconds=0.001)
+
+
+def test_ranks_and_gains() -> None:
+    """By hand: ranks 2 and 1; a lesser runbook above the best one costs gain: (1 + 2/log2 3) / (2 + 1/log2 3)."""
+    part = figures([answer({"x": 2}, "y", "x"), answer({"x": 2, "z": 1}, "z", "x")])
+
+    assert (part["recall@1"], part["recall@3"], part["mrr@10"]) == (0.5, 1.0, 0.75)
+    assert part["ndcg@10"] == pytest.approx((0.63093 + 0.85972) / 2, abs=1e-4)
+
+
+def test_the_eleventh_place_does_not_count() -> None:
+    """Nobody reads that far."""
+    part = figures([answer({"x": 2}, *"abcdefghij", "x")])
+
+    assert (part["recall@10"], part["mrr@10"], part["ndcg@10"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"), [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (326, 378, 0.824, 0.894)]
+)
+def test_the_interval_is_wilsons(successes: int, n: int, low: float, high: float) -> None:
+    """Published values; it has width at 0 and 1 too."""
+    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "complaint"),
+    [
+        ("corpus.jsonl", "{", "corpus.jsonl, line 4"),
+        ("corpus.jsonl", '{"doc_id": "x"}', "corpus.jsonl, line 4: text: Field required"),
+        ("queries.jsonl", "[]", "queries.jsonl, line 5"),
+        ("qrels.jsonl", '{"query_id": "q1", "doc_id": "a", "rel": "good"}', "qrels.jsonl, line 5: rel"),
+    ],
+)
+def test_a_broken_line_is_named(folder: Path, file: str, line: str, complaint: str) -> None:
+    """Other people's benchmarks are typed by hand."""
+    with (folder / file).open("a") as lines:
+        lines.write(f"{line}\n")
+
+    with pytest.raises(BenchmarkError, match=complaint):
+        Benchmark.read(folder)
+
+
+def test_a_missing_or_empty_benchmark_is_named(folder: Path) -> None:
+    """No folder, and files without lines, are two clear errors."""
+    with pytest.raises(BenchmarkError, match=r"cannot read .*corpus\.jsonl"):
+        Benchmark.read(folder / "nowhere")
+    write(folder, queries=[])
+
+    with pytest.raises(BenchmarkError, match="3 documents and 0 queries"):
+        Benchmark.read(folder)
