@@ -18,6 +18,8 @@ from lab.cluster_selectors import SelectorError, matcher
 from lab.kubernetes import KUBERNETES_VERSION, KubernetesApi, validate
 from tests.lab.played_worlds import CREDENTIALS, LIVE_START, SmallWorld
 
+pytestmark = pytest.mark.integration
+
 NAME, NAMESPACE = "chat-vllm", "chat"
 
 

@@ -273,7 +273,7 @@ async def test_a_drill_pages_and_ends_when_the_right_thing_is_changed(tmp_path: 
             )
             production = {"newLabels": ["production"]}
             await langfuse.patch("/chat-summary/versions/3", json=production)
-            await world.clock.sleep_until(world.fleet.now + timedelta(minutes=12))
+            await world.clock.sleep_until(world.fleet.now + timedelta(minutes=7))
             assert world.truth()["healed"] is False
             assert set(actions) == {"trigger"}
 
