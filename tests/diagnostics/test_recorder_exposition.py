@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -71,6 +71,7 @@ def test_label_values_may_hold_anything() -> None:
     assert _exposed(text) == [("a", {"x": '} # {y="1"} 2', "z": "\\n\n"}, 3.0, NO_TIME)]
 
 
+@settings(deadline=None, max_examples=60)  # a busy machine is no failure
 @given(values=st.lists(st.text(st.characters(codec="utf-8"), max_size=20), min_size=1, max_size=4, unique=True))
 def test_we_read_what_prometheus_client_writes(values: list[str]) -> None:
     """Whatever text a label holds, we read the same as the client library's own parser."""
@@ -119,6 +120,7 @@ def test_what_is_no_exposition_is_refused_by_line(text: str, words: str) -> None
         _exposed(text, max_samples=3, limits=Limits(labels=2, value_length=8))
 
 
+@settings(deadline=None, max_examples=60)  # a busy machine is no failure
 @given(st.text(max_size=60))
 def test_any_other_text_is_read_or_refused(text: str) -> None:
     """No text ends in another error than ours."""
