@@ -63,6 +63,7 @@ async def test_a_person_reads_presses_and_confirms(tmp_path: Path) -> None:
     ):
         await post_story(slack)
         await tab.until("document.querySelector('#thread-log .message')")
+        await tab.until("document.querySelector('#ttft').textContent.endsWith('ms')")
         shown = " ".join(await texts(tab, "#log .message"))
         thread = " ".join(await texts(tab, "#thread-log .message"))
         bar = " ".join(await texts(tab, "#state dd"))
