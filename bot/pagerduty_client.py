@@ -108,10 +108,10 @@ class PagerDutyClient:
         headers = {"From": from_email} if from_email else {}
         try:
             response = await asyncio.to_thread(self._rest.request, method, path, headers=headers, **more)
-        except pagerduty.HttpError as error:
-            raise PagerDutyError(
-                f"{method} {path}: PagerDuty answered {_status(error.response)}", permanent=True
-            ) from error
+        except pagerduty.HttpError as error:  # 401, or a redirect where none belongs
+            status = _status(error.response)
+            message = f"{method} {path}: PagerDuty answered {status}"
+            raise PagerDutyError(message, permanent=400 <= status < 500) from error
         except pagerduty.Error as error:
             raise PagerDutyError(f"{method} {path}: PagerDuty cannot be reached", permanent=False) from error
         return _body(method, path, response)

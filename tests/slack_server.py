@@ -63,7 +63,7 @@ class SlackServer:
             cursor = str(start + 100) if len(self.messages) > start + 100 else ""
             page = self.messages[start : start + 100]
             return {"messages": page, "response_metadata": {"next_cursor": cursor}}
-        canned = {
+        canned: dict[str, dict[str, Any]] = {
             "auth.test": {"team_id": TEAM, "user_id": "U0BOT", "bot_id": "B0BOT", "team": "lab", "url": self.url},
             "chat.postMessage": {"channel": arguments.get("channel"), "ts": "1700000000.000100"},
             "chat.update": {"channel": arguments.get("channel"), "ts": "1700000000.000100"},

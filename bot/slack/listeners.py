@@ -84,6 +84,7 @@ class Counter:
     desk: Desk
     authoriser: Authoriser
     slack: SlackClient
+    patience_s: float = DECISION_PATIENCE_S
 
     async def recognise(self, payload: Mapping[str, Any], what: str, about: str) -> Person:
         """The person, or NobodyError after the refusal was recorded."""
@@ -145,7 +146,7 @@ class ClickListener:
         error and clicks again, which is harmless since deeds are idempotent.
         """
         try:
-            async with asyncio.timeout(DECISION_PATIENCE_S):
+            async with asyncio.timeout(self._counter.patience_s):
                 await self._click.deed(self._counter.desk, value, by)
         except OddPayloadError:
             return narrate.ODD_CLICK
@@ -171,7 +172,7 @@ class CommandListener:
             await ack(text=sentence(str(nobody)).text, response_type="ephemeral")
             return
         answering = asyncio.ensure_future(self._commands.answer(text or ""))
-        done, _ = await asyncio.wait({answering}, timeout=DECISION_PATIENCE_S)
+        done, _ = await asyncio.wait({answering}, timeout=self._counter.patience_s)
         if not done:
             await ack(text=narrate.SEARCHING, response_type="ephemeral")
         answer = await answering
@@ -180,7 +181,13 @@ class CommandListener:
 
 
 def build_bolt(
-    *, web: AsyncWebClient, signing_secret: str, desk: Desk, authoriser: Authoriser, slack: SlackClient
+    *,
+    web: AsyncWebClient,
+    signing_secret: str,
+    desk: Desk,
+    authoriser: Authoriser,
+    slack: SlackClient,
+    patience_s: float = DECISION_PATIENCE_S,
 ) -> AsyncApp:
     """
     Bolt with every listener of the product, each behind the authoriser.
@@ -189,7 +196,7 @@ def build_bolt(
     to `AsyncSocketModeHandler`.
     """
     app = AsyncApp(client=web, signing_secret=signing_secret, process_before_response=False)
-    counter = Counter(desk=desk, authoriser=authoriser, slack=slack)
+    counter = Counter(desk=desk, authoriser=authoriser, slack=slack, patience_s=patience_s)
     for action, click in CLICKS.items():
         app.action(action)(ClickListener(action, click, counter).hear)
     # Buttons of cards that an older version posted; Bolt takes the first listener that matches, so this is the last.

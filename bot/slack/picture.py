@@ -79,17 +79,17 @@ def _draw(picture: LatencyPicture) -> bytes:
 
 def _bars(axes: Any, stages: Sequence[StageBar]) -> None:
     """Two stacked bars: what stays grey in the memory is the width of the colour that grew."""
-    totals = {"baseline": 0.0, "now": 0.0}
+    totals = [0.0, 0.0]  # baseline, now
     shown = [bar for bar in stages if bar.now_s is not None or bar.baseline_s is not None]
     for index, bar in enumerate(shown):
-        for row, value in (("baseline", bar.baseline_s), ("now", bar.now_s)):
+        for row, value in enumerate((bar.baseline_s, bar.now_s)):
             width = value if value is not None and math.isfinite(value) else 0.0
             axes.barh(
                 row, width, left=totals[row], height=0.6, color=_COLOURS[index % len(_COLOURS)],
-                label=_plain(bar.stage) if row == "now" else None, edgecolor="white", linewidth=0.6,
+                label=_plain(bar.stage) if row == 1 else None, edgecolor="white", linewidth=0.6,
             )  # fmt: skip
             totals[row] += width
-    for row, total in totals.items():
+    for row, total in enumerate(totals):
         axes.annotate(
             narrate.seconds(total),
             (total, row),
@@ -99,8 +99,9 @@ def _bars(axes: Any, stages: Sequence[StageBar]) -> None:
             color=_INK,
             fontsize=9,
         )
-    axes.set_xlim(0, max(*totals.values(), 1e-6) * 1.12)
-    axes.invert_yaxis()
+    axes.set_xlim(0, max(*totals, 1e-6) * 1.12)
+    axes.set_yticks([0, 1], ["baseline", "now"])
+    axes.set_ylim(1.5, -0.5)
     axes.set_title("Time to first token by stage (mean)", loc="left", fontsize=10, color=_INK)
     axes.set_xlabel("seconds", fontsize=8, color=_INK)
     if shown:

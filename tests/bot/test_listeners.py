@@ -88,7 +88,7 @@ class FakeDesk:
 
     async def search(self, text: str) -> list[Hit]:
         if self.slow_search:
-            await asyncio.sleep(2.2)  # longer than the patience before a command is acknowledged
+            await asyncio.sleep(0.5)  # longer than the patience
         await self._do("search", text)
         return [
             Hit(doc_id="r", title="Prefix cache collapse", heading="Symptoms", score=0.9, reasons=("the words fit",))
@@ -122,6 +122,7 @@ class Workspace:
             desk=self.desk,
             authoriser=Authoriser(people=self.people, directory=face),
             slack=face,
+            patience_s=0.4,
         )
         self.web = build_web(
             intake=NoIntake(),

@@ -1,0 +1,134 @@
+"""Our face over Slack's Web API: quiet messages, keys that find them again, and errors that say whether to retry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from bot.slack.client import SlackClient, SlackError, web_client
+from bot.slack.view import Message
+from tests.slack_server import SlackServer, account
+
+HELLO = Message(text="hello", blocks=[{"type": "section", "text": {"type": "mrkdwn", "text": "hello"}}])
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[SlackServer]:
+    slack = SlackServer(accounts={"U0BOB": account("U0BOB")})
+    runner = await slack.start()
+    yield slack
+    await runner.cleanup()
+
+
+def client(server: SlackServer, **more: Any) -> SlackClient:
+    return SlackClient(web_client("xoxb-test", f"{server.url}/api/", timeout_s=2), **more)
+
+
+async def test_a_message_is_quiet_and_carries_its_key(server: SlackServer) -> None:
+    """No unfurling, no parsing, no linking of names; the key stands in the metadata."""
+    ts = await client(server).post("C0", HELLO, key="card:Q1", thread_ts="1.2")
+
+    [sent] = server.asked("chat.postMessage")
+    assert ts == "1700000000.000100"
+    assert sent["metadata"] == {"event_type": "watchkeeper", "event_payload": {"key": "card:Q1"}}
+    assert (sent["unfurl_links"], sent["unfurl_media"], sent["parse"], sent["link_names"]) == (
+        False,
+        False,
+        "none",
+        False,
+    )
+    assert (sent["thread_ts"], sent["text"]) == ("1.2", "hello")
+
+
+async def test_an_update_keeps_blocks_and_key(server: SlackServer) -> None:
+    """Text without blocks would remove the blocks."""
+    await client(server).update("C0", "1.2", HELLO, key="card:Q1")
+
+    [sent] = server.asked("chat.update")
+    assert sent["blocks"] == HELLO.blocks
+    assert sent["metadata"]["event_payload"] == {"key": "card:Q1"}
+
+
+async def test_a_message_is_found_by_its_key(server: SlackServer) -> None:
+    """Beyond the first page, past foreign and odd metadata, in the channel and in a thread."""
+    ours = {"ts": "7.7", "metadata": {"event_type": "watchkeeper", "event_payload": {"key": "card:Q1"}}}
+    foreign = {"ts": "6.6", "metadata": {"event_type": "other", "event_payload": {"key": "card:Q1"}}}
+    server.messages = [foreign, {"ts": "1"}, {"metadata": None}, *[{"ts": str(n)} for n in range(120)], ours]
+    slack = client(server)
+
+    assert await slack.find_posted("C0", "card:Q1", since=datetime(2026, 11, 22, tzinfo=UTC)) == "7.7"
+    assert await slack.find_posted("C0", "card:Q1", thread_ts="1.2") == "7.7"
+    assert await slack.find_posted("C0", "card:Q9") is None
+    assert server.asked("conversations.history")[0]["oldest"] == "1795305600.000000"
+    assert len(server.asked("conversations.replies")) == 2
+
+
+async def test_users_are_asked_again_after_a_minute(server: SlackServer) -> None:
+    """Within the minute the answer is kept; after it a deactivated account is seen."""
+    now = [0.0]
+    slack = client(server, clock=lambda: now[0])
+    await slack.users_info("U0BOB")
+    server.accounts["U0BOB"]["deleted"] = True
+    now[0] = 59.0
+    assert (await slack.users_info("U0BOB"))["deleted"] is False
+    now[0] = 61.0
+    assert (await slack.users_info("U0BOB"))["deleted"] is True
+
+
+async def test_a_picture_is_uploaded(server: SlackServer) -> None:
+    """The three steps of Slack's upload, into the thread, with words for those who do not see it."""
+    await client(server).upload_picture("C0", b"png", filename="a.png", title="A", alt_text="a graph", thread_ts="1.2")
+
+    assert b"png" in server.asked("upload")[0]["bytes"]
+    assert server.asked("files.getUploadURLExternal")[0]["alt_txt"] == "a graph"
+    assert server.asked("files.completeUploadExternal")[0]["thread_ts"] == "1.2"
+
+
+@pytest.mark.parametrize(
+    ("fault", "permanent"),
+    [
+        ((200, {}, '{"ok": false, "error": "channel_not_found"}'), True),
+        ((200, {}, '{"ok": false, "error": "invalid_blocks"}'), True),
+        ((200, {}, '{"ok": false, "error": "internal_error"}'), False),
+        ((503, {}, "upstream"), False),
+        ((200, {}, "<html>"), False),
+        ((200, {}, "[]"), False),
+        ((200, {}, ""), False),
+    ],
+    ids=range(7),
+)
+async def test_errors_say_whether_to_try_again(server: SlackServer, fault: Any, *, permanent: bool) -> None:
+    """What Slack will always refuse is permanent; what may pass is not."""
+    server.faults["chat.postMessage"] = [fault]
+    with pytest.raises(SlackError) as raised:
+        await client(server).post("C0", HELLO, key="k")
+
+    assert raised.value.permanent is permanent
+
+
+async def test_a_rate_limit_is_waited_out(server: SlackServer) -> None:
+    """Retry-After is honoured; after two of them the caller hears Slack's wish."""
+    limited = (429, {"Retry-After": "1"}, '{"ok": false, "error": "ratelimited"}')
+    server.faults["chat.update"] = [limited]
+    began = time.monotonic()
+    await client(server).update("C0", "1.2", HELLO, key="k")
+    assert time.monotonic() - began >= 1
+
+    server.faults["chat.update"] = [(429, {"Retry-After": "0"}, limited[2])] * 2 + [
+        (429, {"Retry-After": "30"}, limited[2])
+    ]
+    with pytest.raises(SlackError) as raised:
+        await client(server).update("C0", "1.2", HELLO, key="k")
+    assert (raised.value.permanent, raised.value.retry_after) == (False, 30.0)
+
+
+async def test_no_slack_is_no_exception_of_somebody_else() -> None:
+    """A refused connection is our error, and may pass."""
+    with pytest.raises(SlackError) as raised:
+        await SlackClient(web_client("xoxb-test", "http://127.0.0.1:9/api/", timeout_s=1)).post("C0", HELLO, key="k")
+
+    assert raised.value.permanent is False
