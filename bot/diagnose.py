@@ -12,7 +12,7 @@ from bot.connections import connect
 from bot.incidents import WatchkeeperError
 from bot.redact import safe_text
 from bot.settings import Settings
-from diagnostics.answer import CaseError, answer_of
+from diagnostics.answer import CaseError, as_answer
 from diagnostics.answer import diagnose_case as diagnose_folder
 from diagnostics.telemetry.model import TelemetryError
 from diagnostics.telemetry.recorder import Recorder
@@ -33,7 +33,7 @@ async def diagnose_service(settings: Settings, config: Config, name: str) -> Ans
         telemetry = connections.telemetry[str(service.datasource)]
         if isinstance(telemetry, Recorder):
             await telemetry.open()
-        return answer_of(await connections.diagnosers(config)[name].diagnose(service.target()))
+        return as_answer(await connections.diagnosers(config)[name].diagnose(service.target()))
     except TelemetryError as error:
         raise WatchkeeperError(f"the telemetry of {name} cannot be asked: {error}") from error
     finally:
@@ -43,7 +43,7 @@ async def diagnose_service(settings: Settings, config: Config, name: str) -> Ans
 async def diagnose_case(folder: Path) -> Answer:
     """Diagnose a recorded case; its truth is not read. Raises WatchkeeperError when the folder is not a case."""
     try:
-        return await diagnose_folder(folder)
+        return as_answer(await diagnose_folder(folder))
     except (CaseError, TelemetryError) as error:
         raise WatchkeeperError(str(error)) from error
 

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 PRODUCT = ("bot", "diagnostics", "retrieval", "runbooks", "lab")
 
 LONGEST_FILE = 400
+LONGEST_TEST_FILE = 600  # tables of cases are long, but flat
 LONGEST_FUNCTION = 60
 BROAD_EXCEPTS = 6
 
@@ -106,6 +107,7 @@ def test_only_settings_reads_the_environment() -> None:
 
 
 MAY_TOUCH_THE_ENVIRONMENT = {
+    "diagnostics/changes/git.py": "hands Git the process' environment without what would steer it",
     "lab/demo_processes.py": "starts the product as another process and hands it an environment of its own",
     "retrieval/embedder.py": "tells huggingface_hub, which reads nothing else, to stay offline",
 }
@@ -194,11 +196,10 @@ def test_a_broad_except_is_recognised() -> None:
 
 def test_files_stay_readable() -> None:
     """A file is read from top to bottom in one sitting."""
-    long = {
-        name(file): count for file in sources(*PRODUCT, "alembic", "tests") if (count := lines(file)) > LONGEST_FILE
-    }
+    product = {name(file): count for file in sources(*PRODUCT, "alembic") if (count := lines(file)) > LONGEST_FILE}
+    tests = {name(file): count for file in sources("tests") if (count := lines(file)) > LONGEST_TEST_FILE}
 
-    assert long == {}
+    assert product | tests == {}
 
 
 def lines(file: Path) -> int:
@@ -276,7 +277,13 @@ def test_every_import_is_declared() -> None:
     extras = project["optional-dependencies"]
     declared = {
         Requirement(line).name.lower().replace("_", "-")
-        for line in [*project["dependencies"], *extras["cpu"], *extras["postgres"], *extras["kubernetes"], *extras["lab"]]
+        for line in [
+            *project["dependencies"],
+            *extras["cpu"],
+            *extras["postgres"],
+            *extras["kubernetes"],
+            *extras["lab"],
+        ]
     }
     distributions = packages_distributions()
     ours = {*PRODUCT, *sys.stdlib_module_names}
