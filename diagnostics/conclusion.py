@@ -34,7 +34,7 @@ USER_FACING = frozenset(
 """Checks that are bad only when a user notices; a bad GPU counter alone hurts nobody."""
 
 MOST_SUSPECTS = 3
-SUSPICIOUS = 0.05
+SUSPICIOUS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -394,7 +394,9 @@ class _Run:
             "gpu": str(number % 2),
             "UUID": f"GPU-{number}",
         }
-        if not engine.gpu_is_visible:
+        if not engine.gpu_is_visible:  # what DCGM no longer sees, the kernel log has told
+            lost = {"namespace": "chat", "node": gpu["Hostname"], "gpu": gpu["gpu"], "UUID": gpu["UUID"]}
+            self._set_counter("watchkeeper_probe_kernel_xid", {**lost, "xid": str(engine.xid)}, 1.0)
             return
         self._gauge("DCGM_FI_DEV_SM_CLOCK", gpu, self._jitter(engine.clock, 0.01))
         self._gauge("DCGM_FI_DEV_GPU_TEMP", gpu, self._jitter(engine.temperature, 0.01))

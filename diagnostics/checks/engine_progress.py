@@ -43,7 +43,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     if stalled:
         text = f"No engine step while requests run: {', '.join(stalled)}."
         return Finding.bad("engine_progress", text, *measures)
-    return Finding.ok("engine_progress", f"Engine steps per second and pod: {compared(pace, '1/s')}.", *measures)
+    return Finding.ok("engine_progress", f"Engine steps per second and pod: {compared(pace)}.", *measures)
 
 
 def _is_stalled(steps: Compared, running: Compared) -> bool:

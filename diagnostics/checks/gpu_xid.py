@@ -79,11 +79,18 @@ async def _changed(look: Look) -> Seen | None:
 
 
 async def _kernel(look: Look) -> Seen | None:
-    """Codes from the kernel log, as a probe on the node counts them; None without the probe."""
+    """
+    Codes from the kernel log, as a probe on the node counts them; None without the probe.
+
+    The probe's counter is born with the first XID, at 1: its increase would be zero, so the counts are subtracted.
+    """
     if await look.exported("gpu", *gpus.KERNEL_XID) is None:
         return None
-    increase = await look.increase(gpus.KERNEL_XID[0], "gpu", by=("node", "gpu", "UUID", "xid"))
-    return _by_code({key: 1.0 if value >= 0.5 else 0.0 for key, value in increase.items()})
+    query = Query(metric=gpus.KERNEL_XID[0], where=look.where("gpu"), by=("node", "gpu", "UUID", "xid"))
+    now, then = await asyncio.gather(
+        look.telemetry.vector(query, look.frame.at), look.telemetry.vector(query, look.frame.baseline_end)
+    )
+    return _by_code({key: count - then.get(key, 0.0) for key, count in now.items()})
 
 
 def _by_code(vector: Vector) -> Seen:

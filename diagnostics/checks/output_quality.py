@@ -23,6 +23,9 @@ FORMATS = "llm_app_format_checks_total"
 FEEDBACK = "llm_app_feedback_total"
 JUDGE = "llm_app_judge_score"
 
+ENOUGH_EVENTS = 100
+"""At a share of 4 % a hundred events still leave a standard error of two points."""
+
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
@@ -34,9 +37,9 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         look.mean(JUDGE, "application"),
     )
     ratios = {
-        "refusal_ratio": _share_of(responses, "refusal"),
-        "format_valid_ratio": _share_of(formats, "valid"),
-        "thumbs_down_ratio": _share_of(feedback, "down"),
+        "refusal_ratio": _share_of(look, responses, "refusal"),
+        "format_valid_ratio": _share_of(look, formats, "valid"),
+        "thumbs_down_ratio": _share_of(look, feedback, "down"),
         "judge_score": judge,
     }
     known = {signal: ratio for signal, ratio in ratios.items() if ratio != NOTHING}
@@ -52,9 +55,12 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     return Finding.ok("output_quality", "Answers are as good as usual, as far as they are scored.", *measures)
 
 
-def _share_of(cells: dict[Key, Compared], value: str) -> Compared:
+def _share_of(look: Look, cells: dict[Key, Compared], value: str) -> Compared:
+    """The share of one value; nothing where the recent window holds too few events for a share to mean anything."""
     whole = total(cells)
-    return share(cells.get((value,), NOTHING), whole) if whole.now else NOTHING
+    if (whole.now or 0.0) * look.frame.recent.total_seconds() < ENOUGH_EVENTS:
+        return NOTHING
+    return share(cells.get((value,), NOTHING), whole)
 
 
 def _formats_apart(cells: dict[Key, Compared]) -> list[Measure]:

@@ -33,11 +33,11 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
     requests = await _requests(look)
     measures = [measure("requests_per_s", requests, "1/s")]
-    complaints = [_complaint("Requests", requests, _GREW["requests_per_s"], "1/s")]
+    complaints = [_complaint("Requests per second", requests, _GREW["requests_per_s"])]
     if "application" in target.selectors:
         retries = await _retries(look, requests)
         measures.append(measure("requests_per_session", retries, "x"))
-        complaints.append(_complaint("Requests per session", retries, _GREW["requests_per_session"], ""))
+        complaints.append(_complaint("Requests per session", retries, _GREW["requests_per_session"]))
         one_key = await _one_key(look)
         if one_key is not None:
             measures.append(one_key)
@@ -49,7 +49,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     said = [complaint for complaint in complaints if complaint]
     if said:
         return Finding.bad("traffic", " ".join(said), *measures)
-    return Finding.ok("traffic", f"Requests per second: {compared(requests, '1/s')}.", *measures)
+    return Finding.ok("traffic", f"Requests per second: {compared(requests)}.", *measures)
 
 
 async def _requests(look: Look) -> Compared:
@@ -117,8 +117,8 @@ async def _pods_apart(look: Look) -> list[Measure]:
     return found
 
 
-def _complaint(words: str, cell: Compared, limit: float, unit: str) -> str | None:
-    return f"{words}: {compared(cell, unit)}." if cell.factor is not None and cell.factor >= limit else None
+def _complaint(words: str, cell: Compared, limit: float) -> str | None:
+    return f"{words}: {compared(cell)}." if cell.factor is not None and cell.factor >= limit else None
 
 
 def _key_complaint(one_key: Measure) -> str | None:
