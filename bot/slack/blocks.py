@@ -71,7 +71,7 @@ def summary(view: CardView) -> str:
     elif view.causes:
         parts.append(f"{inline(view.causes[0].title, 120)} ({narrate.how_sure(view.causes[0].probability)})")
     if view.plan is not None:
-        parts.append(f"the fix {narrate.PLAN_STATE[view.plan.state]}")
+        parts.append(f"Fix: {narrate.PLAN_STATE[view.plan.state]}")
     return ". ".join(parts) + "."
 
 
