@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -173,7 +173,9 @@ def lint(paths: Annotated[list[Path] | None, typer.Argument(help="Files or folde
 def evaluate_retrieval(
     path: Annotated[Path, typer.Argument(help="A benchmark's folder: documents and labelled questions.")],
     *,
-    blind: Annotated[bool, typer.Option("--blind", help="Ask without the alert's name: the hard form.")] = False,
+    field: Annotated[
+        Literal["text_full", "text_blind"], typer.Option(help="text_blind leaves out the alert's name: the hard form.")
+    ] = "text_full",
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
     """Measure how often the right runbook is among the first, against plain baselines."""
@@ -182,7 +184,7 @@ def evaluate_retrieval(
     from retrieval.weights import WeightsError
 
     with _told(BenchmarkError, WeightsError):
-        figures = asyncio.run(evaluate(path, "text_blind" if blind else "text_full"))
+        figures = asyncio.run(evaluate(path, field))
     if as_json is not None:
         as_json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(report(figures))

@@ -107,7 +107,7 @@ def test_only_settings_reads_the_environment() -> None:
 
 
 MAY_TOUCH_THE_ENVIRONMENT = {
-    "diagnostics/changes/git.py": "hands Git the process' environment without what would steer it",
+    "diagnostics/changes/git.py": "gives Git the PATH and nothing else of it",
     "lab/demo_processes.py": "starts the product as another process and hands it an environment of its own",
     "retrieval/embedder.py": "tells huggingface_hub, which reads nothing else, to stay offline",
 }
