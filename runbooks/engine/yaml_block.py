@@ -60,7 +60,7 @@ def _refuse_exotic(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         line = event.start_mark.line if event.start_mark else 0
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+        if getattr(event, "anchor", None):  # an alias names its anchor here, too
             raise YamlBlockError(line, "anchors and aliases are not taken", "write the value out")
         if tag := getattr(event, "tag", None):
             raise YamlBlockError(line, f"the tag `{tag}` is not taken"[:120], "write a plain value")

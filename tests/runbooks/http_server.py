@@ -44,6 +44,7 @@ class RememberingServer:
 
     faults: Faults = field(default_factory=Faults)
     seen: list[Seen] = field(default_factory=list)
+    before_patch: Callable[[], None] | None = None  # what somebody else does between our look and our change
     url: str = ""
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -66,6 +67,8 @@ class RememberingServer:
         )
         if (fault := self.faults.before.get(request.method)) is not None:
             return await self._fail(request, fault)
+        if request.method == "PATCH" and self.before_patch is not None:
+            self.before_patch()
         answer = await self.answer(request)
         if (fault := self.faults.after.get(request.method)) is not None:
             return await self._fail(request, fault)

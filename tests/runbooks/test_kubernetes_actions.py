@@ -190,6 +190,20 @@ async def test_somebody_was_faster(scale: Action, undo: Action, cluster: Kuberne
     assert cluster.of("PATCH") == []
 
 
+@pytest.mark.parametrize("params", [UP, BACK])
+async def test_a_change_between_look_and_call_is_a_conflict(
+    actions: dict[str, Action], cluster: KubernetesServer, params: DeploymentRef
+) -> None:
+    """The version that was read travels along, so the cluster itself refuses what was decided on an older state."""
+    action = actions["kubernetes.scale" if params is UP else "kubernetes.rollout_undo"]
+    before = await action.read(params)
+    cluster.before_patch = lambda: cluster.roll_out(template("vllm:0.12"))
+    with pytest.raises(ActionError, match=r"HTTP 4.*nothing was changed"):
+        await action.act(params, before, token="t")
+
+    assert (cluster.deployment["spec"]["replicas"], cluster.image) == (4, "vllm:0.12")
+
+
 async def test_nobody_listens() -> None:
     """A refused connection certainly changed nothing, and the port is tried once."""
     nowhere = build_actions(clusters={"lab": ClusterAccess(url="http://127.0.0.1:9", token="t")})

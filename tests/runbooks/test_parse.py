@@ -143,6 +143,7 @@ def test_a_step_in_a_list_is_refused() -> None:
         "x" * (MAX_CHARS + 1),
         "---\nformat: 1\ntitle: \ud800\n---\n",
         "---\na: " + "[" * 5000 + "\n---\n",
+        "---\na: " + "[" * 5000 + "]" * 5000 + "\n---\n",
         "---\na: " + "{a: " * 50 + "\n---\n",
         "---\n? [a]\n: b\n---\n",
         "---\n- a\n---\n",
