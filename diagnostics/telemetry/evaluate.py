@@ -138,7 +138,7 @@ def _extrapolated(window: _Window, *, is_counter: bool, is_rate: bool) -> Values
     first_value = value[window.first]
     change = value[window.after - 1] - first_value
     if is_counter:
-        change = change + _lost_in_resets(window)
+        change = _add_lost_in_resets(change, window)
     sampled = (time[window.after - 1] - time[window.first]) / 1000.0
     average = sampled / (window.after - window.first - 1)
     to_start = (time[window.first] - (window.instant - window.width)) / 1000.0
@@ -157,12 +157,21 @@ def _extrapolated(window: _Window, *, is_counter: bool, is_rate: bool) -> Values
     return np.asarray(change * factor)
 
 
-def _lost_in_resets(window: _Window) -> Values:
-    """What each range's counter had reached before every reset in it."""
+def _add_lost_in_resets(change: Values, window: _Window) -> Values:
+    """
+    Add what each range's counter had reached before every reset in it.
+
+    One reset after the other, as Prometheus adds them: the sum of two large numbers first would round away the small
+    growth after a large counter's reset. Ranges hold few resets, so this is also quick.
+    """
     value = window.columns.value
-    drops = np.zeros(len(value))
-    drops[1:] = np.where(value[1:] < value[:-1], value[:-1], 0.0)
-    return _reduce(np.add, drops, window.first + 1, window.after) if drops.any() else np.zeros(len(window.first))
+    resets = np.flatnonzero(value[1:] < value[:-1]) + 1
+    begin, end = np.searchsorted(resets, window.first + 1), np.searchsorted(resets, window.after)
+    reset = begin
+    while (left := np.flatnonzero(reset < end)).size:
+        change[left] += value[resets[reset[left]] - 1]
+        reset = reset + 1
+    return change
 
 
 def _changes(window: _Window) -> Values:
