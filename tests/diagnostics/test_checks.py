@@ -147,7 +147,6 @@ async def test_one_key_that_carries_the_growth_is_named() -> None:
     """Tokens doubled and one key carries them: a runaway job, not demand."""
     finding = await answer("traffic", "X04")
     assert (("api_key", "key-1"),) in scoped(finding, "top_key_growth_share")
-    assert not scoped(await answer("traffic", "S01"), "nothing")
     carried = [m.value for m in (await answer("traffic", "S01")).measures if m.signal == "top_key_growth_share"]
     assert carried and carried[0] is not None and carried[0] < 0.5
 

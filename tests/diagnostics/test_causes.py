@@ -1,0 +1,177 @@
+"""The knowledge base and its engine: valid data, honest probabilities, and the scenarios it must recognise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from diagnostics.causes import engine, knowledge
+from diagnostics.changes.change import Change
+from diagnostics.checks import CHECKS
+from diagnostics.diagnosis import RankedCause, Suspect
+from diagnostics.findings import Finding, Measure
+from diagnostics.runner import Diagnoser
+from tests import synthetic
+from tests.diagnosed import recorded
+
+KNOWN = knowledge.load()
+
+
+def finding(*measures: Measure) -> Finding:
+    return Finding.bad("check", "a sentence", *measures)
+
+
+def moved(signal: str, value: float | None, baseline: float | None = None, **scope: str) -> Measure:
+    return Measure(signal=signal, value=value, baseline=baseline, scope=tuple(scope.items()))
+
+
+def ranked(*measures: Measure, suspects: tuple[Suspect, ...] = ()) -> tuple[RankedCause, ...]:
+    observed = engine.observe([finding(*measures)], KNOWN)
+    return engine.rank(observed, suspects, KNOWN, changes_known=False)
+
+
+def probability(causes: tuple[RankedCause, ...], name: str) -> float:
+    return next((cause.probability for cause in causes if cause.cause == name), 0.0)
+
+
+CACHE_LOST = (
+    moved("prefix_hit_ratio", 0.03, 0.40),
+    moved("prefill", 0.67, 0.43),
+    moved("ttft", 0.74, 0.466),
+    moved("itl", 0.0184, 0.016),
+    moved("prompt_tokens", 3010, 3000),
+    moved("requests_per_s", 24.2, 24.0),
+    moved("queue", 0.05, 0.02),
+)
+
+
+def test_every_cause_can_be_seen_and_told() -> None:
+    """Each has words, a scope, something it moves, and a next step for people."""
+    for cause in KNOWN.causes.values():
+        assert cause.title
+        assert cause.next_check
+        assert cause.prior > 0
+        assert any(expected.value in {"up", "down"} for expected in cause.expects.values()), cause.id
+        assert cause.decisive, cause.id
+
+
+def test_the_causes_that_the_checks_can_see_are_there() -> None:
+    """The catalogue's GPU, serving and integration causes, and the dearest security one."""
+    wanted = "G01 G02 G03 G04 G05 G06 G09 G11 S01 S02 S03 S04 S05 S06 S07 S08 S09 S11 S13 S14 I01 I02 I03 I04 I10 X04"
+    assert set(wanted.split()) <= KNOWN.causes.keys()
+
+
+def test_two_causes_never_expect_the_same() -> None:
+    """Causes with identical signs could only be guessed between."""
+    signs = [tuple(sorted((name, str(how)) for name, how in cause.expects.items())) for cause in KNOWN.causes.values()]
+    assert len(set(signs)) == len(signs)
+
+
+async def test_every_signal_is_measured_by_some_check() -> None:
+    """A signal that no check reports would be a cause's dead letter."""
+    later = {  # read once their checks exist: tools, safety, drift
+        "tool_error_ratio",
+        "write_tool_ratio",
+        "injection_ratio",
+        "injection_retrieved_ratio",
+        "sensitive_ratio",
+        "input_drift_auc",
+    }
+    quality = {"refusal_ratio", "format_valid_ratio", "format_spread", "thumbs_down_ratio", "judge_score"}
+    seen = set()
+    for scenario in ("none", "X04", "S04"):
+        diagnosis = await Diagnoser(recorded(scenario)).diagnose(synthetic.target())
+        seen |= {measure.signal for found in diagnosis.findings for measure in found.measures}
+    missing = KNOWN.signals.keys() - seen - later - quality
+    assert missing <= {"retrieval_score", "guardrail_block_ratio"}, missing
+
+
+def test_a_lost_prefix_cache_is_recognised() -> None:
+    """The hit ratio collapsed while prompts stayed as long: not longer prompts."""
+    causes = ranked(*CACHE_LOST)
+    assert causes[0].cause == "S04"
+    assert causes[0].probability > 3 * probability(causes, "S02")
+    assert any("prefix cache hit ratio fell from 40 % to 3.0 %" in said for said in causes[0].evidence_for)
+    assert any("prompt length stays at 3010 tokens" in said for said in causes[0].evidence_for)
+
+
+def test_what_speaks_against_is_said_too() -> None:
+    """Longer prompts are the look-alike: the flat prompt length stands against them."""
+    causes = ranked(*CACHE_LOST)
+    longer = next(cause for cause in causes if cause.cause == "S02")
+    assert any("prompt length" in said and "should be up" in said for said in longer.evidence_against)
+
+
+@pytest.mark.parametrize("measures", [(), CACHE_LOST, (moved("itl", 0.03, 0.016),)])
+def test_probabilities_are_at_most_one_and_leave_room(measures: tuple[Measure, ...]) -> None:
+    """`none` and `other` always take part, and nothing sums to more than certainty."""
+    causes = ranked(*measures)
+    assert sum(cause.probability for cause in causes) <= 1.0
+    assert {"none", "other"} <= {cause.cause for cause in causes}
+    assert list(causes) == sorted(causes, key=lambda cause: -cause.probability)
+
+
+def test_an_unknown_signal_neither_accuses_nor_acquits() -> None:
+    """A measure without a value or a baseline changes no probability, and neither does an unheard-of signal."""
+    blind = (moved("kv_usage", None, 0.2), moved("queue_depth_of_mars", 9.0, 0.1), moved("gateway", 5.0, None))
+    assert ranked(*CACHE_LOST, *blind) == ranked(*CACHE_LOST)
+
+
+def test_nothing_measured_is_no_health() -> None:
+    """Total blindness must not read as "nothing is wrong"."""
+    causes = ranked()
+    assert causes[0].cause == "other"
+    assert causes[0].probability < 0.5
+
+
+def test_the_services_own_measure_counts_before_a_pods() -> None:
+    """A pod's outlier explains where; the service's mean says what moved."""
+    observed = engine.observe([finding(moved("itl", 0.05, 0.016, pod="a"), moved("itl", 0.017, 0.016))], KNOWN)
+    assert observed["itl"].measure.value == 0.017
+
+
+def test_a_fitting_change_speaks_for_its_cause() -> None:
+    """A prompt change at the right time makes the cache loss likelier, a judge's change does not."""
+    change = Change(id="c", at=synthetic.ONSET, kind="prompt", service="chat", summary="a prompt moved")
+    prompt = Suspect(change=change, score=0.7)
+    judge = Suspect(change=replace(change, kind="judge"), score=0.7)
+    alone = probability(ranked(*CACHE_LOST), "S04")
+    assert probability(ranked(*CACHE_LOST, suspects=(prompt,)), "S04") > alone
+    assert probability(ranked(*CACHE_LOST, suspects=(judge,)), "S04") <= alone
+
+
+@pytest.mark.parametrize(
+    ("value", "baseline", "expected"), [(0.0, 0.0, 0.0), (5.0, 0.0, 3.0), (0.0, 5.0, -3.0), (float("nan"), 1.0, None)]
+)
+def test_zero_baselines_are_survived(value: float, baseline: float, expected: float | None) -> None:
+    """A ratio to nothing is either calm or far out, never a division by zero."""
+    assert engine.deviation_of(KNOWN.signals["itl"], moved("itl", value, baseline)) == expected
+
+
+@pytest.mark.parametrize("scenario", [name for name in synthetic.SCENARIOS if name != "none"])
+async def test_a_scenario_is_recognised(scenario: str) -> None:
+    """Its cause comes first, from the serving equations' numbers and without any change to go by."""
+    diagnosis = await Diagnoser(recorded(scenario)).diagnose(synthetic.target())
+    first = diagnosis.causes[0]
+    assert first.cause == scenario, [(cause.cause, cause.probability) for cause in diagnosis.causes[:3]]
+    assert first.probability > 0.3
+    assert first.evidence_for
+    assert diagnosis.user_impact is not KNOWN.causes[scenario].is_control
+
+
+async def test_a_healthy_service_accuses_nobody() -> None:
+    """`none` first, nothing else near it, nobody hurt, no onset and no scope."""
+    diagnosis = await Diagnoser(recorded("none")).diagnose(synthetic.target())
+    assert diagnosis.causes[0].cause == "none"
+    assert max(cause.probability for cause in diagnosis.causes if cause.cause not in {"none", "other"}) < 0.1
+    assert (diagnosis.user_impact, diagnosis.since, diagnosis.scope) == (False, None, None)
+
+
+async def test_missing_exporters_leave_the_cause_findable() -> None:
+    """Without GPU and gateway metrics the lost cache is still first; what is missing is said."""
+    telemetry = recorded("S04", without=("DCGM_", "litellm_", "kube_", "container_"))
+    diagnosis = await Diagnoser(telemetry).diagnose(synthetic.target())
+    assert diagnosis.causes[0].cause == "S04"
+    assert {"gpu_xid", "gpu_ecc", "gpu_throttling", "replicas"} <= {spot.check for spot in diagnosis.blind_spots}
+    assert len(CHECKS) == len(diagnosis.findings)
