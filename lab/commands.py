@@ -48,9 +48,11 @@ def demo(
         Path | None, typer.Option(help="Where the drill keeps its files; a new folder under var/ otherwise.")
     ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Keep everything running after a headless story.")] = False,
+    deadline: Annotated[float, typer.Option(help="Seconds that a headless story may take, its start included.")] = 90.0,
 ) -> None:
     """Play one incident from page to verified fix on this machine, without any account."""
     from lab.demo import DemoOptions, play  # noqa: PLC0415 - keeps `watchkeeper --help` fast
+    from lab.drill import DrillOptions  # noqa: PLC0415
 
-    options = DemoOptions(folder=folder, scenario=scenario, pace=pace, seed=seed, is_headless=headless, holds=hold)
-    sys.exit(asyncio.run(play(options)))
+    drill = DrillOptions(folder=folder, scenario=scenario, pace=pace, seed=seed)
+    sys.exit(asyncio.run(play(DemoOptions(drill=drill, is_headless=headless, holds=hold, deadline_s=deadline))))

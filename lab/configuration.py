@@ -45,18 +45,22 @@ def new_credentials() -> Credentials:
 
 
 def write_addresses(folder: Path, addresses: Addresses, *, scenario: str, pace: float) -> None:
-    """`lab.json`, written last and whole: who waits for it may read it as soon as it is there."""
+    """`lab.json`: when it is there, everything that it names listens."""
     body = {**asdict(addresses), "scenario": scenario, "pace": pace, "pid": os.getpid()}
-    unfinished = folder / f"{ADDRESSES_FILE}.part"
-    unfinished.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / ADDRESSES_FILE)
+    _write_whole(folder / ADDRESSES_FILE, json.dumps(body, indent=2) + "\n")
 
 
 def write_environment(folder: Path, variables: Mapping[str, str]) -> None:
     """`env`: KEY=VALUE lines, readable by nobody else."""
-    path = folder / ENVIRONMENT_FILE
-    path.touch(mode=0o600)
-    path.write_text("".join(f"{name}={value}\n" for name, value in variables.items()), encoding="utf-8")
+    _write_whole(folder / ENVIRONMENT_FILE, "".join(f"{name}={value}\n" for name, value in variables.items()))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Who waits for the file finds all of it, or nothing; only this user may read it."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def read_environment(folder: Path) -> dict[str, str]:

@@ -1,65 +1,50 @@
 """
 `watchkeeper demo`: one incident on this machine, from the page to the verified fix.
 
-Two processes are started, the lab and the product, which know each other by addresses alone; this one only starts
-them, tells what happens, and judges at the end.
+The lab and the product are two processes that know each other by addresses alone; this one only starts them, tells
+what happens, and judges at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import re
 import signal
 import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import httpx
 
 from lab.actors import messages_in, play_story
-from lab.configuration import ADDRESSES_FILE, read_environment
-from lab.demo_processes import Child, DemoError, free_port, keep_running, must_not_end, run_once
-from lab.listening import local_client, until_ready
+from lab.configuration import read_environment
+from lab.demo_processes import DemoError
+from lab.drill import Drill, DrillOptions, running_drill
+from lab.listening import local_client
 from lab.people import BOT_USER, MALLORY, WATCHKEEPER_PAGERDUTY
 from lab.progress import Progress
 from lab.slack_text import as_text, lines_of
 
 LOOK_EVERY_S = 0.3
-STARTUP_PATIENCE_S = 60.0
+STOPPED_BY_A_PERSON = 130
+
+_SAYS_VERIFIED = re.compile(r"telemetry confirms|(?<!not )(?<!not_)\bverified\b")
+_APPROVED_BY_STRANGER = re.compile(rf"Approved by .*{MALLORY.name}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """How to play; `folder` None makes a new one under var/. `deadline_s` bounds a headless story, start included."""
+    """How to play; `deadline_s` bounds a headless story, its start included."""
 
-    folder: Path | None
-    scenario: str = "S04"
-    pace: float = 20.0
-    seed: int = 1
+    drill: DrillOptions
     is_headless: bool = False
     holds: bool = False
     deadline_s: float = 90.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drill:
-    """A lab and a product that are up; `page` is where people look."""
-
-    folder: Path
-    lab: Child
-    product: Child
-    page: str
-    pagerduty: str
-
-
 async def play(options: DemoOptions) -> int:
-    """The exit status: 0 when the story ended well, or a person stopped an interactive demo."""
+    """The exit status: 0 when the story ended well, or when a person stopped an interactive demo."""
     stopped = asyncio.Event()
     for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(stop_signal, stopped.set)
@@ -76,7 +61,7 @@ async def play(options: DemoOptions) -> int:
     try:
         return await story
     except asyncio.CancelledError:
-        return 130 if options.is_headless else 0
+        return STOPPED_BY_A_PERSON if options.is_headless else 0
     except DemoError as error:
         progress.say(f"the demo cannot go on: {error}")
         return 1
@@ -85,7 +70,7 @@ async def play(options: DemoOptions) -> int:
 
 
 async def _interactive(options: DemoOptions, progress: Progress) -> int:
-    async with _drill(options, progress) as drill:
+    async with running_drill(options.drill, progress) as drill:
         progress.say(_INVITATION.format(page=drill.page, folder=drill.folder))
         await asyncio.Event().wait()
     return 0
@@ -93,21 +78,15 @@ async def _interactive(options: DemoOptions, progress: Progress) -> int:
 
 async def _headless(options: DemoOptions, progress: Progress) -> int:
     started_s = time.monotonic()
-    missing = ["the lab and the product did not start in time"]
-    async with _drill(options, progress) as drill, _page_client(drill) as client:
+    async with running_drill(options.drill, progress) as drill, local_client(base_url=drill.page) as client:
         left_s = options.deadline_s - (time.monotonic() - started_s)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(left_s):
-                await play_story(client, progress.say)
-                while missing := await _still_missing(drill, client):  # noqa: ASYNC110 - other processes change it
-                    await asyncio.sleep(LOOK_EVERY_S)
-        missing = missing and await _still_missing(drill, client)
+        missing = await _missing_after(left_s, drill, client, progress)
         await _print_thread(client)
         took_s = time.monotonic() - started_s
         if missing:
             progress.say(f"not finished after {took_s:.0f} s: " + "; ".join(missing))
-            print(f"\n--- end of {drill.product.log} ---\n{drill.product.tail()}")
-            print(f"\n--- end of {drill.lab.log} ---\n{drill.lab.tail()}")
+            for child in (drill.product, drill.lab):
+                print(f"\n--- end of {child.log} ---\n{child.tail()}", flush=True)
         else:
             progress.say(f"resolved by the approved and verified fix after {took_s:.0f} s")
         if options.holds:
@@ -116,109 +95,25 @@ async def _headless(options: DemoOptions, progress: Progress) -> int:
     return 1 if missing else 0
 
 
-@asynccontextmanager
-async def _drill(options: DemoOptions, progress: Progress) -> AsyncIterator[Drill]:
-    """Both processes, up and watched; stopped on the way out, whatever happened. Raises DemoError."""
-    folder = (options.folder or _new_folder()).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ADDRESSES_FILE).unlink(missing_ok=True)
-    progress.say(f"the drill's files are in {folder}")
-    address = f"http://127.0.0.1:{free_port()}"
-    lab = Child("the lab", *_lab_arguments(options, folder, address), log=folder / "lab.log")
-    watches: list[asyncio.Task[None]] = []
-    product: Child | None = None
-    try:
-        progress.begin("simulating the two hours before the page")
-        await lab.start()
-        watches.append(asyncio.create_task(must_not_end(lab)))
-        await _or_failure(_exists(folder / ADDRESSES_FILE), watches)
-        addresses = json.loads((folder / ADDRESSES_FILE).read_text(encoding="utf-8"))
-
-        progress.begin("starting Watchkeeper")
-        variables = read_environment(folder)
-        await run_once(Child("migrate", "-m", "bot", "migrate", log=folder / "migrate.log", variables=variables))
-        product = Child("Watchkeeper", "-m", "bot", "serve", log=folder / "watchkeeper.log", variables=variables)
-        is_up = asyncio.Event()
-        await product.start()
-        watches.append(asyncio.create_task(keep_running(product, is_up)))
-        await _or_failure(until_ready(address), watches)
-        is_up.set()
-        progress.say(f"Watchkeeper is ready at {address}; the page of the local Slack is {addresses['page']}")
-        async with _failing_with(watches):
-            yield Drill(
-                folder=folder, lab=lab, product=product, page=addresses["page"], pagerduty=addresses["pagerduty"]
-            )
-    finally:
-        for watch in watches:
-            watch.cancel()
-        await asyncio.gather(*watches, return_exceptions=True)
-        await asyncio.gather(*(child.stop() for child in (product, lab) if child is not None))
+async def _missing_after(left_s: float, drill: Drill, client: httpx.AsyncClient, progress: Progress) -> list[str]:
+    """Let the actors play and wait for the good end; what it still lacks when the time is over, or nothing."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(left_s):
+            await play_story(client, progress.say)
+            while await still_missing(drill, client):  # noqa: ASYNC110 - other processes change it
+                await asyncio.sleep(LOOK_EVERY_S)
+    return await still_missing(drill, client)
 
 
-def _lab_arguments(options: DemoOptions, folder: Path, product: str) -> list[str]:
-    return [
-        *("-m", "lab", "serve", "--folder", str(folder), "--product", product),
-        *("--scenario", options.scenario, "--pace", f"{options.pace:g}", "--seed", str(options.seed)),
-    ]
-
-
-def _new_folder() -> Path:
-    return Path("var") / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-
-
-async def _exists(path: Path) -> None:
-    while not path.exists():  # noqa: ASYNC110, ASYNC240 - another process makes it; a look takes microseconds
-        await asyncio.sleep(0.05)
-
-
-async def _or_failure(waiting: Any, watches: list[asyncio.Task[None]]) -> None:
-    """Wait for this, at most as long as a start may take; a process that ends meanwhile is the answer instead."""
-    task = asyncio.ensure_future(waiting)
-    try:
-        done, _ = await asyncio.wait({task, *watches}, timeout=STARTUP_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
-            raise DemoError(f"nothing was ready within {STARTUP_PATIENCE_S:.0f} s")
-        for finished in done:
-            await finished
-    finally:
-        task.cancel()
-
-
-@asynccontextmanager
-async def _failing_with(watches: list[asyncio.Task[None]]) -> AsyncIterator[None]:
-    """Cancel the block when a watch fails, and raise the watch's error instead."""
-    me = asyncio.current_task()
-
-    def interrupt(watch: asyncio.Task[None]) -> None:
-        if not watch.cancelled() and me is not None:
-            me.cancel()
-
-    for watch in watches:
-        watch.add_done_callback(interrupt)
-    try:
-        yield
-    except asyncio.CancelledError:
-        for watch in watches:
-            if watch.done() and not watch.cancelled() and (error := watch.exception()):
-                raise error from None
-        raise
-    finally:
-        for watch in watches:
-            watch.remove_done_callback(interrupt)
-
-
-def _page_client(drill: Drill) -> httpx.AsyncClient:
-    return local_client(base_url=drill.page)
-
-
-async def _still_missing(drill: Drill, client: httpx.AsyncClient) -> list[str]:
-    """What a good end still lacks, in words: PagerDuty, the world and the card are each asked."""
+async def still_missing(drill: Drill, client: httpx.AsyncClient) -> list[str]:
+    """What a good end lacks, in words: the world, the card and PagerDuty are each asked."""
     truth = (await client.get("/lab/truth")).json()
     channel = (await client.get("/channel")).json()
-    said = [" ".join(lines_of(m)).lower() for m in messages_in(channel) if m["user"] == BOT_USER]
+    said = "\n".join(line for m in messages_in(channel) if m["user"] == BOT_USER for line in lines_of(m))
     checks = {
+        "a stranger's approval counted": not _APPROVED_BY_STRANGER.search(said),
         "the world is not healed by the right change": bool(truth["healed"]),
-        "the card does not say that the fix is verified": any("verified" in text for text in said),
+        "the card does not say that the fix is verified": bool(_SAYS_VERIFIED.search(said)),
         "PagerDuty's incident is not resolved by Watchkeeper": await _resolved_by_product(drill),
     }
     return [what for what, is_so in checks.items() if not is_so]
@@ -241,18 +136,20 @@ async def _print_thread(client: httpx.AsyncClient) -> None:
     channel = (await client.get("/channel", params={"person": MALLORY.slack})).json()
     print(f"\n#{channel['channel']['name']}")
     for message in channel["messages"]:
-        print(as_text(message), end="\n\n")
+        print(as_text(message), end="\n\n", flush=True)
 
 
 _INVITATION = """
-Open {page}
 
-About a minute of lab time from now a prompt change slows the service `chat` down, and the page comes in.
-  1. As Mallory (top right), try to approve the fix: it is refused, and only you see why.
-  2. As Alice, acknowledge.
-  3. As Bob, read what the fix will do, and approve it.
-Then watch time to first token recover, the fix being verified and the incident resolved.
-Try `/oncall help`, too. Logs and the configuration: {folder}
+    Open   {page}
 
-Ctrl-C stops everything.
+    Within a few minutes of lab time (some seconds of yours) the service `chat` is slow enough for the alert,
+    and the card appears. Then:
+      1. Act as Mallory (at the top), and try to approve the fix: it is refused, and only Mallory is told.
+      2. Act as Alice, and acknowledge.
+      3. Act as Bob, read what the fix will change, and approve it.
+    Watch time to first token recover, the fix being verified, and the incident resolved. Try `/oncall help`, too.
+
+    Logs and configuration: {folder}
+    Ctrl-C stops everything.
 """

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-STOP_PATIENCE_S = 5.0
+STOP_PATIENCE_S = 2.5
 MAX_RESTARTS = 60
 ROOT = Path(__file__).resolve().parent.parent
 

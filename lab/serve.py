@@ -99,13 +99,19 @@ class Lab:
         self._gauges = FleetGauges(self.world.fleet)
         self._account = PagerDuty(now=self.world.clock.now, routing_key=self._credentials.pagerduty_routing_key)
         self._webhook_secrets = (secrets.token_hex(20),)
+        self._certificate = write_certificates(folder)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Serve until `stop`. An error of the world or of a server ends everything and is raised."""
+        """
+        Serve until `stop`. An error of the world or of a server ends everything and is raised.
+
+        Configuration and environment are there first, `lab.json` when everything listens.
+        """
+        self._write_files()
         await self.world.prepare()
         servers = self._servers()
         async with asyncio.TaskGroup() as tasks:
@@ -137,11 +143,9 @@ class Lab:
         slack = slack_app(self.workspace, link, base_url=self.addresses.page, lab_state=self._state)
         self._serve_truth(slack)
         pagerduty = pagerduty_app(self._account)
-        self._write_files()
-        certificate = write_certificates(self.folder)
         return {
             "slack": server(slack),
-            "pagerduty": server(pagerduty, certificate=certificate),
+            "pagerduty": server(pagerduty, certificate=self._certificate),
             # The same account without TLS, for the alert rule's side.
             "events": server(pagerduty, owns_app=False),
             "kubernetes": server(self.world.kubernetes_app),
