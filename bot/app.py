@@ -194,7 +194,7 @@ class Product:
             actions=self.actions,
             pagerduty=self.pagerduty,
         )
-        return RespondWorkflow(story, ring=self.engine.ring)
+        return RespondWorkflow(story, self.engine.stories)
 
     def remediate(self) -> RemediateWorkflow:
         """The durable story of a fix."""
@@ -207,7 +207,7 @@ class Product:
             diagnosers=self.diagnosers,
             actions=self.actions,
         )
-        return RemediateWorkflow(story, ring=self.engine.ring)
+        return RemediateWorkflow(story, self.engine.stories)
 
     async def start(self) -> None:
         """People, telemetry, runbooks, then the engine; the embedding model warms up meanwhile."""
@@ -246,6 +246,8 @@ class Product:
 async def serve(settings: Settings, config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises WatchkeeperError when the schema is not ours."""
     set_up_logging()
+    if settings.socket_mode:
+        raise WatchkeeperError("SOCKET_MODE is not built yet: unset it and give Slack the address of /slack/events")
     url = settings.database_url.get_secret_value()
     if (revision := await asyncio.to_thread(schema.current, url)) != schema.head():
         raise WatchkeeperError(

@@ -32,6 +32,7 @@ _OVER = frozenset(
         PlanState.STALE,
     }
 )
+MAY_BE_UNDONE = frozenset({PlanState.VERIFIED, PlanState.NOT_VERIFIED, PlanState.FAILED})
 _LIVE = frozenset({PlanState.PROPOSED, PlanState.APPROVED, PlanState.RUNNING, PlanState.IN_DOUBT})
 _DEEDS = {
     "incident.acknowledge": "acknowledged the incident",
@@ -144,7 +145,7 @@ class Cards:
             progress=progress,
         )
         changed = any(state not in (StepState.WAITING, StepState.FAILED) for state, _ in progress.values())
-        may_undo = row.state in (PlanState.NOT_VERIFIED, PlanState.FAILED) and row.plan.undoes is None
+        may_undo = row.state in MAY_BE_UNDONE and row.plan.undoes is None
         return replace(line, can_undo=line.can_undo and may_undo and changed and row.plan.plan_id not in taken_back)
 
     def _name(self, person_id: str | None) -> str:

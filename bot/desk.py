@@ -7,12 +7,14 @@ is done afterwards by whoever sweeps. So a listener can commit before it acknowl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Literal
 
 from bot.approvals import Approvals
-from bot.incidents import IncidentLine, IncidentState, NotFoundError, Person, PlanState, StaleError
+from bot.card import MAY_BE_UNDONE
+from bot.incidents import IncidentLine, IncidentState, NotAllowedError, NotFoundError, Person, PlanState, StaleError
 from bot.policy import Policy
 from bot.respond import diagnosis_of
 from bot.store.incidents import Incidents
@@ -25,8 +27,7 @@ from runbooks.engine.records import Settled, record_from_json, record_json
 from runbooks.engine.run import changed_steps
 from runbooks.engine.values import Action, CannotPlanError
 
-_MAY_BE_UNDONE = (PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.VERIFIED)
-_ANSWERS: Mapping[str, Literal["ran", "did_not_run", "stop"]] = {"ran": "ran", "not_run": "did_not_run", "stop": "stop"}
+_ANSWERS: Mapping[str, Literal["ran", "did_not_run", "stop"]] = {each: each for each in ("ran", "did_not_run", "stop")}
 
 
 class Desk:
@@ -53,13 +54,25 @@ class Desk:
         self._actions = actions
         self._ring = ring
 
+    @asynccontextmanager
+    async def _deed(self, what: str, subject: str, by: Person) -> AsyncIterator[None]:
+        """Around every deed: a refusal goes on record, a deed rings the bell."""
+        try:
+            yield
+        except NotAllowedError as refusal:
+            await self.refused(who=by.person_id, what=what, why=str(refusal), subject=subject)
+            raise
+        self._ring()
+
     async def acknowledge(self, incident_id: str, by: Person) -> None:
         """Tell PagerDuty that this person has it; the card changes when PagerDuty says so."""
-        await self._tell_pagerduty(incident_id, by, "acknowledge")
+        async with self._deed("acknowledge", incident_id, by):
+            await self._tell_pagerduty(incident_id, by, "acknowledge")
 
     async def resolve(self, incident_id: str, by: Person) -> None:
         """Tell PagerDuty that it is over."""
-        await self._tell_pagerduty(incident_id, by, "resolve")
+        async with self._deed("resolve", incident_id, by):
+            await self._tell_pagerduty(incident_id, by, "resolve")
 
     async def _tell_pagerduty(self, incident_id: str, by: Person, kind: str) -> None:
         now = datetime.now(UTC)
@@ -70,29 +83,27 @@ class Desk:
         await self._incidents.asked(
             incident_id, kind, key=f"{incident_id}:{kind}:{incident.state_at.isoformat()}", by=by, now=now
         )
-        self._ring()
 
     async def rediagnose(self, incident_id: str, by: Person) -> None:
         """Look again, under the next run number."""
-        incident = await self._incidents.get(incident_id)
-        self._policy.may_act(by, incident)
-        await self._incidents.ask_again(incident_id, by=by.person_id, now=datetime.now(UTC))
-        self._ring()
+        async with self._deed("rediagnose", incident_id, by):
+            self._policy.may_act(by, await self._incidents.get(incident_id))
+            await self._incidents.ask_again(incident_id, by=by.person_id, now=datetime.now(UTC))
 
     async def approve(self, plan_id: str, by: Person) -> None:
         """Approve exactly this plan."""
-        await self._approvals.approve(plan_id, by=by, now=datetime.now(UTC))
-        self._ring()
+        async with self._deed("approve", plan_id, by):
+            await self._approvals.approve(plan_id, by=by, now=datetime.now(UTC))
 
     async def deny(self, plan_id: str, by: Person) -> None:
         """Refuse this plan for good."""
-        await self._approvals.deny(plan_id, by=by, now=datetime.now(UTC))
-        self._ring()
+        async with self._deed("deny", plan_id, by):
+            await self._approvals.deny(plan_id, by=by, now=datetime.now(UTC))
 
     async def request(self, plan_id: str, by: Person) -> None:
         """Put another possible fix on the table."""
-        await self._approvals.request(plan_id, by=by, now=datetime.now(UTC))
-        self._ring()
+        async with self._deed("request", plan_id, by):
+            await self._approvals.request(plan_id, by=by, now=datetime.now(UTC))
 
     async def undo(self, plan_id: str, by: Person) -> None:
         """
@@ -100,29 +111,30 @@ class Desk:
 
         Where the policy asks for more than one person it stays on the card for the others.
         """
+        async with self._deed("undo", plan_id, by):
+            row = await self._plans.get(plan_id)
+            self._policy.grant(by, row.plan, await self._incidents.get(row.plan.incident_id))
+            if row.state not in MAY_BE_UNDONE:
+                raise StaleError("There is nothing to take back.")
+            ready = await self._undo_on_the_table(row) or await self._offer_undo(row)
+            await self._approvals.approve(ready, by=by, now=datetime.now(UTC))
+
+    async def _offer_undo(self, row: PlanRow) -> str:
+        """Put a fresh undo of this plan on the table; returns its id."""
         now = datetime.now(UTC)
-        row = await self._plans.get(plan_id)
-        incident = await self._incidents.get(row.plan.incident_id)
-        self._policy.grant(by, row.plan, incident)
-        if row.state not in _MAY_BE_UNDONE:
-            raise StaleError("There is nothing to take back.")
-        ready = await self._undo_on_the_table(row)
-        if ready is None:
-            records = [record_from_json(entry.record) for entry in await self._journal.read(plan_id)]
-            try:
-                undo = await undo_plan(
-                    row.plan,
-                    changed_steps(row.plan, records),
-                    self._actions,
-                    now=now,
-                    policy_version=self._policy.version,
-                )
-            except CannotPlanError as refusal:
-                raise StaleError(f"This cannot be taken back: {refusal}.") from refusal
-            await self._plans.save(undo, run=row.run, rank=None, state=PlanState.PROPOSED, now=now)
-            ready = undo.plan_id
-        await self._approvals.approve(ready, by=by, now=now)
-        self._ring()
+        records = [record_from_json(entry.record) for entry in await self._journal.read(row.plan.plan_id)]
+        try:
+            undo = await undo_plan(
+                row.plan,
+                changed_steps(row.plan, records),
+                self._actions,
+                now=now,
+                policy_version=self._policy.version,
+            )
+        except CannotPlanError as refusal:
+            raise StaleError(f"This cannot be taken back: {refusal}.") from refusal
+        await self._plans.save(undo, run=row.run, rank=None, state=PlanState.PROPOSED, now=now)
+        return undo.plan_id
 
     async def _undo_on_the_table(self, row: PlanRow) -> str | None:
         """An undo of this plan that is proposed already; raises StaleError when one ran or runs."""
@@ -136,24 +148,22 @@ class Desk:
         return None
 
     async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None:
-        """Say what a step that nobody can prove did: `ran`, `not_run` or `stop`."""
+        """Say what a step that nobody can prove did: `ran`, `did_not_run` or `stop`."""
         if answer not in _ANSWERS:
             raise StaleError(f"{answer!r} is not an answer.")
-        row = await self._plans.get(plan_id)
-        incident = await self._incidents.get(row.plan.incident_id)
-        self._policy.grant(by, row.plan, incident)
-        entries = await self._journal.read(plan_id)
-        said = _ANSWERS[answer]
-        record = Settled(step=step, answer=said, person=by.person_id)
-        await self._journal.settle(
-            row.plan,
-            position=len(entries) + 1,
-            step=step,
-            record=record_json(record),
-            by=by.person_id,
-            now=datetime.now(UTC),
-        )
-        self._ring()
+        async with self._deed("settle", plan_id, by):
+            row = await self._plans.get(plan_id)
+            self._policy.grant(by, row.plan, await self._incidents.get(row.plan.incident_id))
+            entries = await self._journal.read(plan_id)
+            record = Settled(step=step, answer=_ANSWERS[answer], person=by.person_id)
+            await self._journal.settle(
+                row.plan,
+                position=len(entries) + 1,
+                step=step,
+                record=record_json(record),
+                by=by.person_id,
+                now=datetime.now(UTC),
+            )
 
     async def status(self) -> list[IncidentLine]:
         """Every open incident in a line."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from bot.respond import RespondWorkflow
 from bot.store.inbox import Inbox
 from bot.store.incidents import Incidents
 from bot.store.plans import Plans
+from bot.stories import Stories
 
 log = structlog.get_logger()
 
@@ -89,6 +91,7 @@ class Engine:
         self._plans = plans
         self._respond: RespondWorkflow | None = None
         self._remediate: RemediateWorkflow | None = None
+        self.stories = Stories(self.ring)
         self.sweepers = (Sweeper("stories", self._start_stories), *more)
         self._tasks: list[asyncio.Task[None]] = []
         self._ticker = AsyncIOScheduler(timezone=UTC)
@@ -123,12 +126,15 @@ class Engine:
         self.ring()
 
     async def stop(self) -> None:
-        """Stop sweeping and let go of the workflows; whatever is under way is taken up at the next start."""
+        """Stop sweeping and interrupt the stories; whatever is under way is taken up at the next start."""
         self._ticker.shutdown(wait=False)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.stories.interrupt()
         await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)
+        # DBOS made its own thread pool the loop's default, and has just shut it down.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
 
     async def _start_stories(self) -> None:
         now = datetime.now(UTC)

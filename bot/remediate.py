@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,10 +21,11 @@ from dbos import DBOS, DBOSConfiguredInstance
 from bot.approvals import Approvals
 from bot.config import Config
 from bot.incidents import PlanState, StaleError
-from bot.respond import FRAME, Checkpoint, remembering
+from bot.respond import FRAME
 from bot.store.journal import Journal, JournalEntry
 from bot.store.outbox import Outbox
 from bot.store.plans import PlanRow, Plans
+from bot.stories import Checkpoint, Stories
 from diagnostics.findings import Finding, Status
 from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.ask import wait_until
@@ -256,13 +257,19 @@ class Remediate:
 
     async def _announce(self, row: PlanRow, state: PlanState) -> None:
         """Tell the thread and PagerDuty how it ended; a verified fix resolves the incident."""
-        now = datetime.now(UTC)
-        key = f"{row.plan.plan_id}:{row.chapter}:{state.value}"
-        facts = {"incident_id": row.plan.incident_id, "now": now, "plan": row.plan.plan_id}
-        await self._outbox.post(key=f"{key}:slack", lane="slack", kind="outcome", **facts)
-        await self._outbox.post(key=f"{key}:note", lane="pagerduty", kind="outcome", **facts)
+        told = [("slack", "outcome"), ("pagerduty", "outcome")]
         if state is PlanState.VERIFIED and row.plan.undoes is None:
-            await self._outbox.post(key=f"{key}:resolve", lane="pagerduty", kind="resolve", by="watchkeeper", **facts)
+            told.append(("pagerduty", "resolve"))
+        for lane, kind in told:
+            await self._outbox.post(
+                key=f"{row.plan.plan_id}:{row.chapter}:{state.value}:{lane}:{kind}",
+                incident_id=row.plan.incident_id,
+                lane=lane,
+                kind=kind,
+                now=datetime.now(UTC),
+                plan=row.plan.plan_id,
+                by="watchkeeper",
+            )
 
 
 def _judged(findings: Sequence[Finding], good: int) -> tuple[Status, str]:
@@ -284,12 +291,13 @@ def _short(answer: Mapping[str, Any]) -> str:
 class RemediateWorkflow(DBOSConfiguredInstance):
     """The durable wrapper: its id is "<plan>:<chapter>"."""
 
-    def __init__(self, story: Remediate, *, ring: Callable[[], None]) -> None:
+    def __init__(self, story: Remediate, stories: Stories) -> None:
         super().__init__("remediate")
         self._story = story
-        self._step = remembering(ring)
+        self._stories = stories
 
     @DBOS.workflow()
     async def run(self, plan_id: str, chapter: int) -> None:
         """Tell the story; after a crash the moves that ended are not repeated."""
-        await self._story.tell(plan_id, chapter, self._step)
+        with self._stories.telling():
+            await self._story.tell(plan_id, chapter, self._stories.step)

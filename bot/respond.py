@@ -10,13 +10,13 @@ drawn. Nobody waits here for a person: the story ends when the verdict stands, a
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
-from dbos import DBOS, DBOSConfiguredInstance, StepOptions
+from dbos import DBOS, DBOSConfiguredInstance
 from pydantic import TypeAdapter
 
 from bot.config import Config, Service
@@ -25,6 +25,7 @@ from bot.pagerduty_client import PagerDutyError
 from bot.store.incidents import Incidents, Run
 from bot.store.outbox import Outbox
 from bot.store.plans import Plans
+from bot.stories import Checkpoint, Stories
 from diagnostics.diagnosis import Diagnosis, Frame, Suspect
 from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.model import TelemetryError
@@ -34,9 +35,6 @@ from runbooks.engine.plan import PlanContext, plan
 from runbooks.engine.values import Action, CannotPlanError, Plan, Runbook
 
 log = structlog.get_logger()
-
-Checkpoint = Callable[..., Awaitable[Any]]
-"""Runs a step: `await step("name", function, *arguments)`. The engine's remembers results; a test's just calls."""
 
 PROPOSE_FROM = 0.3
 """A runbook for a cause less likely than this is offered on request, never proposed."""
@@ -269,23 +267,13 @@ def question(incident: Incident, run: Run) -> Question:
 class RespondWorkflow(DBOSConfiguredInstance):
     """The durable wrapper: its id is "<incident>:<run>", and each step's result is remembered as JSON."""
 
-    def __init__(self, story: Respond, *, ring: Callable[[], None]) -> None:
+    def __init__(self, story: Respond, stories: Stories) -> None:
         super().__init__("respond")
         self._story = story
-        self._step = remembering(ring)
+        self._stories = stories
 
     @DBOS.workflow()
     async def run(self, incident_id: str, number: int) -> None:
         """Tell the story; after a crash the steps that ended are not repeated."""
-        await self._story.tell(incident_id, number, self._step)
-
-
-def remembering(ring: Callable[[], None]) -> Checkpoint:
-    """Durable steps: a crash before a result is stored runs the step again from its start. Rings after each."""
-
-    async def step(name: str, function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        result = await DBOS.run_step_async(StepOptions(name=name), function, *arguments)
-        ring()
-        return result
-
-    return step
+        with self._stories.telling():
+            await self._story.tell(incident_id, number, self._stories.step)
