@@ -21,7 +21,11 @@ class Intent:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The action answered: `ok`, or refused and certainly nothing changed. A lost answer leaves no outcome at all."""
+    """
+    The action answered: `ok`, or it was refused and certainly nothing changed.
+
+    A refusal may stand without an intent (the world had moved before the call). A lost answer leaves no outcome.
+    """
 
     step: int
     ok: bool

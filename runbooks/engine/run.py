@@ -136,8 +136,12 @@ def _after(step: PlannedStep, state: _State, record: Record, calls: int) -> tupl
 
 
 def _answered(state: _State, record: Outcome, calls: int) -> tuple[_State, str]:
-    """An answer may come late: after a probe, or after a probe's NO. A late yes still means that it took place."""
-    if state in (_State.CALLED, _State.IN_DOUBT) or (state is _State.READY and calls):
+    """
+    A refusal may come before any call: the world had moved, so nobody called.
+
+    An answer may come late, too: after a probe, even after its NO. A late yes still means that it took place.
+    """
+    if state in (_State.CALLED, _State.IN_DOUBT) or (state is _State.READY and (calls or not record.ok)):
         return (_State.ACTED if record.ok else _State.REFUSED), record.detail
     if state is _State.ACTED and record.ok:
         return state, record.detail

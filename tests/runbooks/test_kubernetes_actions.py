@@ -86,6 +86,20 @@ async def test_rollout_undo_brings_back_the_earlier_template(undo: Action, clust
     }
 
 
+async def test_the_effect_says_what_differs(undo: Action, cluster: KubernetesServer) -> None:
+    """Who approves a rollback sees the arguments that change, and never the value of an environment variable."""
+    newer = template("vllm:0.11")
+    newer["spec"]["containers"][0]["args"] = ["--max-num-seqs=64"]
+    newer["spec"]["containers"][0]["env"] = [{"name": "HF_TOKEN", "value": "hf_secret"}]
+    cluster.roll_out(newer)
+    effect = undo.effect(BACK, await undo.read(BACK))
+
+    assert "from revision 3 to revision 2" in effect
+    assert "vllm.args[0] --max-num-seqs=64 -> --max-num-seqs=256" in effect
+    assert "vllm.env.HF_TOKEN.value changes" in effect
+    assert "hf_secret" not in effect
+
+
 async def test_a_rollback_can_be_undone(undo: Action, cluster: KubernetesServer) -> None:
     """The undo names the revision that the rollback replaced."""
     before = await undo.read(BACK)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from runbooks.engine.actions import LangfuseAccess, build_actions
+from runbooks.engine.actions import ClusterAccess, LangfuseAccess, build_actions
+from runbooks.engine.actions.kubernetes import DeploymentRef
 from runbooks.engine.actions.langfuse import LabelOfPrompt, MoveLabel, MoveLabelParams
 from runbooks.engine.values import Action, ActionError, Happened, OutcomeUnknownError
 from tests.runbooks.langfuse_server import PUBLIC, LangfuseServer
@@ -125,6 +128,19 @@ async def test_reading_says_what_is_missing(move: Action, params: MoveLabelParam
     """A version, a label or a prompt that is not there is named before anybody approves anything."""
     with pytest.raises(ActionError, match=words):
         await move.read(params)
+
+
+async def test_a_missing_authority_is_named(tmp_path: Path) -> None:
+    """A path that leads nowhere is a refusal with the path in it, in both systems."""
+    nowhere = str(tmp_path / "ca.pem")
+    actions = build_actions(
+        langfuse={"p": LangfuseAccess(url="https://127.0.0.1:9", public_key=PUBLIC, secret_key="x", ca_file=nowhere)},
+        clusters={"lab": ClusterAccess(url="https://127.0.0.1:9", token="t", ca_file=nowhere)},
+    )
+    with pytest.raises(ActionError, match=r"ca\.pem"):
+        await actions["langfuse.move_label"].read(BACK)
+    with pytest.raises(ActionError, match="cannot be read"):
+        await actions["kubernetes.scale"].read(DeploymentRef(cluster="lab", namespace="chat", deployment="d"))
 
 
 async def test_without_access_the_action_says_which_setting_is_missing() -> None:

@@ -87,6 +87,8 @@ def said(answer: Answer, index: int = 0) -> Settled:
         ([INTENT, RAN], Verify(step=0)),
         ([INTENT, RAN, GOOD], Finish(result="done")),
         ([INTENT, REFUSED], Finish(result="failed", step=0, reason="HTTP 403")),
+        ([REFUSED], Finish(result="failed", step=0, reason="HTTP 403")),
+        ([INTENT, NO, REFUSED], Finish(result="failed", step=0, reason="HTTP 403")),
         ([INTENT, YES], Verify(step=0)),
         ([INTENT, NO], Act(step=0)),
         ([INTENT, UNSURE], AskPerson(step=0, why="in_doubt")),

@@ -8,7 +8,6 @@ half is refused, since that is an outage of its own and no fix.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -17,10 +16,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from runbooks.engine.actions.cluster import Cluster
 from runbooks.engine.actions.parameters import ConfigName, Whole
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier, canonical
+from runbooks.engine.actions.pod_template import differences, digest, own_template
+from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
 
 REVISION = "deployment.kubernetes.io/revision"
-POD_TEMPLATE_HASH = "pod-template-hash"
 # What belongs to the deployment itself or to its controller and is not rolled back (kubectl keeps the same list).
 _KEPT_ANNOTATIONS = (
     "kubectl.kubernetes.io/last-applied-configuration",
@@ -170,8 +169,8 @@ class RolloutUndo(_OnDeployment):
     def effect(self, params: RolloutUndoParams, before: JsonObject) -> str:
         return (
             f"In the cluster {params.cluster}, the deployment {params.namespace}/{params.deployment} is rolled back "
-            f"from revision {before['revision']} ({before['images']}) to revision {before['to_revision']} "
-            f"({before['to_images']}). Its pods are replaced one after the other."
+            f"from revision {before['revision']} to revision {before['to_revision']} ({before['difference']}). "
+            "Its pods are replaced one after the other."
         )
 
     def refusal(self, params: RolloutUndoParams, before: JsonObject) -> str | None:
@@ -185,7 +184,7 @@ class RolloutUndo(_OnDeployment):
         return params.model_copy(update={"to_revision": before["revision"]}).model_dump(mode="json")
 
     async def read(self, params: DeploymentRef) -> JsonObject:
-        """The present revision and the one that it would go back to: numbers, images, and a hash of each template."""
+        """The present revision and the one to go back to: numbers, a hash of each template, and what differs."""
         return (await self._state(params))[0]
 
     async def act(self, params: RolloutUndoParams, before: JsonObject, token: str) -> JsonObject:
@@ -200,12 +199,12 @@ class RolloutUndo(_OnDeployment):
                 "path": "/metadata/resourceVersion",
                 "value": _at(deployment, "metadata", "resourceVersion"),
             },
-            {"op": "replace", "path": "/spec/template", "value": _own_template(earlier)},
+            {"op": "replace", "path": "/spec/template", "value": own_template(earlier)},
             # `add`, since `replace` fails on a deployment that has no annotations at all.
             {"op": "add", "path": "/metadata/annotations", "value": _annotations(deployment, earlier)},
         ]
         answer = await self._cluster(params).patch_deployment(params.namespace, params.deployment, patch)
-        if _digest(_own_template(answer)) != before["to_template"]:
+        if digest(own_template(answer)) != before["to_template"]:
             raise OutcomeUnknownError("the cluster answered, but with another pod template")
         return {"from_revision": before["revision"], "to_revision": before["to_revision"]}
 
@@ -214,7 +213,7 @@ class RolloutUndo(_OnDeployment):
             deployment = await self._cluster(params).deployment(params.namespace, params.deployment)
         except ActionError:
             return Happened.CANNOT_TELL
-        now = _digest(_own_template(deployment))
+        now = digest(own_template(deployment))
         if now == before["to_template"]:
             return Happened.YES
         return Happened.NO if now == before["template"] else Happened.CANNOT_TELL
@@ -227,14 +226,14 @@ class RolloutUndo(_OnDeployment):
         owned = _owned(await cluster.replica_sets(params.namespace, selector), deployment)
         wanted = params.to_revision if isinstance(params, RolloutUndoParams) else None
         earlier = _earlier(owned, wanted, params.deployment)
+        present, past = own_template(deployment), own_template(earlier)
         state = {
             "revision": _revision(deployment),
-            "images": _images(deployment),
-            "template": _digest(_own_template(deployment)),
+            "template": digest(present),
             "paused": bool(_at(deployment, "spec", "paused")),
             "to_revision": _revision(earlier),
-            "to_images": _images(earlier),
-            "to_template": _digest(_own_template(earlier)),
+            "to_template": digest(past),
+            "difference": differences(present, past),
         }
         return state, deployment, earlier
 
@@ -271,15 +270,6 @@ def _selector(deployment: JsonObject) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
 
 
-def _own_template(owner: JsonObject) -> JsonObject:
-    """The pod template as the deployment would have it: without the hash label, without an empty creation time."""
-    template = dict(_at(owner, "spec", "template") or {})
-    metadata = dict(template.get("metadata") or {})
-    metadata.pop("creationTimestamp", None)
-    labels = {name: value for name, value in (metadata.get("labels") or {}).items() if name != POD_TEMPLATE_HASH}
-    return {**template, "metadata": {**metadata, "labels": labels}}
-
-
 def _annotations(deployment: JsonObject, earlier: JsonObject) -> dict[str, str]:
     present: Mapping[str, str] = _at(deployment, "metadata", "annotations") or {}
     past: Mapping[str, str] = _at(earlier, "metadata", "annotations") or {}
@@ -287,18 +277,9 @@ def _annotations(deployment: JsonObject, earlier: JsonObject) -> dict[str, str]:
     return kept | {name: value for name, value in past.items() if name not in _KEPT_ANNOTATIONS}
 
 
-def _images(owner: JsonObject) -> str:
-    containers = _at(owner, "spec", "template", "spec", "containers") or []
-    return ", ".join(str(one.get("image", "?")) for one in containers if isinstance(one, dict)) or "no image"
-
-
 def _revision(owner: JsonObject) -> int:
     value = (_at(owner, "metadata", "annotations") or {}).get(REVISION, "")
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else 0
-
-
-def _digest(template: JsonObject) -> str:
-    return hashlib.sha256(canonical(template)).hexdigest()[:16]
 
 
 def _at(value: Any, *path: str) -> Any:

@@ -10,6 +10,7 @@ Facts: PATCH /api/public/v2/prompts/{name}/versions/{version} with `newLabels`; 
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -57,15 +58,22 @@ class MoveLabelParams(LabelOfPrompt):
 
 @dataclass(frozen=True, kw_only=True)
 class LangfuseAccess:
-    """How to reach one Langfuse project with a key pair that may write."""
+    """How to reach one Langfuse project with a key pair that may write; `ca_file` for a private authority."""
 
     url: str
     public_key: str
     secret_key: str = field(repr=False)
+    ca_file: str | None = None
     timeout_s: float = 10.0
 
     def client(self) -> httpx.AsyncClient:
+        """Raises ActionError when `ca_file` cannot be used."""
+        try:
+            trusted = ssl.create_default_context(cafile=self.ca_file) if self.ca_file else True
+        except OSError as error:  # ssl.SSLError is one, too
+            raise ActionError(f"{self.ca_file} is no file of certificates: {error}") from error
         return httpx.AsyncClient(
+            verify=trusted,
             base_url=self.url,
             auth=httpx.BasicAuth(self.public_key, self.secret_key),
             timeout=httpx.Timeout(self.timeout_s, connect=min(self.timeout_s, 3.0)),
