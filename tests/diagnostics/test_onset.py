@@ -16,7 +16,7 @@ UP = Level(side=1, relative=0.15)
 
 
 def noisy(levels: list[tuple[int, float]], sigma: float, seed: int = 1) -> list[float]:
-    noise = random.Random(seed)
+    noise = random.Random(seed)  # noqa: S311 - repeatable noise, not a secret
     return [level + noise.gauss(0, sigma) for count, level in levels for _ in range(count)]
 
 
