@@ -18,10 +18,11 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.benchmark import Benchmark, Case, Field
-from retrieval.embedder import Embedder, MiniLmEmbedder
+from retrieval.benchmark import Benchmark, BenchmarkError, Case, Field
+from retrieval.embedder import Embedder, EmbeddingError, MiniLmEmbedder
 from retrieval.fusion import Signals, Weights, fused
 from retrieval.ranking import RunbookSearch
+from retrieval.weights import WeightsError
 
 # dense = 1; only proportions matter. `alert` stays out: where titles are alert names it would be chosen blindly.
 GRID = tuple(
@@ -108,5 +109,16 @@ def report(rows: Sequence[Heldout]) -> str:
     return "\n".join(lines)
 
 
+def main() -> None:
+    """`python -m retrieval.tuning FOLDER`."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m retrieval.tuning FOLDER")
+    try:
+        rows = asyncio.run(cross_validate(Benchmark.read(Path(sys.argv[1])), MiniLmEmbedder()))
+    except (BenchmarkError, WeightsError, EmbeddingError) as error:
+        sys.exit(str(error))
+    sys.stdout.write(f"{report(rows)}\n")
+
+
 if __name__ == "__main__":
-    print(report(asyncio.run(cross_validate(Benchmark.read(Path(sys.argv[1])), MiniLmEmbedder()))))  # noqa: T201  its purpose
+    main()
