@@ -108,7 +108,12 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
     for source in config.datasources:
         if isinstance(source, LangfuseSource) and source.action_credential:
             public, _, secret = _secret(settings, source.action_credential, source.name).partition(":")
-            langfuse[source.name] = LangfuseAccess(url=source.url, public_key=public, secret_key=secret)
+            langfuse[source.name] = LangfuseAccess(
+                url=source.url,
+                public_key=public,
+                secret_key=secret,
+                ca_file=str(source.ca_file) if source.ca_file else None,
+            )
     clusters = {
         cluster.name: ClusterAccess(
             url=cluster.url,
