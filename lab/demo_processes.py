@@ -51,7 +51,7 @@ class Child:
             raise DemoError(f"{self.name} was not started")
         return await self._process.wait()
 
-    async def stop(self) -> None:
+    async def stop(self, patience_s: float = STOP_PATIENCE_S) -> None:
         """Ask it to end, and end it when it does not."""
         process = self._process
         if process is None or process.returncode is not None:
@@ -59,7 +59,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_PATIENCE_S)
+            await asyncio.wait_for(process.wait(), patience_s)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

@@ -139,6 +139,7 @@ function fill(log, messages, inThread) {
   const wasAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
   const before = new Map([...inner.children].map((node) => [node.dataset.key, node]));
   const isFirst = before.size === 0;
+  const known = new Set([...before.values()].map((node) => node.dataset.ts));
   const nodes = messages.map((message) => {
     const key = `${me.person} ${inThread} ${JSON.stringify(message)}`;
     const kept = before.get(key);
@@ -146,12 +147,16 @@ function fill(log, messages, inThread) {
     const node = messageNode(message, inThread);
     node.dataset.key = key;
     node.dataset.ts = message.ts;
-    if (!isFirst && ![...before.values()].some((old) => old.dataset.ts === message.ts)) node.classList.add("fresh");
+    if (!isFirst && !known.has(message.ts)) node.classList.add("fresh");
     return node;
   });
   if (inThread && nodes.length > 1) nodes.splice(1, 0, rule(nodes.length - 1));
   inner.replaceChildren(...nodes);
-  if (isFirst ? inThread === false : wasAtEnd) log.scrollTop = isFirst ? 0 : log.scrollHeight;
+  const newest = nodes.at(-1);
+  // An edit never moves the page under somebody who reads; a new message comes into view where the end was in view.
+  if (!isFirst && wasAtEnd && newest && !known.has(newest.dataset.ts)) {
+    newest.scrollIntoView({ block: newest.offsetHeight > log.clientHeight ? "start" : "end" });
+  }
 }
 
 function rule(count) {
@@ -165,7 +170,7 @@ function draw() {
   const open = (message) => !me.closed.has(message.ts);
   const messages = channel.messages.filter(open);
   if (messages.length) fill($("log"), messages, false);
-  else $("log").replaceChildren(element("div", "empty", element("strong", "", "Nothing has happened yet."), "The service is healthy. When the alert fires, PagerDuty pages, and Watchkeeper’s card appears here."));
+  else $("log").replaceChildren(element("div", "empty", element("strong", "", "Nothing here yet."), "When the alert fires, PagerDuty pages, and Watchkeeper’s card appears here."));
   const parent = messages.find((message) => message.ts === me.thread);
   $("thread").hidden = !parent;
   $("workspace").classList.toggle("with-thread", Boolean(parent));

@@ -1,6 +1,6 @@
 // The bar on top: what the simulated fleet does just now.
 const ASK_EVERY_MS = 1000;
-const KEPT = 90;
+const KEPT = 60;
 const LABELS = {
   none: ["no incident", ""],
   triggered: ["triggered", "triggered"],
