@@ -208,11 +208,13 @@ function confirmed(wish) {
   $("confirm-yes").textContent = wish.confirm.text;
   $("confirm-yes").className = `button ${wish.style ?? "primary"}`;
   $("confirm-no").textContent = wish.deny.text;
-  dialog.returnValue = "no";
-  $("confirm-yes").onclick = () => dialog.close("yes");
-  $("confirm-no").onclick = () => dialog.close("no");
-  dialog.showModal();
-  return new Promise((decided) => dialog.addEventListener("close", () => decided(dialog.returnValue === "yes"), { once: true }));
+  return new Promise((decided) => {
+    const answer = (isYes) => { dialog.close(); decided(isYes); };
+    $("confirm-yes").onclick = () => answer(true);
+    $("confirm-no").onclick = () => answer(false);
+    dialog.oncancel = () => decided(false);
+    dialog.showModal();
+  });
 }
 
 function enlarge(address, alt) {
