@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from diagnostics.target import Budgets, Deployment, PromptRef, Provider, Target
@@ -501,7 +502,7 @@ class _Run:
         self._write(name, "gauge", name, _text(labels), value)
 
     def _write(self, family: str, kind: str, name: str, labels: str, value: float) -> None:
-        if any(name.startswith(prefix) for prefix in self._without):
+        if name.startswith(self._without):
             return
         self._types[family] = kind
         series = self._samples.setdefault(family, {}).setdefault(name + labels, [])
@@ -513,7 +514,12 @@ class _Run:
 
 
 def _text(labels: Labels) -> str:
-    return "{" + ",".join(f'{name}="{value}"' for name, value in sorted(labels.items())) + "}"
+    return _label_text(tuple(labels.items()))
+
+
+@cache
+def _label_text(labels: tuple[tuple[str, str], ...]) -> str:
+    return "{" + ",".join(f'{name}="{value}"' for name, value in sorted(labels)) + "}"
 
 
 def _below(edge: float, mean: float) -> float:

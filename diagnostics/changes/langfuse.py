@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -24,6 +24,7 @@ from diagnostics.target import Target
 
 PRODUCTION = "production"
 _LONGEST_TEXT = 65_536
+_SAME_MOMENT = timedelta(seconds=5)
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -46,7 +47,7 @@ class Journal(Protocol):
         """The first observation of each stretch of one version, oldest first."""
 
 
-class _Listed(BaseModel):
+class Listed(BaseModel):
     """One prompt in the list answer."""
 
     name: str
@@ -55,10 +56,10 @@ class _Listed(BaseModel):
 
 
 class _Listing(BaseModel):
-    data: list[_Listed]
+    data: list[Listed]
 
 
-class _Version(BaseModel):
+class PromptVersion(BaseModel):
     """One version of a prompt; the times are in the answers of current servers, but not in their documentation."""
 
     name: str
@@ -116,20 +117,26 @@ class LangfusePrompts:
         answer = await self._get(path, {"label": PRODUCTION}, absent_is_none=True) if listed else None
         if listed is None or answer is None:
             return None
-        current = _valid(_Version, answer, name)
-        moved_at, previous_version = await self._move(name, current, listed, until)
-        if moved_at is None or previous_version is None:
+        current = _valid(PromptVersion, answer, name)
+        if not any(version != current.version for version in listed.versions):
+            return None  # the only version there ever was: nothing was replaced
+        following = min((version for version in listed.versions if version > current.version), default=None)
+        successor = None if following is None else await self._version(path, following, name)
+        moved_at, previous_version = await self._move(name, derived_move(current, successor, listed), current, until)
+        if moved_at is None:
             return None
-        answer = await self._get(path, {"version": str(previous_version)}, absent_is_none=True)
-        previous = None if answer is None else _valid(_Version, answer, name)
+        previous = None if previous_version is None else await self._version(path, previous_version, name)
         return self._change(target, current, previous, previous_version, moved_at)
 
+    async def _version(self, path: str, version: int, name: str) -> PromptVersion | None:
+        answer = await self._get(path, {"version": str(version)}, absent_is_none=True)
+        return None if answer is None else _valid(PromptVersion, answer, name)
+
     async def _move(
-        self, name: str, current: _Version, listed: _Listed, until: datetime
+        self, name: str, derived: tuple[datetime | None, int | None], current: PromptVersion, until: datetime
     ) -> tuple[datetime | None, int | None]:
-        """When the label came to the current version, and from which one, as well as anybody can say."""
-        derived_at = current.updated_at or current.created_at or listed.last_updated_at
-        derived_from = max((version for version in listed.versions if version < current.version), default=None)
+        """When the label came to the current version, and from which one: from the journal, or else as derived."""
+        derived_at, derived_from = derived
         if self._journal is None:
             return derived_at, derived_from
         await self._journal.seen(name, PRODUCTION, current.version, until)
@@ -145,8 +152,19 @@ class LangfusePrompts:
         return derived_at if is_plausible else first_seen, earlier[-1].version
 
     def _change(
-        self, target: Target, current: _Version, previous: _Version | None, previous_version: int, at: datetime
+        self,
+        target: Target,
+        current: PromptVersion,
+        previous: PromptVersion | None,
+        previous_version: int | None,
+        at: datetime,
     ) -> Change:
+        before = (
+            "nobody saw where before that" if previous_version is None else f"before that on version {previous_version}"
+        )
+        undo = {"prompt": current.name, "label": PRODUCTION, "version": str(current.version)}
+        if previous_version is not None:  # without it no step can be rendered, and that is right: it would be a guess
+            undo["previous_version"] = str(previous_version)
         note = f" ({current.commit_message})" if current.commit_message else ""
         return Change(
             id=f"{self.name}:{current.name}:{current.version}",
@@ -154,18 +172,12 @@ class LangfusePrompts:
             kind="prompt",
             service=target.service,
             source=self.name,
-            summary=f"{PRODUCTION} of prompt {current.name} is on version {current.version}, "
-            f"before that on version {previous_version}{note}",
+            summary=f"{PRODUCTION} of prompt {current.name} is on version {current.version}, {before}{note}",
             author=current.created_by,
             scope={"prompt": (current.name,), "prompt_version": (str(current.version),)},
             before=None if previous is None else previous.text,
             after=current.text,
-            undo={
-                "prompt": current.name,
-                "label": PRODUCTION,
-                "version": str(current.version),
-                "previous_version": str(previous_version),
-            },
+            undo=undo,
         )
 
     async def _get(self, path: str, query: Mapping[str, str], *, absent_is_none: bool = False) -> Any:
@@ -185,6 +197,25 @@ class LangfusePrompts:
             return answer.json()
         except ValueError as error:
             raise ChangeSourceError(f"{self.name} answered something that is not JSON") from error
+
+
+def derived_move(
+    current: PromptVersion, successor: PromptVersion | None, listed: Listed
+) -> tuple[datetime | None, int | None]:
+    """
+    When the label came to the current version, and from which one, without a journal; None for what nobody can say.
+
+    Moving a label touches the version's row. So does the creation of the next version, which takes `latest` away; then
+    the label was there before. A row of an older version that was touched at another time got its label back.
+    """
+    lower = max((version for version in listed.versions if version < current.version), default=None)
+    touched = current.updated_at or current.created_at or listed.last_updated_at
+    if successor is None or touched is None:
+        return touched, lower
+    lost_latest = successor.created_at is not None and abs(touched - successor.created_at) <= _SAME_MOMENT
+    if lost_latest or touched == current.created_at:
+        return current.created_at or touched, lower
+    return touched, None
 
 
 def prompt_text(prompt: Any) -> str:

@@ -148,6 +148,24 @@ async def test_the_journal_knows_a_roll_back(client: httpx.AsyncClient, project:
     assert change.at == NOON - timedelta(minutes=3)
 
 
+async def test_a_roll_back_without_a_journal_is_no_guess(client: httpx.AsyncClient, project: Project) -> None:
+    """Production is on an older version again: that it moved is known, from where is not, so nothing can undo it."""
+    back = {**version(7, "seven", 9000, "production"), "updatedAt": (NOON - timedelta(minutes=3)).isoformat()}
+    project.versions = [version(6, "six", 9900), back, version(8, "eight", 40)]
+    [change] = await source(client).changes(CHAT, SINCE, UNTIL)
+    assert change.at == NOON - timedelta(minutes=3)
+    assert change.undo == {"prompt": "team/chat system", "label": "production", "version": "7"}
+    assert change.before is None
+    assert "nobody saw where" in change.summary
+
+
+async def test_a_new_draft_moves_nothing(client: httpx.AsyncClient, project: Project) -> None:
+    """Creating version 8 takes `latest` from 7 and so touches its row; production has been there all along."""
+    touched = {**version(7, "seven", 9000, "production"), "updatedAt": (NOON - timedelta(minutes=4)).isoformat()}
+    project.versions = [version(6, "six", 9900), touched, version(8, "draft", 4, "latest")]
+    assert await source(client).changes(CHAT, SINCE, UNTIL) == []
+
+
 async def test_a_move_without_a_trace_is_dated_by_when_it_was_seen(client: httpx.AsyncClient, project: Project) -> None:
     """The row's time may be that of the draft; then the first sight of the new version is what we know."""
     project.versions = [version(7, "seven", 9000), version(8, "eight", 300, "production")]
