@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lab.pagerduty import SERVICE_ID
+from lab.pagerduty_shapes import SERVICE_ID
 from lab.people import CHANNEL, KNOWN_TO_WATCHKEEPER, TEAM, WATCHKEEPER_EMAIL
 from lab.world import Credentials
 

@@ -10,15 +10,11 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from lab.pagerduty import (
-    ON_CALL,
+from lab.pagerduty import ON_CALL, USERS, InvalidEventError, PagerDuty, PagerDutyError
+from lab.pagerduty_shapes import (
     SERVICE_ID,
     SERVICE_NAME,
-    USERS,
-    InvalidEventError,
     Json,
-    PagerDuty,
-    PagerDutyError,
     User,
     policy_reference,
     rest_incident,

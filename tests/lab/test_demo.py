@@ -211,6 +211,7 @@ async def small_product(outage: list[int]) -> AsyncIterator[tuple[LocalSlack, li
             yield slack, clicks
 
 
+@pytest.mark.integration
 async def test_the_actors_play_through_slacks_public_face() -> None:
     """Mallory is refused, Alice acknowledges, Bob approves, in that order and once each."""
     said: list[str] = []
@@ -221,6 +222,7 @@ async def test_the_actors_play_through_slacks_public_face() -> None:
     assert "You may not approve this." in said[2]
 
 
+@pytest.mark.integration
 async def test_the_actors_press_again_when_the_app_did_not_answer() -> None:
     """Like people who see Slack's warning sign while the product is being started again."""
     async with small_product([503, 502, 503]) as (slack, clicks), asyncio.timeout(10):

@@ -21,12 +21,15 @@ import pytest
 from fastapi import FastAPI, Request, Response
 
 from lab.listening import listening, local_client, new_socket, url_of
-from lab.pagerduty import PagerDuty, event_faults
+from lab.pagerduty import PagerDuty
+from lab.pagerduty_shapes import event_faults
 from lab.pagerduty_web import pagerduty_app
 from lab.pagerduty_webhooks import WebhookSender
 from lab.people import WATCHKEEPER_EMAIL
 from lab.serve import write_certificates
 from tests.lab_workspace import until
+
+pytestmark = pytest.mark.integration
 
 NOW = datetime(2026, 11, 22, 14, 3, 20, tzinfo=UTC)
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
@@ -73,14 +76,13 @@ class Running:
 
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    """One account, over TLS for REST and plain for events, as in the lab."""
+    """One account; REST over TLS as in the lab, events within this process."""
     account = PagerDuty(now=lambda: NOW, routing_key=ROUTING_KEY)
     app = pagerduty_app(account)
     certificate = write_certificates(tmp_path)
     async with (
         listening(app, new_socket(), certificate=certificate) as url,
-        listening(app, new_socket()) as events,
-        local_client(base_url=events) as browser,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://events.lab") as browser,
     ):
         running = Running(account=account, url=url, browser=browser, folder=tmp_path)
         yield running

@@ -14,6 +14,8 @@ from lab.people import CHANNEL
 from lab.slack import Workspace
 from tests.lab_workspace import CARD, LocalSlack, local_slack
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 async def slack() -> AsyncIterator[LocalSlack]:

@@ -22,6 +22,8 @@ from lab.slack_delivery import AppLink, signature
 from lab.slack_web import slack_app
 from tests.lab_workspace import CARD, LocalSlack, local_slack, until
 
+pytestmark = pytest.mark.integration
+
 
 @dataclass(kw_only=True)
 class BoltApp:
