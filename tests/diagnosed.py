@@ -9,12 +9,12 @@ from diagnostics.diagnosis import Frame
 from diagnostics.telemetry.recorded import Recorded, load_openmetrics
 from tests import synthetic
 
-HISTORY = timedelta(minutes=40)
+HISTORY = timedelta(minutes=35)
 
 
 @cache
 def recorded(scenario: str, without: tuple[str, ...] = ()) -> Recorded:
-    """Forty minutes of a scenario whose fault began twelve minutes before the end."""
+    """Thirty-five minutes of a scenario whose fault began twelve minutes before the end."""
     return load_openmetrics(synthetic.openmetrics(scenario, history=HISTORY, without=without))
 
 

@@ -290,7 +290,7 @@ def openmetrics(
     whose name begins with one of `without` are left out, as if no exporter offered them.
     """
     scene = SCENARIOS[scenario] if isinstance(scenario, str) else scenario
-    run = _Run(random.Random(seed), without)  # noqa: S311 - repeatable noise, not a secret
+    run = _Run(random.Random(seed), without)
     instant = end - history
     while instant <= end:
         progress = _progress(scene, instant, onset, cure) * severity

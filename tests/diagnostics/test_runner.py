@@ -157,10 +157,10 @@ async def test_a_check_that_hangs_or_breaks_is_a_blind_spot() -> None:
         raise ZeroDivisionError
 
     checks = {**CHECKS, "hangs": hangs, "breaks": breaks}
-    diagnoser = Diagnoser(recorded("S04"), patience_s=2.0, checks=checks)
+    diagnoser = Diagnoser(recorded("S04"), patience_s=1.5, checks=checks)
     diagnosis = await diagnoser.diagnose(synthetic.target())
     blind = {spot.check: spot.why for spot in diagnosis.blind_spots}
-    assert blind["hangs"] == "no answer within 2 s"
+    assert blind["hangs"] == "no answer within 1.5 s"
     assert "ZeroDivisionError" in blind["breaks"]
     assert diagnosis.causes[0].cause == "S04"
 
@@ -175,7 +175,7 @@ async def test_a_check_that_hangs_or_breaks_is_a_blind_spot() -> None:
 )
 async def test_a_source_that_fails_is_a_blind_spot(source: Source, why: str) -> None:
     """No answer about changes is not an absence of changes."""
-    diagnosis = await Diagnoser(recorded("S04"), [source], patience_s=2.0).diagnose(synthetic.target())
+    diagnosis = await Diagnoser(recorded("S04"), [source], patience_s=1.5).diagnose(synthetic.target())
     [spot] = [spot for spot in diagnosis.blind_spots if spot.check == "changes in prompts"]
     assert why in spot.why
     assert diagnosis.causes[0].cause == "S04"
