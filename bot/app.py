@@ -22,13 +22,13 @@ from bot.desk import Desk
 from bot.engine import Engine, Sweeper
 from bot.incidents import Delivery, UnreadableEventError, WatchkeeperError
 from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
-from bot.library import FOLDER, document
+from bot.library import open_shelf
 from bot.logs import set_up_logging
 from bot.pagerduty import parse_event
 from bot.pagerduty_client import PagerDutyClient
 from bot.policy import Policy, accounts
 from bot.remediate import Remediate, RemediateWorkflow
-from bot.respond import Library, Respond, RespondWorkflow
+from bot.respond import Respond, RespondWorkflow
 from bot.settings import Settings
 from bot.slack.authorise import Authoriser
 from bot.slack.client import SlackClient, web_client
@@ -47,7 +47,6 @@ from bot.web.app import WebSettings, build_web
 from retrieval.embedder import MiniLmEmbedder
 from retrieval.ranking import RunbookSearch
 from retrieval.vectors import SqliteVectors
-from runbooks.engine.library import load_folder
 
 log = structlog.get_logger()
 
@@ -122,7 +121,7 @@ class Product:
         self.connections: Connections = connect(settings, config, lambda name: LabelSightings(self.database, name))
         self.actions = connect_actions(settings, config)
         self.diagnosers = self.connections.diagnosers(config)
-        self.library = Library(runbooks={book.runbook_id: book for book in load_runbooks()})
+        self.shelf = open_shelf(config.runbooks)
         self.search = RunbookSearch(MiniLmEmbedder(), SqliteVectors(vectors_path(self.url)))
         self.cards = Cards(
             incidents=self.incidents,
@@ -190,7 +189,7 @@ class Product:
             config=self.config,
             diagnosers=self.diagnosers,
             search=self.search,
-            library=self.library,
+            runbooks=self.shelf.runbooks,
             actions=self.actions,
             pagerduty=self.pagerduty,
         )
@@ -201,6 +200,7 @@ class Product:
         story = Remediate(
             plans=self.plans,
             journal=self.journal,
+            incidents=self.incidents,
             outbox=self.outbox,
             approvals=self.approvals,
             config=self.config,
@@ -213,7 +213,9 @@ class Product:
         """People, telemetry, runbooks, then the engine; the embedding model warms up meanwhile."""
         await self.people.replace(accounts(self.config))
         await self.connections.start()
-        await self.search.refresh([document(book) for book in self.library.runbooks.values()])
+        for problem in self.shelf.problems:
+            log.error("runbook left out", problem=str(problem))
+        await self.search.refresh(self.shelf.documents())
         await self.engine.start(respond=self.respond, remediate=self.remediate)
 
     async def stop(self) -> None:
@@ -331,14 +333,6 @@ async def verify_audit(settings: Settings) -> str:
     if report.broken_at is not None:
         raise WatchkeeperError(f"the record is broken at row {report.broken_at}: {report.why}")
     return f"{report.rows} rows, unbroken; head {report.head}"
-
-
-def load_runbooks() -> list[Any]:
-    """The shipped runbooks; a broken one is left out and said so."""
-    books, problems = load_folder(FOLDER)
-    for problem in problems:
-        log.error("runbook left out", problem=str(problem))
-    return list(books)
 
 
 def services_by_pagerduty(config: Config) -> dict[str, str]:

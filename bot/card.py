@@ -59,9 +59,7 @@ class Cards:
         record: AuditLog,
         config: Config,
         policy: Policy,
-        runbook_url: str = "",
     ) -> None:
-        """`runbook_url` is the address in front of a runbook's file name, "" when they are published nowhere."""
         self._incidents = incidents
         self._plans = plans
         self._journal = journal
@@ -69,7 +67,6 @@ class Cards:
         self._record = record
         self._config = config
         self._policy = policy
-        self._runbook_url = runbook_url
 
     async def view(self, incident_id: str, number: int | None = None) -> CardView:
         """The incident as it stands; with `number` what that diagnosis found. Raises NotFoundError."""

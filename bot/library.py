@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import runbooks
+from bot.config import RunbookFolder
 from diagnostics.causes import knowledge
 from diagnostics.checks import CHECKS
 from retrieval.documents import Document, Hit, Question, Section
@@ -20,7 +22,34 @@ from runbooks.engine.values import Runbook
 FOLDER = Path(runbooks.__file__).parent
 
 
-def document(runbook: Runbook) -> Document:
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """The runbooks of an installation by id, where people read them, and what is wrong with those left out."""
+
+    runbooks: Mapping[str, Runbook]
+    urls: Mapping[str, str]
+    problems: tuple[Problem, ...]
+
+    def documents(self) -> list[Document]:
+        """What retrieval searches."""
+        return [document(runbook, self.urls.get(name, "")) for name, runbook in self.runbooks.items()]
+
+
+def open_shelf(folders: Sequence[RunbookFolder] = ()) -> Shelf:
+    """The shipped runbooks and the team's own; a team's runbook of the same name takes the place of ours."""
+    books: dict[str, Runbook] = {}
+    urls: dict[str, str] = {}
+    problems: list[Problem] = []
+    for path, url in ((FOLDER, None), *((folder.path, folder.url) for folder in folders)):
+        found, broken = load_folder(path)
+        problems += broken
+        for book in found:
+            books[book.runbook_id] = book
+            urls[book.runbook_id] = f"{url.rstrip('/')}/{book.runbook_id}.md" if url else ""
+    return Shelf(runbooks=books, urls=urls, problems=tuple(problems))
+
+
+def document(runbook: Runbook, url: str = "") -> Document:
     """The runbook as retrieval sees it: its prose and what its author declared, without its steps' parameters."""
     return Document(
         doc_id=runbook.runbook_id,
@@ -30,6 +59,7 @@ def document(runbook: Runbook) -> Document:
         causes=runbook.causes,
         services=runbook.services,
         revision=runbook.revision,
+        url=url,
     )
 
 
@@ -65,5 +95,5 @@ async def search_runbooks(text: str) -> list[Hit]:
     """The shipped runbooks that fit a person's words. Raises WeightsError when the embedding model is not ours."""
     search = RunbookSearch(MiniLmEmbedder())
     await search.warm()
-    await search.refresh([document(each) for each in load_folder(FOLDER)[0]])
+    await search.refresh(open_shelf().documents())
     return await search.search(Question(text=text), limit=3)

@@ -133,7 +133,9 @@ def how_sure(probability: float) -> str:
     share = percent(min(max(probability, 0.0), 1.0))
     if probability >= 0.8:
         return f"{share} sure"
-    return f"{share}, likely" if probability >= 0.5 else f"{share}, a guess"
+    if probability >= 0.1:
+        return f"{share}, likely" if probability >= 0.5 else f"{share}, a guess"
+    return f"{share}, unlikely"
 
 
 def roles(names: tuple[str, ...]) -> str:

@@ -22,6 +22,7 @@ from bot.approvals import Approvals
 from bot.config import Config
 from bot.incidents import PlanState, StaleError
 from bot.respond import FRAME
+from bot.store.incidents import Incidents
 from bot.store.journal import Journal, JournalEntry
 from bot.store.outbox import Outbox
 from bot.store.plans import PlanRow, Plans
@@ -83,6 +84,7 @@ class Remediate:
         *,
         plans: Plans,
         journal: Journal,
+        incidents: Incidents,
         outbox: Outbox,
         approvals: Approvals,
         config: Config,
@@ -91,6 +93,7 @@ class Remediate:
     ) -> None:
         self._plans = plans
         self._journal = journal
+        self._incidents = incidents
         self._outbox = outbox
         self._approvals = approvals
         self._config = config
@@ -260,6 +263,7 @@ class Remediate:
         told = [("slack", "outcome"), ("pagerduty", "outcome")]
         if state is PlanState.VERIFIED and row.plan.undoes is None:
             told.append(("pagerduty", "resolve"))
+            await self._incidents.fixed(row.plan.incident_id)
         for lane, kind in told:
             await self._outbox.post(
                 key=f"{row.plan.plan_id}:{row.chapter}:{state.value}:{lane}:{kind}",
@@ -273,7 +277,7 @@ class Remediate:
 
 
 def _judged(findings: Sequence[Finding], good: int) -> tuple[Status, str]:
-    summary = "; ".join(f"{finding.check}: {finding.summary}" for finding in findings)[:1000]
+    summary = " ".join(finding.summary for finding in findings)[:1000]
     if good >= 2:
         return Status.OK, summary
     if any(finding.status is Status.UNKNOWN for finding in findings) and not any(

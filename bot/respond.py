@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -55,13 +54,6 @@ class AlertReader(Protocol):
         """The incident's alerts with their details. Raises PagerDutyError."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Library:
-    """The runbooks that were loaded, by id."""
-
-    runbooks: Mapping[str, Runbook]
-
-
 class Respond:
     """The steps of the story as plain functions over our own store; `tell` puts them in order."""
 
@@ -74,7 +66,7 @@ class Respond:
         config: Config,
         diagnosers: Mapping[str, Diagnoser],
         search: RunbookSearch,
-        library: Library,
+        runbooks: Mapping[str, Runbook],
         actions: Mapping[str, Action],
         pagerduty: AlertReader,
     ) -> None:
@@ -84,7 +76,7 @@ class Respond:
         self._config = config
         self._diagnosers = diagnosers
         self._search = search
-        self._library = library
+        self._runbooks = runbooks
         self._actions = actions
         self._pagerduty = pagerduty
 
@@ -160,7 +152,7 @@ class Respond:
         refusals: list[str] = []
         seen: set[str] = set()
         for hit in HITS.validate_python(run.hits or []):
-            runbook = self._library.runbooks.get(hit.doc_id)
+            runbook = self._runbooks.get(hit.doc_id)
             for suspect in (*found.suspects, None) if runbook else ():
                 context = self._context(incident, service, found, suspect)
                 try:

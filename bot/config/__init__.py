@@ -26,6 +26,7 @@ from bot.config.entries import (
     PolicyRule,
     PrometheusSource,
     RecorderSource,
+    RunbookFolder,
     Service,
     paths_below,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "PolicyRule",
     "PrometheusSource",
     "RecorderSource",
+    "RunbookFolder",
     "Service",
     "load_config",
 ]
@@ -53,6 +55,7 @@ FORMAT = 1
 _KINDS: Mapping[str, type[Entry]] = {
     "service": Service,
     "cluster": Cluster,
+    "runbooks": RunbookFolder,
     "policy": PolicyRule,
     "person": Person,
 }
@@ -66,6 +69,7 @@ class Config(Entry):
     services: tuple[Service, ...] = ()
     datasources: tuple[Datasource, ...] = ()
     clusters: tuple[Cluster, ...] = ()
+    runbooks: tuple[RunbookFolder, ...] = ()
     policy: tuple[PolicyRule, ...] = ()
     people: tuple[Person, ...] = ()
 
@@ -102,6 +106,7 @@ class Config(Entry):
             "services": self.services,
             "datasources": self.datasources,
             "clusters": self.clusters,
+            "folders of runbooks": self.runbooks,
             "policy rules": self.policy,
             "people": self.people,
         }
@@ -150,6 +155,7 @@ def load_config(path: Path, *, prometheus_url: str | None = None) -> Config:
         services=tuple(entries["service"].values()),
         datasources=tuple(paths_below(source, folder) for source in entries["datasource"].values()),
         clusters=tuple(paths_below(cluster, folder) for cluster in entries["cluster"].values()),
+        runbooks=tuple(paths_below(folder_of_runbooks, folder) for folder_of_runbooks in entries["runbooks"].values()),
         policy=tuple(entries["policy"].values()),
         people=tuple(entries["person"].values()),
     )

@@ -212,6 +212,13 @@ class Service(Entry):
         )
 
 
+class RunbookFolder(Entry):
+    """A folder of the team's own runbooks; `url` is where people read it, with the file's name put behind it."""
+
+    path: Path
+    url: WebAddress | None = None
+
+
 class PolicyRule(Entry):
     """Who may approve: `count` different people, each with any one of `roles`. The first rule that matches decides."""
 

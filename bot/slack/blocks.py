@@ -95,7 +95,7 @@ def sentence(text: str) -> Message:
 
 
 def cause_text(cause: CauseLine) -> str:
-    name = f"*{inline(cause.title, 200)}*"
+    name = f"*{inline(cause.title[:1].upper() + cause.title[1:], 200)}*"
     return f"{name} ({inline(cause.cause, 20)}), {narrate.how_sure(cause.probability)}"
 
 

@@ -189,6 +189,13 @@ class Incidents:
             await chain.append(connection, at=now, actor=by.person_id, action=f"incident.{kind}", subject=incident_id)
             await touch(connection, incident_id)
 
+    async def fixed(self, incident_id: str) -> None:
+        """A verified fix of ours is what ends it."""
+        statement = incident.update().where(incident.c.incident_id == incident_id)
+        async with self._database.write() as connection:
+            await connection.execute(statement.values(resolved_by="watchkeeper"))
+            await touch(connection, incident_id)
+
     async def refused(self, incident_id: str, *, who: str, what: str, why: str, about: str, now: datetime) -> None:
         """Somebody tried what they may not; it goes on record and on the card."""
         async with self._database.write() as connection:

@@ -109,6 +109,7 @@ class Scene:
         self.story = Remediate(
             plans=store.plans,
             journal=store.journal,
+            incidents=store.incidents,
             outbox=store.outbox,
             approvals=self.approvals,
             config=store.config,

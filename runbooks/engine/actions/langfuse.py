@@ -96,7 +96,7 @@ class MoveLabel:
 
     def effect(self, params: MoveLabelParams, before: JsonObject) -> str:
         return (
-            f"In Langfuse, the label `{params.label}` of the prompt `{params.prompt}` moves "
+            f"In Langfuse, the label {params.label} of the prompt {params.prompt} moves "
             f"from version {before['version']} to version {params.version}."
         )
 
@@ -105,7 +105,7 @@ class MoveLabel:
 
     def refusal(self, params: MoveLabelParams, before: JsonObject) -> str | None:
         if before["version"] == params.version:
-            return f"`{params.label}` of `{params.prompt}` is on version {params.version} already"
+            return f"{params.label} of {params.prompt} is on version {params.version} already"
         return None
 
     def undo(self, params: MoveLabelParams, before: JsonObject) -> JsonObject | None:
