@@ -72,9 +72,14 @@ class Child:
 
 
 async def run_once(child: Child) -> None:
-    """Run it to its end. Raises DemoError when it fails."""
-    await child.start()
-    if status := await child.wait():
+    """Run it to its end, again when something kills it on the way. Raises DemoError when it fails."""
+    status = -1
+    for _ in range(MAX_RESTARTS):
+        await child.start()
+        status = await child.wait()
+        if status >= 0:
+            break
+    if status:
         raise DemoError(f"{child.name} ended with status {status}:\n{child.tail()}")
 
 
@@ -88,11 +93,12 @@ async def keep_running(child: Child, is_up: asyncio.Event) -> None:
     """
     Start the process again whenever it is killed, as a supervisor would (systemd, Kubernetes).
 
-    One that ends before it was ever ready is told of at once: trying again would not help.
+    One that gives up before it was ever ready is told of at once: trying again would not help.
     """
+    status = 0
     for _ in range(MAX_RESTARTS):
         status = await child.wait()
-        if not is_up.is_set():
+        if status >= 0 and not is_up.is_set():
             break
         await child.start()
     raise DemoError(f"{child.name} ended with status {status}:\n{child.tail()}")

@@ -36,6 +36,7 @@ _STATUS = {
     "no_such_element": 409,
     "no_such_option": 409,
     "message_not_found": 404,
+    "channel_not_found": 404,
     "user_not_found": 404,
     "used_url": 404,
     "expired_url": 404,
@@ -183,6 +184,8 @@ def _serve_people(app: FastAPI, workspace: Workspace, link: AppLink) -> None:
     @app.post("/people/{user}/click")
     async def click(user: str, wish: Click) -> JSONResponse:
         person = _person(user)
+        if wish.channel != CHANNEL:
+            raise SlackError("channel_not_found")
         message = _visible(workspace, wish.ts, person)
         answer = await link.click(
             user=person.slack, message=message, action_id=wish.action_id, block_id=wish.block_id, value=wish.value

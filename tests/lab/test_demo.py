@@ -106,11 +106,13 @@ def child(tmp_path: Path, script: str) -> Child:
     return Child("the child", "-c", script, log=tmp_path / "child.log")
 
 
-async def test_a_killed_product_is_started_again(tmp_path: Path) -> None:
-    """As a supervisor would; its process id is in a file for whoever wants to kill it."""
+@pytest.mark.parametrize("was_ready", [True, False])
+async def test_a_killed_product_is_started_again(tmp_path: Path, was_ready: bool) -> None:  # noqa: FBT001 - a case
+    """As a supervisor would, also in the middle of its start; its process id is in a file."""
     product = child(tmp_path, "import time; print('up', flush=True); time.sleep(60)")
     is_up = asyncio.Event()
-    is_up.set()
+    if was_ready:
+        is_up.set()
     await product.start()
     first = int((tmp_path / "child.pid").read_text())
     watch = asyncio.create_task(keep_running(product, is_up))
