@@ -44,9 +44,10 @@ from bot.store.people import PeopleTable
 from bot.store.plans import Plans
 from bot.store.sightings import LabelSightings
 from bot.web.app import WebSettings, build_web
-from retrieval.embedder import MiniLmEmbedder
+from retrieval.embedder import EmbeddingError, MiniLmEmbedder
 from retrieval.ranking import RunbookSearch
 from retrieval.vectors import SqliteVectors
+from retrieval.weights import WeightsError
 
 log = structlog.get_logger()
 
@@ -259,7 +260,7 @@ async def serve(settings: Settings, config: Config) -> None:
     product = Product(settings, config)
     readiness = Readiness(settings, product.engine.sweepers)
     await product.start()
-    warming = asyncio.create_task(_warm(product.search))
+    warming = asyncio.create_task(_warm(product))
     server = uvicorn.Server(
         uvicorn.Config(
             product.web(readiness),
@@ -281,11 +282,13 @@ async def serve(settings: Settings, config: Config) -> None:
         await product.stop()
 
 
-async def _warm(search: RunbookSearch) -> None:
-    """Load the embedding model; without it search goes on by words, and says so."""
+async def _warm(product: Product) -> None:
+    """Load what the first diagnosis would wait for; without the embedding model search goes on by words."""
+    for diagnoser in product.diagnosers.values():
+        await diagnoser.warm_up()
     try:
-        await search.warm()
-    except (WatchkeeperError, OSError, RuntimeError, ValueError) as error:
+        await product.search.warm()
+    except (WeightsError, EmbeddingError) as error:
         log.error("the embedding model cannot be used; searching by words only", why=str(error))  # noqa: TRY400
 
 

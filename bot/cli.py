@@ -128,9 +128,10 @@ def diagnose(
 def search(text: Annotated[str, typer.Argument(help="An alert's name, a symptom, a question.")]) -> None:
     """Find the runbooks that fit a text, with the reasons."""
     from bot.library import search_runbooks
+    from retrieval.embedder import EmbeddingError
     from retrieval.weights import WeightsError
 
-    with _told(WeightsError):
+    with _told(WeightsError, EmbeddingError):
         hits = asyncio.run(search_runbooks(text))
     for hit in hits:
         print(f"{hit.score:4.0%}  {hit.title}, {hit.heading} ({hit.doc_id})")
@@ -180,10 +181,11 @@ def evaluate_retrieval(
 ) -> None:
     """Measure how often the right runbook is among the first, against plain baselines."""
     from retrieval.benchmark import BenchmarkError
+    from retrieval.embedder import EmbeddingError
     from retrieval.evaluate import evaluate, report
     from retrieval.weights import WeightsError
 
-    with _told(BenchmarkError, WeightsError):
+    with _told(BenchmarkError, WeightsError, EmbeddingError):
         figures = asyncio.run(evaluate(path, field))
     if as_json is not None:
         as_json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -33,8 +33,7 @@ USER_FACING = frozenset(
 )
 """Checks that are bad only when a user notices; a bad GPU counter alone hurts nobody."""
 
-MOST_SUSPECTS = 3
-SUSPICIOUS = 0.02
+MOST_SUSPECTS = 4  # unlikely ones too: a person may know better, and can ask for their rollback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,7 @@ def conclude(target: Target, gathered: Gathered, *, seconds: float) -> Diagnosis
         findings=tuple(gathered.findings),
         stages=tuple(gathered.stages),
         scope=scope_of(top.cause, gathered.findings, _change(suspects, guilty), known),
-        suspects=tuple(suspect for suspect in suspects[:MOST_SUSPECTS] if suspect.score >= SUSPICIOUS),
+        suspects=suspects[:MOST_SUSPECTS],
         culprit_change=guilty,
         blind_spots=(*gathered.blind_spots, *_unknown(gathered.findings)),
         next_check=known.causes[top.cause].next_check if top.cause in known.causes else None,

@@ -78,9 +78,10 @@ def environment(
     pagerduty_api_key: str,
     pagerduty_webhook_secrets: tuple[str, ...],
 ) -> dict[str, str]:
-    """Every variable that the product needs to work in this lab."""
+    """Every variable that the product needs to work in this lab, and the key by which others may page it."""
     host, _, port = addresses.product.removeprefix("http://").partition(":")
     return {
+        "LAB_ROUTING_KEY": credentials.pagerduty_routing_key,
         "DATABASE_URL": f"sqlite:///{folder / 'watchkeeper.sqlite'}",
         "SLACK_BOT_TOKEN": slack_bot_token,
         "SLACK_SIGNING_SECRET": slack_signing_secret,
