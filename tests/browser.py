@@ -47,7 +47,7 @@ class Tab:
     async def until(self, condition: str) -> None:
         """Wait until a JavaScript expression is true."""
         async with asyncio.timeout(15):
-            while not await self.run(f"Boolean({condition})"):  # noqa: ASYNC110 - the page has no event of ours
+            while not await self.run(f"Boolean({condition})"):
                 await asyncio.sleep(0.05)
 
     async def picture(self, path: Path) -> None:

@@ -75,5 +75,5 @@ async def local_slack(
 async def until(has_happened: Callable[[], bool]) -> None:
     """Wait for something that another task does; a test that waits in vain fails after five seconds."""
     async with asyncio.timeout(5):
-        while not has_happened():  # noqa: ASYNC110 - fakes remember, they do not signal
+        while not has_happened():
             await asyncio.sleep(0.01)
