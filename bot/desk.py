@@ -18,13 +18,13 @@ from bot.incidents import IncidentLine, IncidentState, NotAllowedError, NotFound
 from bot.policy import Policy
 from bot.respond import diagnosis_of
 from bot.store.incidents import Incidents
-from bot.store.journal import Journal
+from bot.store.journal import Journal, JournalEntry
 from bot.store.plans import PlanRow, Plans
 from retrieval.documents import Hit, Question
 from retrieval.ranking import RunbookSearch
 from runbooks.engine.plan import undo_plan
-from runbooks.engine.records import Settled, record_from_json, record_json
-from runbooks.engine.run import changed_steps
+from runbooks.engine.records import AskPerson, Settled, record_from_json, record_json
+from runbooks.engine.run import changed_steps, decide
 from runbooks.engine.values import Action, CannotPlanError
 
 _ANSWERS: Mapping[str, Literal["ran", "did_not_run", "stop"]] = {each: each for each in ("ran", "did_not_run", "stop")}
@@ -155,6 +155,8 @@ class Desk:
             row = await self._plans.get(plan_id)
             self._policy.grant(by, row.plan, await self._incidents.get(row.plan.incident_id))
             entries = await self._journal.read(plan_id)
+            if not _asks_about(step, row, entries):
+                raise StaleError("Nobody asks about this step any more; see the card.")
             record = Settled(step=step, answer=_ANSWERS[answer], person=by.person_id)
             await self._journal.settle(
                 row.plan,
@@ -202,6 +204,12 @@ class Desk:
             return (await self._plans.get(subject.partition(":")[0])).plan.incident_id
         except NotFoundError:
             return subject
+
+
+def _asks_about(step: int, row: PlanRow, entries: list[JournalEntry]) -> bool:
+    """Does the journal wait for a person's word on this step? An answer to another would contradict it for good."""
+    move = decide(row.plan, [record_from_json(entry.record) for entry in entries])
+    return isinstance(move, AskPerson) and move.step == step
 
 
 def _waiting_for(plans: list[PlanRow]) -> str:

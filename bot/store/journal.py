@@ -102,5 +102,6 @@ class Journal:
                 "at": now,
                 "record": dict(record),
             }
-            await connection.execute(step_record.insert().values(row))
+            if not await insert_new(connection, step_record, row):
+                raise AlreadyDecidedError("This doubt is settled already.")
             await note(connection, item, "step.settled", actor=by, now=now, position=position, record=dict(record))
