@@ -19,7 +19,8 @@ from bot.store.plans import PlanRow, Plans
 from diagnostics.diagnosis import Diagnosis
 from retrieval.documents import Hit
 from runbooks.engine.records import Intent, Outcome, Probed, Settled, Verified, record_from_json
-from runbooks.engine.values import Happened, PlannedStep
+from runbooks.engine.run import changed_steps
+from runbooks.engine.values import Happened, Plan, PlannedStep
 
 _OVER = frozenset(
     {
@@ -141,9 +142,8 @@ class Cards:
             doubt_step=_doubtful_step(row, progress),
             progress=progress,
         )
-        changed = any(state not in (StepState.WAITING, StepState.FAILED) for state, _ in progress.values())
-        may_undo = row.state in MAY_BE_UNDONE and row.plan.undoes is None
-        return replace(line, can_undo=line.can_undo and may_undo and changed and row.plan.plan_id not in taken_back)
+        may_undo = row.state in MAY_BE_UNDONE and row.plan.undoes is None and row.plan.plan_id not in taken_back
+        return replace(line, can_undo=may_undo and _can_be_taken_back(row.plan, entries))
 
     def _name(self, person_id: str | None) -> str:
         if person_id is None:
@@ -186,6 +186,12 @@ def _doubtful_step(row: PlanRow, progress: Mapping[int, tuple[StepState, str]]) 
     in_doubt = [index for index, (state, _) in progress.items() if state is StepState.IN_DOUBT]
     undone = [index for index, (state, _) in progress.items() if state in (StepState.WAITING, StepState.RUNNING)]
     return next(iter(in_doubt + undone), None)
+
+
+def _can_be_taken_back(item: Plan, entries: Sequence[JournalEntry]) -> bool:
+    """Did any step take place that can be undone, as far as anybody knows?"""
+    took_place = changed_steps(item, [record_from_json(entry.record) for entry in entries])
+    return any(step.undo is not None and step.index in took_place for step in item.steps)
 
 
 def _progress(step: PlannedStep, entries: Sequence[JournalEntry]) -> tuple[StepState, str]:
