@@ -98,8 +98,13 @@ class Outbox:
         await self._update(outbox_id, state="done", why=None)
 
     async def again(self, outbox_id: int, *, due: datetime, why: str, untouched: bool) -> None:
-        """Try later; `untouched` when the far end certainly did not take it (then it need not be looked up)."""
-        await self._update(outbox_id, due_at=due, why=why[:500], **({"state": "new"} if untouched else {}))
+        """
+        Try later; `untouched` when nobody was called.
+
+        Then it need not be looked up, and did not use up an attempt: a card may be hours late.
+        """
+        kept = {"state": "new", "attempts": outbox.c.attempts - 1} if untouched else {}
+        await self._update(outbox_id, due_at=due, why=why[:500], **kept)
 
     async def give_up(self, outbox_id: int, *, why: str, incident_id: str) -> None:
         """The far end will never take it; the card says so, and what waits behind it goes on."""
