@@ -9,6 +9,7 @@ from typing import Any
 
 from bot.incidents import Alert
 from bot.pagerduty_client import PagerDutyError
+from bot.redact import safe_text
 from bot.respond import DIAGNOSIS, HITS
 from bot.slack.client import SlackError
 from bot.slack.view import Message
@@ -130,7 +131,7 @@ class FakePagerDuty:
     async def add_note(self, incident_id: str, text: str, from_email: str) -> None:
         self._answer()
         self.told.append(("note", incident_id, from_email))
-        self.kept_notes.append(text)
+        self.kept_notes.append(safe_text(text))  # as the client does
 
 
 class FakeSearch:
@@ -156,7 +157,7 @@ class FakeLook:
     async def now(self) -> datetime:
         raise TelemetryError("connection refused")
 
-    async def ask(self, *_: Any, **__: Any) -> Any:
+    async def matrix(self, *_: Any, **__: Any) -> Any:
         raise TelemetryError("connection refused")
 
     async def diagnose(self, target: Any, *, alert: str = "") -> Diagnosis:

@@ -165,7 +165,7 @@ async def test_half_of_the_approvals_are_shown(wall: Wall) -> None:
     """Two are needed; Dana's stands, and the fix still waits."""
     await wall.diagnosed()
     await wall.store.offer(fresh_plan(wall.store, steps=(step(tier=Tier.R2),)))
-    await wall.approvals.approve("plan-1", by=wall.store.person("dana"), now=NOW)
+    await wall.approvals.approve("plan-1", by=wall.store.person("dana"), now=datetime.now(UTC))
 
     line = await wall.plan_line()
 
@@ -306,7 +306,7 @@ async def test_a_denied_fix_names_who_denied_it(wall: Wall) -> None:
     """It stays on the card as what ended last."""
     await wall.diagnosed()
     await wall.store.offer(fresh_plan(wall.store))
-    await wall.approvals.deny("plan-1", by=wall.store.person("dana"), now=NOW)
+    await wall.approvals.deny("plan-1", by=wall.store.person("dana"), now=datetime.now(UTC))
 
     line = await wall.plan_line()
 
