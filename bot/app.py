@@ -322,7 +322,7 @@ async def _revive(inbox: Inbox, event_id: str, *, named: bool) -> bool:
     except UnreadableEventError as error:
         if named:
             raise
-        log.warning("still unreadable", event=event_id, why=str(error))
+        log.warning("still unreadable", event_id=event_id, why=str(error))
         return False
 
 

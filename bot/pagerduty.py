@@ -116,7 +116,7 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _json(raw: bytes) -> Mapping[str, Any]:
-    if _is_too_deep(raw):
+    if is_too_deep(raw):
         raise UnreadableEventError(f"the body is nested deeper than {DEEPEST} levels")
     try:
         value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
@@ -127,7 +127,7 @@ def _json(raw: bytes) -> Mapping[str, Any]:
     return value
 
 
-def _is_too_deep(raw: bytes) -> bool:
+def is_too_deep(raw: bytes) -> bool:
     """Whether the brackets outside strings nest too deeply; counted before parsing, since a parser recurses."""
     depth = 0
     for bracket in _BRACKET.finditer(_STRING.sub(b"", raw)):

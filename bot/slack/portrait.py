@@ -141,7 +141,9 @@ def plan(
 def _step(step: PlannedStep, state: StepState, note: str) -> StepLine:
     undo = ""
     if step.undo is not None:
-        undo = f"{step.action} " + ", ".join(f"{name}: {value}" for name, value in step.undo.items())
+        undo = f"{step.action} " + ", ".join(
+            f"{name}: {value}" for name, value in step.undo.items() if value is not None
+        )
     return StepLine(index=step.index, title=step.title, effect=step.effect, undo=undo, state=state, note=note)
 
 

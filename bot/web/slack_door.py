@@ -19,6 +19,7 @@ from starlette.types import Message
 from bot.web.body import BodyLimits, IncompleteError, TooLargeError, read_body
 from bot.web.pagerduty_door import answer
 from bot.web.signature import verify_slack
+from bot.web.slack_payload import is_readable
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +31,7 @@ class SlackHandler(Protocol):
 
 
 class SlackDoor:
-    """Lets through only whole, signed, fresh, UTF-8 requests."""
+    """Lets through only whole, signed, fresh requests that Bolt can read."""
 
     def __init__(
         self, *, handler: SlackHandler, secret: bytes, now: Callable[[], datetime], limits: BodyLimits
@@ -50,10 +51,9 @@ class SlackDoor:
         if not self._is_from_slack(request, raw):
             log.warning("request refused", door="slack", why="signature", size=len(raw))
             return answer(401, "unauthorized")
-        try:
-            raw.decode("utf-8")
-        except UnicodeDecodeError:
-            return answer(400, "not UTF-8")
+        if not is_readable(raw, request.headers.get("content-type", "")):
+            log.error("request not understood", door="slack", size=len(raw))
+            return answer(400, "not understood")
         return await self._handler.handle(_again(request, raw))
 
     def _is_from_slack(self, request: Request, raw: bytes) -> bool:

@@ -192,5 +192,3 @@ async def _serving(folder: Path, variables: Mapping[str, str], url: str) -> Asyn
 
 def _watchkeeper(command: str, folder: Path, variables: Mapping[str, str]) -> Child:
     return Child(f"watchkeeper {command}", "-m", "bot", command, log=folder / f"{command}.log", variables=variables)
-
-

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bot.redact import REDACTED, clean_text, redact, safe_json, safe_text
 
-RANDOM = random.Random(7)  # noqa: S311 (made-up secrets, the same in every run)
+RANDOM = random.Random(7)
 
 
 def letters(count: int, alphabet: str = string.ascii_letters + string.digits) -> str:

@@ -114,7 +114,7 @@ class Scene:
             approvals=self.approvals,
             config=store.config,
             diagnosers={"chat": self.diagnoser},  # type: ignore[dict-item]  # a fake
-            actions={"fake.set": self.action},  # type: ignore[dict-item]  # a fake
+            actions={"fake.set": self.action},
         )
 
     async def approved(self, **more: Any) -> Plan:

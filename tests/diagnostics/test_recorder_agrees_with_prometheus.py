@@ -72,7 +72,7 @@ def _gauge(dice: random.Random, moments: list[float]) -> list[float]:
 
 def _samples(seed: int) -> Iterator[tuple[str, list[float], list[float]]]:
     """Series as text, with their times and values."""
-    dice = random.Random(seed)  # noqa: S311  # repeatable test data
+    dice = random.Random(seed)  # repeatable test data
     for pod, (interval, jitter) in enumerate([(15, 0), (15, 0.4), (15, 0), (30, 2), (60, 0), (7, 0.1)]):
         target = _moments(dice, interval=interval, jitter=jitter)
         where = f'pod="p{pod}",namespace="{"chat" if pod % 2 else "shop"}"'
@@ -192,7 +192,7 @@ def _quantiles(groupings: tuple[tuple[str, ...], ...]) -> list[Query]:
 
 def _instants() -> list[datetime]:
     """Round times, on which samples and the ends of windows fall exactly, and others."""
-    dice = random.Random(3)  # noqa: S311  # repeatable test data
+    dice = random.Random(3)  # repeatable test data
     odd = [START + timedelta(milliseconds=dice.randrange(SPAN_S * 1000 + 600_000)) for _ in range(4)]
     return [START, START + timedelta(minutes=30), START + timedelta(minutes=90), *odd]
 

@@ -122,7 +122,7 @@ async def test_a_killed_recorder_loses_at_most_the_scrape_in_flight(tmp_path: Pa
             command = [sys.executable, "-c", _SCRAPER, exporter.url, str(path)]
             process = await asyncio.create_subprocess_exec(*command, cwd=Path(__file__).parents[2])
             async with asyncio.timeout(30):
-                while sum(exporter.asked.values()) < begun + 12:  # noqa: ASYNC110  # another process asks
+                while sum(exporter.asked.values()) < begun + 12:  # another process asks
                     await asyncio.sleep(0.001 * life)
             process.kill()
             assert await process.wait() == -signal.SIGKILL

@@ -33,7 +33,7 @@ class _Pair:
         """Wait until both have finished `times` scrapes that began after now."""
         goals = {scraper: self.exporter.asked[scraper] + times + 1 for scraper in SCRAPERS}
         async with asyncio.timeout(60):
-            while any(self.exporter.asked[scraper] < goal for scraper, goal in goals.items()):  # noqa: ASYNC110  # a process
+            while any(self.exporter.asked[scraper] < goal for scraper, goal in goals.items()):  # a process
                 await asyncio.sleep(0.05)
 
     async def seen(self) -> tuple[dict[str, float], dict[str, float]]:

@@ -251,7 +251,7 @@ async def test_a_drill_pages_and_ends_when_the_right_thing_is_changed(tmp_path: 
 
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+    while not server.started:  # uvicorn has no event for it
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     world = new_world(tmp_path, events_url=f"http://127.0.0.1:{port}/v2/enqueue", pace=400)

@@ -20,7 +20,8 @@ SHIPPED, PROBLEMS = load_folder(FOLDER)
 # The names that the format promises; a test across rooms proves that diagnostics has them.
 CHECKS = {
     "time_to_first_token", "inter_token_latency", "latency_breakdown", "queue", "kv_cache", "prefix_cache",
-    "prompt_length", "output_length", "traffic", "error_ratio", "provider_errors", "replicas", "engine_progress", "gpu_xid", "gpu_ecc",
+    "prompt_length", "output_length", "traffic", "error_ratio", "provider_errors", "replicas", "engine_progress",
+    "gpu_xid", "gpu_ecc",
     "gpu_throttling", "gpu_missing", "token_cost", "telemetry_present", "api_server_cpu",
 }  # fmt: skip
 CAUSES = {

@@ -1,0 +1,345 @@
+"""
+Approvals against a model: any people, any order, any clock, roles that come and go.
+
+The model is a few sets and numbers, written from what people were promised and not from the code. Hypothesis looks for
+a sequence of deeds after which the two disagree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from bot.approvals import APPROVE_WITHIN, START_WITHIN, Approvals
+from bot.config import Config, PolicyRule
+from bot.incidents import PlanState, WatchkeeperError
+from bot.policy import Policy, person_of
+from bot.store.audit import AuditLog
+from bot.store.database import Database
+from bot.store.plans import PlanRow
+from runbooks.engine.values import Tier
+from tests.kit import INCIDENT, NOW, Store, config_in, event, open_store, plan, step
+
+T = TypeVar("T")
+
+PEOPLE = ("alice", "bob", "dana", "paul")
+ROLES = ("on-call", "service-owner", "platform", "security", "budget", "prompt-owner")
+PLANS = ("plan-1", "plan-2", "plan-3")
+DECIDED = frozenset({PlanState.APPROVED, PlanState.RUNNING})
+NEVER_AGAIN = frozenset({PlanState.DENIED, PlanState.EXPIRED, PlanState.SUPERSEDED, PlanState.STALE})
+
+
+@cache
+def pristine() -> Path:
+    """A migrated database with a paged incident, copied for each run."""
+    folder = Path(tempfile.mkdtemp(prefix="watchkeeper-model-"))
+
+    async def fill() -> None:
+        async with open_store(f"sqlite:///{folder}/store.sqlite", config_in(folder)) as store:
+            await store.page()
+            async with store.database.engine.connect() as connection:
+                await connection.exec_driver_sql("ROLLBACK")
+                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    asyncio.run(fill())
+    return folder
+
+
+@dataclass
+class Known:
+    """What the model remembers of one plan."""
+
+    tier: Tier
+    expires_at: datetime
+    state: PlanState
+    requester: str | None = None
+    approved_by: set[str] = field(default_factory=set)
+    denied_by: set[str] = field(default_factory=set)
+    start_by: datetime | None = None
+    history: list[PlanState] = field(default_factory=list)
+
+
+class Clicks(RuleBasedStateMachine):
+    """The product on the left, the promise on the right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp(prefix="watchkeeper-clicks-"))
+        self.now = NOW
+        self.plans: dict[str, Known] = {}
+        self.roles: dict[str, set[str]] = {}
+        self.policy_rules: tuple[PolicyRule, ...] = ()
+        self.is_resolved = False
+        self.ranks = itertools.count()
+
+    def do(self, deed: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(deed)
+
+    @initialize(
+        roles=st.fixed_dictionaries({name: st.sets(st.sampled_from(ROLES), max_size=2) for name in PEOPLE}),
+        rules=st.lists(
+            st.builds(
+                PolicyRule,
+                tier=st.sampled_from(["R1", "R2", "R3"]),
+                environment=st.sampled_from(["prod", "dev", "*"]),
+                service=st.sampled_from(["*", "chat", "other"]),
+                roles=st.lists(st.sampled_from(ROLES), min_size=1, max_size=3, unique=True).map(tuple),
+                count=st.integers(1, 3),
+            ),
+            max_size=4,
+        ),
+    )
+    def open(self, roles: dict[str, set[str]], rules: list[PolicyRule]) -> None:
+        """A fresh database, some policy, some roles."""
+        shutil.copytree(pristine(), self.folder, dirs_exist_ok=True)
+        self.policy_rules = tuple(rules)
+        self.base = config_in(self.folder)
+        self.store = Store(Database(f"sqlite:///{self.folder}/store.sqlite"), self.base)
+        self.configure(roles)
+
+    def configure(self, roles: dict[str, set[str]]) -> None:
+        """A configuration in which exactly these roles are given, under the policy of this run."""
+        self.roles = {name: set(held) for name, held in roles.items()}
+        [service] = self.base.services
+        people = tuple(
+            each.model_copy(update={"roles": tuple(sorted(self.roles[each.id])), "pagerduty": None})
+            for each in self.base.people
+        )
+        update = {
+            "policy": self.policy_rules,
+            "people": people,
+            "services": (service.model_copy(update={"owners": (), "approvers": {}}),),
+        }
+        self.config: Config = self.base.model_copy(update=update)
+        self.policy = Policy(self.config)
+        self.policy.version = "the policy of this run"
+        self.do(self.store.people.replace([(person_of(self.config, name), ()) for name in PEOPLE]))
+        self.approvals = Approvals(
+            plans=self.store.plans, incidents=self.store.incidents, people=self.store.people, policy=self.policy
+        )
+
+    # What the promise says.
+
+    def needed(self, known: Known) -> tuple[set[str], int] | None:
+        """The first rule in file order decides; none means nobody."""
+        for each in self.policy_rules:
+            if each.tier == known.tier.name and each.environment in ("prod", "*") and each.service in ("chat", "*"):
+                return set(each.roles), each.count
+        return None
+
+    def may_decide(self, name: str, known: Known) -> bool:
+        asked = self.needed(known)
+        return asked is not None and known.requester != name and bool(asked[0] & self.roles[name])
+
+    def is_open(self, known: Known) -> bool:
+        return known.state is PlanState.PROPOSED and self.now <= known.expires_at and not self.is_resolved
+
+    # What people and clocks do.
+
+    @precondition(lambda self: len(self.plans) < len(PLANS))
+    @rule(tier=st.sampled_from([Tier.R1, Tier.R2, Tier.R3]), offered=st.booleans())
+    def offer(self, *, tier: Tier, offered: bool) -> None:
+        name = PLANS[len(self.plans)]
+        state = PlanState.PROPOSED if offered else PlanState.ALTERNATIVE
+        item = plan(
+            self.policy.version,
+            plan_id=name,
+            steps=(step(tier=tier, target=f"fake/thing/{name}"),),
+            made_at=self.now,
+            expires_at=self.now + APPROVE_WITHIN,
+        )
+        self.do(self.store.offer(item, rank=next(self.ranks), state=state))
+        self.plans[name] = Known(tier=tier, expires_at=item.expires_at, state=state, history=[state])
+
+    @rule(name=st.sampled_from(PEOPLE), which=st.sampled_from(PLANS))
+    def approve(self, name: str, which: str) -> None:
+        known = self.plans.get(which)
+        settled = self.attempt(self.approvals.approve(which, by=person_of(self.config, name), now=self.now))
+        fits = known is not None and self.may_decide(name, known) and self.is_open(known)
+        if known is None or not fits or name in known.approved_by:
+            assert settled is None, f"{name} approved {which}, who may not, or whose time is over"
+            return
+        known.approved_by.add(name)
+        asked = self.needed(known)
+        assert asked is not None
+        is_enough = len(known.approved_by) >= asked[1]
+        assert settled is is_enough
+        if is_enough:
+            self.becomes(known, PlanState.APPROVED)
+            known.start_by = self.now + START_WITHIN
+
+    @rule(name=st.sampled_from(PEOPLE), which=st.sampled_from(PLANS))
+    def deny(self, name: str, which: str) -> None:
+        known = self.plans.get(which)
+        done = self.attempt(self._denied(which, name))
+        fits = known is not None and self.may_decide(name, known) and self.is_open(known)
+        if known is None or not fits or name in known.approved_by:
+            assert done is None, f"{name} denied {which}, who may not, or whose time is over"
+            return
+        assert done
+        known.denied_by.add(name)
+        self.becomes(known, PlanState.DENIED)
+
+    async def _denied(self, which: str, name: str) -> bool:
+        await self.approvals.deny(which, by=person_of(self.config, name), now=self.now)
+        return True
+
+    @rule(name=st.sampled_from(PEOPLE), which=st.sampled_from(PLANS))
+    def request(self, name: str, which: str) -> None:
+        known = self.plans.get(which)
+        done = self.attempt(self._requested(which, name))
+        is_busy = any(other.state in DECIDED for other in self.plans.values())
+        may = known is not None and bool(self.roles[name]) and not self.is_resolved and not is_busy
+        if known is None or not may or known.state is not PlanState.ALTERNATIVE:
+            assert done is None, f"{name} requested {which}, which was not theirs to request"
+            return
+        assert done
+        for other in self.plans.values():
+            if other.state is PlanState.PROPOSED:
+                self.becomes(other, PlanState.SUPERSEDED)
+        known.requester, known.expires_at = name, self.now + APPROVE_WITHIN
+        self.becomes(known, PlanState.PROPOSED)
+
+    async def _requested(self, which: str, name: str) -> bool:
+        await self.approvals.request(which, by=person_of(self.config, name), now=self.now)
+        return True
+
+    @rule(which=st.sampled_from(PLANS))
+    def start(self, which: str) -> None:
+        """The workflow asks once more whether the approvals hold, and takes the plan."""
+        known = self.plans.get(which)
+        began = self.attempt(self._began(which))
+        asked = self.needed(known) if known else None
+        holds = (
+            known is not None
+            and known.state is PlanState.APPROVED
+            and asked is not None
+            and len(known.approved_by) >= asked[1]
+            and all(self.may_decide(name, known) for name in known.approved_by)
+            and known.start_by is not None
+            and self.now <= known.start_by
+            and not self.is_resolved
+        )
+        if known is not None and holds:
+            assert began
+            self.becomes(known, PlanState.RUNNING)
+        else:
+            assert not began, f"{which} started without what it needs"
+
+    async def _began(self, which: str) -> bool:
+        row = await self.store.plans.get(which)
+        await self.approvals.still_hold(row)
+        return await self.store.plans.begin(row, now=self.now)
+
+    @rule(minutes=st.integers(1, 12))
+    def time_passes(self, minutes: int) -> None:
+        self.now += timedelta(minutes=minutes)
+
+    @rule()
+    def sweep(self) -> None:
+        """Whatever nobody decided or started in time is over."""
+        for row in self.do(self.store.plans.overdue(now=self.now)):
+            assert self.do(self.store.plans.end(row.plan, PlanState.EXPIRED, "", now=self.now, expected=[row.state]))
+        for known in self.plans.values():
+            undecided = known.state in (PlanState.PROPOSED, PlanState.ALTERNATIVE) and known.expires_at < self.now
+            unstarted = known.state is PlanState.APPROVED and known.start_by is not None and known.start_by < self.now
+            if undecided or unstarted:
+                self.becomes(known, PlanState.EXPIRED)
+
+    @rule(name=st.sampled_from(PEOPLE), held=st.sets(st.sampled_from(ROLES), max_size=2))
+    def roles_change(self, name: str, held: set[str]) -> None:
+        """Somebody edits the configuration and the product restarts; the policy itself stays."""
+        self.configure({**self.roles, name: held})
+
+    @precondition(lambda self: not self.is_resolved and any(k.approved_by for k in self.plans.values()))
+    @rule()
+    def resolve(self) -> None:
+        self.do(self.store.inbox.deliver(event("incident.resolved", at=NOW + timedelta(minutes=1)), now=self.now))
+        self.do(self.store.inbox.fold(now=self.now))
+        self.is_resolved = True
+
+    # What must always be so.
+
+    def becomes(self, known: Known, state: PlanState) -> None:
+        known.state = state
+        known.history.append(state)
+
+    def attempt(self, deed: Coroutine[Any, Any, T]) -> T | None:
+        """None when the product refused in its own words; any other error is a defect."""
+        try:
+            return self.do(deed)
+        except WatchkeeperError:
+            return None
+
+    def rows(self) -> Iterable[tuple[Known, PlanRow]]:
+        found = {row.plan.plan_id: row for row in self.do(self.store.plans.of_incident(INCIDENT))}
+        assert set(found) == set(self.plans)
+        return [(known, found[name]) for name, known in self.plans.items()]
+
+    @invariant()
+    def the_product_says_what_the_model_says(self) -> None:
+        if not self.plans:
+            return
+        for known, row in self.rows():
+            assert row.state is known.state
+            assert {each.person_id for each in row.approvals if each.decision == "approve"} == known.approved_by
+            assert {each.person_id for each in row.approvals if each.decision == "deny"} == known.denied_by
+            assert row.plan.requester == known.requester
+            assert row.digest == row.plan.digest
+
+    @invariant()
+    def nothing_is_approved_without_enough_different_people(self) -> None:
+        for known in self.plans.values():
+            if known.state in DECIDED:
+                asked = self.needed(known)
+                assert asked is not None
+                assert len(known.approved_by) >= asked[1]
+                assert known.requester not in known.approved_by
+
+    @invariant()
+    def a_plan_is_decided_once(self) -> None:
+        for known in self.plans.values():
+            assert sum(state in (PlanState.APPROVED, PlanState.DENIED) for state in known.history) <= 1
+            over = [index for index, state in enumerate(known.history) if state in NEVER_AGAIN]
+            assert over in ([], [len(known.history) - 1])
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self._the_record_says_it_too()
+            self.do(self.store.database.close())
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+    def _the_record_says_it_too(self) -> None:
+        """As many approvals, denials and starts on record as happened, in an unbroken chain."""
+        log = AuditLog(self.store.database)
+        actions = [row.action for row in self.do(log.about(INCIDENT))]
+        decided = [name for known in self.plans.values() for name in known.approved_by]
+        assert actions.count("plan.approve") == len(decided)
+        assert actions.count("plan.deny") == sum(len(known.denied_by) for known in self.plans.values())
+        assert actions.count("plan.started") == sum(PlanState.RUNNING in k.history for k in self.plans.values())
+        assert self.do(log.verify()).broken_at is None
+
+
+TestClicks = Clicks.TestCase
+TestClicks.settings = settings(
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
