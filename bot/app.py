@@ -11,9 +11,11 @@ from typing import Any
 
 import structlog
 import uvicorn
+from prometheus_client import CollectorRegistry
 from slack_bolt.adapter.starlette.async_handler import AsyncSlackRequestHandler
 from sqlalchemy.exc import SQLAlchemyError
 
+from bot import prompt_watch, vitals
 from bot.approvals import Approvals
 from bot.card import Cards
 from bot.config import Config
@@ -27,6 +29,7 @@ from bot.logs import set_up_logging
 from bot.pagerduty import parse_event
 from bot.pagerduty_client import PagerDutyClient
 from bot.policy import Policy, accounts
+from bot.prompt_watch import PromptWatch
 from bot.remediate import Remediate, RemediateWorkflow
 from bot.respond import Respond, RespondWorkflow
 from bot.settings import Settings
@@ -43,6 +46,7 @@ from bot.store.outbox import Outbox
 from bot.store.people import PeopleTable
 from bot.store.plans import Plans
 from bot.store.sightings import LabelSightings
+from bot.vitals import Vitals
 from bot.web.app import WebSettings, build_web
 from retrieval.embedder import EmbeddingError, MiniLmEmbedder
 from retrieval.ranking import RunbookSearch
@@ -82,7 +86,8 @@ class Intake:
 class Readiness:
     """What the probes are told."""
 
-    def __init__(self, settings: Settings, sweepers: Sequence[Sweeper]) -> None:
+    def __init__(self, settings: Settings, sweepers: Sequence[Sweeper], vitals: Vitals) -> None:
+        self._vitals = vitals
         self._url = settings.database_url.get_secret_value()
         self._sweepers = sweepers
         self.stopping = False
@@ -98,10 +103,9 @@ class Readiness:
         return [] if revision == schema.head() else [f"the schema is at {revision}, not {schema.head()}"]
 
     async def details(self) -> Mapping[str, Any]:
-        """When each sweep last went through."""
-        return {
-            sweeper.name: sweeper.healthy_at.isoformat() if sweeper.healthy_at else None for sweeper in self._sweepers
-        }
+        """When each sweep last went through, and the counts of /metrics."""
+        swept = {each.name: each.healthy_at.isoformat() if each.healthy_at else None for each in self._sweepers}
+        return {"swept": swept, "counts": self._vitals.counts}
 
 
 class Product:
@@ -137,6 +141,8 @@ class Product:
         self.pagerduty = PagerDutyClient(reveal(settings.pagerduty_api_key), base_url=settings.pagerduty_api_base_url)
         self.slack_web = web_client(reveal(settings.slack_bot_token), settings.slack_api_base_url)
         self.slack = SlackClient(self.slack_web)
+        self.registry = CollectorRegistry()
+        self.vitals = Vitals(self.database, self.registry)
         self.engine = self._engine()
         self.desk = self._desk()
 
@@ -157,6 +163,7 @@ class Product:
         pagerduty = PagerDutyCourier(
             cards=self.cards, pagerduty=self.pagerduty, from_email=self.settings.pagerduty_from or ""
         )
+        watch = PromptWatch(tuple(self.connections.sources.values()), self.diagnosers, self.config)
         return Engine(
             system_engine=workflow_engine(engine_url(self.url)),
             inbox=self.inbox,
@@ -167,6 +174,10 @@ class Product:
                 Sweeper("slack", Mailroom("slack", self.outbox, slack.deliver).sweep),
                 Sweeper("pagerduty", Mailroom("pagerduty", self.outbox, pagerduty.deliver).sweep),
             ),
+            timed={
+                vitals.EVERY_S: [Sweeper("vitals", self.vitals.sweep)],
+                prompt_watch.EVERY_S: [Sweeper("prompts", watch.sweep)],
+            },
         )
 
     def _desk(self) -> Desk:
@@ -243,6 +254,7 @@ class Product:
             slack_handler=AsyncSlackRequestHandler(bolt),
             readiness=readiness,
             settings=settings,
+            registry=self.registry,
         )
 
 
@@ -258,7 +270,7 @@ async def serve(settings: Settings, config: Config) -> None:
             "run `watchkeeper migrate`"
         )
     product = Product(settings, config)
-    readiness = Readiness(settings, product.engine.sweepers)
+    readiness = Readiness(settings, product.engine.sweepers, product.vitals)
     await product.start()
     warming = asyncio.create_task(_warm(product))
     server = uvicorn.Server(

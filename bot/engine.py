@@ -8,7 +8,7 @@ crash between the commit and the start loses nothing, and starting twice runs no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -84,8 +84,9 @@ class Engine:
         incidents: Incidents,
         plans: Plans,
         more: Sequence[Sweeper] = (),
+        timed: Mapping[float, Sequence[Sweeper]] | None = None,
     ) -> None:
-        """`more` are sweepers of others (cards, mail, prompt labels) that share the bell and the ticker."""
+        """`more` are others' sweepers that share the bell (cards, mail); `timed` sweep every so many seconds only."""
         self._inbox = inbox
         self._incidents = incidents
         self._plans = plans
@@ -93,6 +94,7 @@ class Engine:
         self._remediate: RemediateWorkflow | None = None
         self.stories = Stories(self.ring)
         self.sweepers = (Sweeper("stories", self._start_stories), *more)
+        self._timed = timed or {}
         self._tasks: list[asyncio.Task[None]] = []
         self._ticker = AsyncIOScheduler(timezone=UTC)
         self._config = DBOSConfig(
@@ -118,12 +120,18 @@ class Engine:
         DBOS(config=self._config)
         self._respond, self._remediate = respond(), remediate()
         DBOS.launch()
-        self._tasks = [asyncio.create_task(sweeper.run(), name=sweeper.name) for sweeper in self.sweepers]
-        self._ticker.add_job(
-            self.ring, "interval", seconds=TICK_S, coalesce=True, max_instances=1, misfire_grace_time=None
-        )
+        timed = [sweeper for sweepers in self._timed.values() for sweeper in sweepers]
+        self._tasks = [asyncio.create_task(each.run(), name=each.name) for each in (*self.sweepers, *timed)]
+        self._tick(TICK_S, self.ring)
+        for seconds, sweepers in self._timed.items():
+            for sweeper in sweepers:
+                self._tick(seconds, sweeper.bell.ring)
+                sweeper.bell.ring()
         self._ticker.start()
         self.ring()
+
+    def _tick(self, seconds: float, what: Callable[[], None]) -> None:
+        self._ticker.add_job(what, "interval", seconds=seconds, coalesce=True, max_instances=1, misfire_grace_time=None)
 
     async def stop(self) -> None:
         """Stop sweeping and interrupt the stories; whatever is under way is taken up at the next start."""
