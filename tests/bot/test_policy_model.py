@@ -8,10 +8,9 @@ a sequence of deeds after which the two disagree.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import shutil
 import tempfile
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -35,8 +34,28 @@ from tests.kit import INCIDENT, NOW, Store, config_in, event, open_store, plan, 
 T = TypeVar("T")
 
 PEOPLE = ("alice", "bob", "dana", "paul")
-ROLES = ("on-call", "service-owner", "platform", "security", "budget", "prompt-owner")
+ROLES = ("service-owner", "platform", "prompt-owner")
 PLANS = ("plan-1", "plan-2", "plan-3")
+TIERS = (Tier.R1, Tier.R2, Tier.R3)
+HELD = st.sets(st.sampled_from(ROLES))
+WHICH = st.integers(0, len(PLANS) - 1)
+
+
+def rules_for(tier: str, environments: Sequence[str], services: Sequence[str]) -> st.SearchStrategy[PolicyRule]:
+    return st.builds(
+        PolicyRule,
+        tier=st.just(tier),
+        environment=st.sampled_from(environments),
+        service=st.sampled_from(services),
+        roles=st.lists(st.sampled_from(ROLES), min_size=1, unique=True).map(tuple),
+        count=st.integers(1, 3),
+    )
+
+
+# A rule that fits for most tiers, none for some, and others before and behind it that fit elsewhere or come too late.
+FITTING = st.tuples(*(st.one_of(*[rules_for(t.name, ["prod", "*"], ["chat", "*"])] * 3, st.none()) for t in TIERS))
+OTHERS = st.lists(st.one_of(*(rules_for(t.name, ["dev", "prod"], ["chat", "other"]) for t in TIERS)), max_size=3)
+POLICY = st.tuples(OTHERS, FITTING, OTHERS).map(lambda parts: [each for part in parts for each in part if each])
 DECIDED = frozenset({PlanState.APPROVED, PlanState.RUNNING})
 NEVER_AGAIN = frozenset({PlanState.DENIED, PlanState.EXPIRED, PlanState.SUPERSEDED, PlanState.STALE})
 
@@ -83,32 +102,24 @@ class Clicks(RuleBasedStateMachine):
         self.roles: dict[str, set[str]] = {}
         self.policy_rules: tuple[PolicyRule, ...] = ()
         self.is_resolved = False
-        self.ranks = itertools.count()
 
     def do(self, deed: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(deed)
 
     @initialize(
-        roles=st.fixed_dictionaries({name: st.sets(st.sampled_from(ROLES), max_size=2) for name in PEOPLE}),
-        rules=st.lists(
-            st.builds(
-                PolicyRule,
-                tier=st.sampled_from(["R1", "R2", "R3"]),
-                environment=st.sampled_from(["prod", "dev", "*"]),
-                service=st.sampled_from(["*", "chat", "other"]),
-                roles=st.lists(st.sampled_from(ROLES), min_size=1, max_size=3, unique=True).map(tuple),
-                count=st.integers(1, 3),
-            ),
-            max_size=4,
-        ),
+        roles=st.fixed_dictionaries(dict.fromkeys(PEOPLE, HELD)),
+        policy=POLICY,
+        offers=st.lists(st.tuples(st.sampled_from(TIERS), st.booleans()), min_size=1, max_size=len(PLANS)),
     )
-    def open(self, roles: dict[str, set[str]], rules: list[PolicyRule]) -> None:
-        """A fresh database, some policy, some roles."""
+    def open(self, roles: dict[str, set[str]], policy: list[PolicyRule], offers: list[tuple[Tier, bool]]) -> None:
+        """A fresh database, some policy, some roles, and some plans on the table."""
         shutil.copytree(pristine(), self.folder, dirs_exist_ok=True)
-        self.policy_rules = tuple(rules)
+        self.policy_rules = tuple(policy)
         self.base = config_in(self.folder)
         self.store = Store(Database(f"sqlite:///{self.folder}/store.sqlite"), self.base)
         self.configure(roles)
+        for tier, is_proposed in offers:
+            self.offer(tier, PlanState.PROPOSED if is_proposed else PlanState.ALTERNATIVE)
 
     def configure(self, roles: dict[str, set[str]]) -> None:
         """A configuration in which exactly these roles are given, under the policy of this run."""
@@ -149,11 +160,18 @@ class Clicks(RuleBasedStateMachine):
 
     # What people and clocks do.
 
-    @precondition(lambda self: len(self.plans) < len(PLANS))
-    @rule(tier=st.sampled_from([Tier.R1, Tier.R2, Tier.R3]), offered=st.booleans())
-    def offer(self, *, tier: Tier, offered: bool) -> None:
+    def pick(self, number: int) -> tuple[str, Known]:
+        name = PLANS[number % len(self.plans)]
+        return name, self.plans[name]
+
+    @rule(names=st.permutations(PEOPLE), number=WHICH)
+    def everybody_approves(self, names: list[str], number: int) -> None:
+        """One click after the other, whoever they are."""
+        for name in names:
+            self.approve(name, number)
+
+    def offer(self, tier: Tier, state: PlanState) -> None:
         name = PLANS[len(self.plans)]
-        state = PlanState.PROPOSED if offered else PlanState.ALTERNATIVE
         item = plan(
             self.policy.version,
             plan_id=name,
@@ -161,15 +179,15 @@ class Clicks(RuleBasedStateMachine):
             made_at=self.now,
             expires_at=self.now + APPROVE_WITHIN,
         )
-        self.do(self.store.offer(item, rank=next(self.ranks), state=state))
+        self.do(self.store.offer(item, rank=len(self.plans), state=state))
         self.plans[name] = Known(tier=tier, expires_at=item.expires_at, state=state, history=[state])
 
-    @rule(name=st.sampled_from(PEOPLE), which=st.sampled_from(PLANS))
-    def approve(self, name: str, which: str) -> None:
-        known = self.plans.get(which)
+    @rule(name=st.sampled_from(PEOPLE), number=WHICH)
+    def approve(self, name: str, number: int) -> None:
+        which, known = self.pick(number)
         settled = self.attempt(self.approvals.approve(which, by=person_of(self.config, name), now=self.now))
-        fits = known is not None and self.may_decide(name, known) and self.is_open(known)
-        if known is None or not fits or name in known.approved_by:
+        fits = self.may_decide(name, known) and self.is_open(known)
+        if not fits or name in known.approved_by:
             assert settled is None, f"{name} approved {which}, who may not, or whose time is over"
             return
         known.approved_by.add(name)
@@ -181,12 +199,12 @@ class Clicks(RuleBasedStateMachine):
             self.becomes(known, PlanState.APPROVED)
             known.start_by = self.now + START_WITHIN
 
-    @rule(name=st.sampled_from(PEOPLE), which=st.sampled_from(PLANS))
-    def deny(self, name: str, which: str) -> None:
-        known = self.plans.get(which)
+    @rule(name=st.sampled_from(PEOPLE), number=WHICH)
+    def deny(self, name: str, number: int) -> None:
+        which, known = self.pick(number)
         done = self.attempt(self._denied(which, name))
-        fits = known is not None and self.may_decide(name, known) and self.is_open(known)
-        if known is None or not fits or name in known.approved_by:
+        fits = self.may_decide(name, known) and self.is_open(known)
+        if not fits or name in known.approved_by:
             assert done is None, f"{name} denied {which}, who may not, or whose time is over"
             return
         assert done
@@ -197,13 +215,13 @@ class Clicks(RuleBasedStateMachine):
         await self.approvals.deny(which, by=person_of(self.config, name), now=self.now)
         return True
 
-    @rule(name=st.sampled_from(PEOPLE), which=st.sampled_from(PLANS))
-    def request(self, name: str, which: str) -> None:
-        known = self.plans.get(which)
+    @rule(name=st.sampled_from(PEOPLE), number=WHICH)
+    def request(self, name: str, number: int) -> None:
+        which, known = self.pick(number)
         done = self.attempt(self._requested(which, name))
         is_busy = any(other.state in DECIDED for other in self.plans.values())
-        may = known is not None and bool(self.roles[name]) and not self.is_resolved and not is_busy
-        if known is None or not may or known.state is not PlanState.ALTERNATIVE:
+        may = bool(self.roles[name]) and not self.is_resolved and not is_busy
+        if not may or known.state is not PlanState.ALTERNATIVE:
             assert done is None, f"{name} requested {which}, which was not theirs to request"
             return
         assert done
@@ -217,15 +235,14 @@ class Clicks(RuleBasedStateMachine):
         await self.approvals.request(which, by=person_of(self.config, name), now=self.now)
         return True
 
-    @rule(which=st.sampled_from(PLANS))
-    def start(self, which: str) -> None:
+    @rule(number=WHICH)
+    def start(self, number: int) -> None:
         """The workflow asks once more whether the approvals hold, and takes the plan."""
-        known = self.plans.get(which)
+        which, known = self.pick(number)
         began = self.attempt(self._began(which))
-        asked = self.needed(known) if known else None
+        asked = self.needed(known)
         holds = (
-            known is not None
-            and known.state is PlanState.APPROVED
+            known.state is PlanState.APPROVED
             and asked is not None
             and len(known.approved_by) >= asked[1]
             and all(self.may_decide(name, known) for name in known.approved_by)
@@ -233,7 +250,7 @@ class Clicks(RuleBasedStateMachine):
             and self.now <= known.start_by
             and not self.is_resolved
         )
-        if known is not None and holds:
+        if holds:
             assert began
             self.becomes(known, PlanState.RUNNING)
         else:
@@ -259,7 +276,7 @@ class Clicks(RuleBasedStateMachine):
             if undecided or unstarted:
                 self.becomes(known, PlanState.EXPIRED)
 
-    @rule(name=st.sampled_from(PEOPLE), held=st.sets(st.sampled_from(ROLES), max_size=2))
+    @rule(name=st.sampled_from(PEOPLE), held=HELD)
     def roles_change(self, name: str, held: set[str]) -> None:
         """Somebody edits the configuration and the product restarts; the policy itself stays."""
         self.configure({**self.roles, name: held})
@@ -336,8 +353,8 @@ class Clicks(RuleBasedStateMachine):
 
 TestClicks = Clicks.TestCase
 TestClicks.settings = settings(
-    max_examples=40,
-    stateful_step_count=25,
+    max_examples=100,
+    stateful_step_count=30,
     deadline=None,
     derandomize=True,
     database=None,
