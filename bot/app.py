@@ -25,7 +25,6 @@ from bot.engine import Engine, Sweeper
 from bot.incidents import Delivery, UnreadableEventError, WatchkeeperError
 from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
 from bot.library import open_shelf
-from bot.logs import set_up_logging
 from bot.pagerduty import parse_event
 from bot.pagerduty_client import PagerDutyClient
 from bot.policy import Policy, accounts
@@ -46,6 +45,7 @@ from bot.store.outbox import Outbox
 from bot.store.people import PeopleTable
 from bot.store.plans import Plans
 from bot.store.sightings import LabelSightings
+from bot.verify import Verifier
 from bot.vitals import Vitals
 from bot.web.app import WebSettings, build_web
 from retrieval.embedder import EmbeddingError, MiniLmEmbedder
@@ -215,8 +215,7 @@ class Product:
             incidents=self.incidents,
             outbox=self.outbox,
             approvals=self.approvals,
-            config=self.config,
-            diagnosers=self.diagnosers,
+            verifier=Verifier(diagnosers=self.diagnosers, config=self.config),
             actions=self.actions,
         )
         return RemediateWorkflow(story, self.engine.stories)
@@ -260,7 +259,6 @@ class Product:
 
 async def serve(settings: Settings, config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises WatchkeeperError when the schema is not ours."""
-    set_up_logging()
     if settings.socket_mode:
         raise WatchkeeperError("SOCKET_MODE is not built yet: unset it and give Slack the address of /slack/events")
     url = settings.database_url.get_secret_value()

@@ -63,6 +63,13 @@ app.add_typer(audit, name="audit")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+@app.callback()
+def _begin() -> None:
+    from bot.logs import set_up_logging
+
+    set_up_logging()  # to standard error: what a command prints may be piped
+
+
 @app.command()
 def serve() -> None:
     """Receive pages, keep cards, run approved fixes."""

@@ -67,7 +67,8 @@ class CardKeeper:
             message = card(await self._cards.view(place.incident_id))
             channel, ts = await self._draw(place, message)
         except SlackError as error:
-            failures = self._failures[place.incident_id] = self._failures.get(place.incident_id, 0) + 1
+            failures = self._failures.get(place.incident_id, 0) + (not error.untouched)
+            self._failures[place.incident_id] = failures
             log.warning("card not shown", incident=place.incident_id, why=str(error))
             due = datetime.now(UTC) + backoff(failures, error.retry_after)
             await self._incidents.card_later(place.incident_id, due)

@@ -11,26 +11,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from dbos import DBOS, DBOSConfiguredInstance
 
 from bot.approvals import Approvals
-from bot.config import Config
 from bot.incidents import PlanState, StaleError
-from bot.respond import FRAME
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal, JournalEntry
 from bot.store.outbox import Outbox
 from bot.store.plans import PlanRow, Plans
 from bot.stories import Checkpoint, Stories
-from diagnostics.findings import Finding, Status
-from diagnostics.runner import Diagnoser
-from diagnostics.telemetry.ask import wait_until
-from diagnostics.telemetry.model import TelemetryError
+from bot.verify import Verifier
 from runbooks.engine.records import (
     Act,
     AskPerson,
@@ -60,12 +54,6 @@ log = structlog.get_logger()
 ACT_TIMEOUT_S = 30.0
 """A call that has not ended by then has an unknown outcome; it is probed, never repeated."""
 
-VERIFY_WINDOW = timedelta(minutes=2)
-VERIFY_STEP = timedelta(seconds=30)
-VERIFY_PATIENCE = timedelta(minutes=5)
-"""By the telemetry's clock: two good samples VERIFY_STEP apart, each over VERIFY_WINDOW, within VERIFY_PATIENCE."""
-
-STALLED_AFTER_S = 60.0
 MOST_MOVES = 200
 _ENDS = {
     "failed": PlanState.FAILED,
@@ -87,8 +75,7 @@ class Remediate:
         incidents: Incidents,
         outbox: Outbox,
         approvals: Approvals,
-        config: Config,
-        diagnosers: Mapping[str, Diagnoser],
+        verifier: Verifier,
         actions: Mapping[str, Action],
     ) -> None:
         self._plans = plans
@@ -96,8 +83,7 @@ class Remediate:
         self._incidents = incidents
         self._outbox = outbox
         self._approvals = approvals
-        self._config = config
-        self._diagnosers = diagnosers
+        self._verifier = verifier
         self._actions = actions
 
     async def tell(self, plan_id: str, chapter: int, step: Checkpoint) -> None:
@@ -207,29 +193,9 @@ class Remediate:
         await self._write(row, entries, Probed(step=step.index, happened=happened))
 
     async def _verify(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
-        status, summary = await self._watch(row, step, entries)
-        await self._write(row, entries, Verified(step=step.index, status=status.value, summary=summary))
-
-    async def _watch(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> tuple[Status, str]:
-        """Ask the same checks again until two samples in a row are good, or patience ends."""
-        service = self._config.service(row.plan.service)
-        diagnoser = self._diagnosers.get(row.plan.service)
         changed_at = next((e.telemetry_at for e in reversed(entries) if e.step == step.index and e.telemetry_at), None)
-        if service is None or diagnoser is None or changed_at is None:
-            return Status.UNKNOWN, "there is no telemetry to verify with"
-        frame = replace(FRAME.validate_python(row.plan.frame), recent=VERIFY_WINDOW)
-        at = changed_at + timedelta(seconds=step.settle_s) + VERIFY_WINDOW
-        deadline = at + VERIFY_PATIENCE
-        good, findings = 0, list[Finding]()
-        while at <= deadline and good < 2:
-            try:
-                await wait_until(diagnoser.telemetry, at, stalled_after_s=STALLED_AFTER_S)
-                findings = await diagnoser.check(step.verify, service.target(), replace(frame, at=at))
-            except TelemetryError as error:
-                return Status.UNKNOWN, f"the telemetry stopped answering: {error}"
-            good = good + 1 if all(finding.status is Status.OK for finding in findings) else 0
-            at += VERIFY_STEP
-        return _judged(findings, good)
+        status, summary = await self._verifier.watch(row.plan, step, changed_at)
+        await self._write(row, entries, Verified(step=step.index, status=status.value, summary=summary))
 
     async def _write(self, row: PlanRow, entries: Sequence[JournalEntry], record: Record, *, after: int = 0) -> None:
         """Append a record; `after` counts records written since `entries` was read."""
@@ -241,17 +207,23 @@ class Remediate:
             kind=record.kind,
             record=record_json(record),
             now=datetime.now(UTC),
-            telemetry_at=await self._telemetry_now(row.plan.service) if changed else None,
+            telemetry_at=await self._verifier.now(row.plan.service) if changed else None,
         )
 
-    async def _telemetry_now(self, service: str) -> datetime | None:
-        diagnoser = self._diagnosers.get(service)
-        if diagnoser is None:
-            return None
-        try:
-            return await diagnoser.telemetry.now()
-        except TelemetryError:
-            return None
+    async def broke_off(self, plan_id: str, why: str) -> None:
+        """A defect of ours ended it: in doubt where a call is open, else failed; a person takes it from here."""
+        row = await self._plans.get(plan_id)
+        entries = await self._journal.read(plan_id)
+        state = PlanState.IN_DOUBT if entries and entries[-1].kind == "intent" else PlanState.FAILED
+        ended = await self._plans.end(
+            row.plan,
+            state,
+            f"Watchkeeper broke off ({why}, see its log).",
+            now=datetime.now(UTC),
+            expected=[PlanState.APPROVED, PlanState.RUNNING],
+        )
+        if ended:
+            await self._announce(row, state)
 
     async def _end(self, row: PlanRow, state: PlanState, why: str) -> None:
         ended = await self._plans.end(row.plan, state, why, now=datetime.now(UTC), expected=[PlanState.RUNNING])
@@ -276,17 +248,6 @@ class Remediate:
             )
 
 
-def _judged(findings: Sequence[Finding], good: int) -> tuple[Status, str]:
-    summary = " ".join(finding.summary for finding in findings)[:1000]
-    if good >= 2:
-        return Status.OK, summary
-    if any(finding.status is Status.UNKNOWN for finding in findings) and not any(
-        finding.status is Status.BAD for finding in findings
-    ):
-        return Status.UNKNOWN, summary
-    return Status.BAD, summary or "no check answered"
-
-
 def _short(answer: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in answer.items())[:500]
 
@@ -303,5 +264,7 @@ class RemediateWorkflow(DBOSConfiguredInstance):
     @DBOS.workflow()
     async def run(self, plan_id: str, chapter: int) -> None:
         """Tell the story; after a crash the moves that ended are not repeated."""
-        with self._stories.telling():
-            await self._story.tell(plan_id, chapter, self._stories.step)
+        await self._stories.tell(
+            self._story.tell(plan_id, chapter, self._stories.step),
+            lambda why: self._story.broke_off(plan_id, why),
+        )

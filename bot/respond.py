@@ -202,6 +202,15 @@ class Respond:
                 await self._outbox.post(key=key, incident_id=incident_id, lane=lane, kind=kind, now=now, run=number)
         log.info("verdict", incident=incident_id, run=number, cause=first.cause if first else None)
 
+    async def broke_off(self, incident_id: str, number: int, why: str) -> None:
+        """A defect of ours ended the diagnosis: the card says so instead of waiting for ever."""
+        await self._add_note(
+            incident_id,
+            number,
+            f"The diagnosis broke off ({why}, see Watchkeeper's log). Diagnose again, or go on by hand.",
+        )
+        await self._incidents.finish(incident_id, number, now=datetime.now(UTC), cause="unknown", probability=0.0)
+
     async def _run(self, incident_id: str, number: int) -> Run:
         found = await self._incidents.run(incident_id, number)
         if found is None:
@@ -267,5 +276,7 @@ class RespondWorkflow(DBOSConfiguredInstance):
     @DBOS.workflow()
     async def run(self, incident_id: str, number: int) -> None:
         """Tell the story; after a crash the steps that ended are not repeated."""
-        with self._stories.telling():
-            await self._story.tell(incident_id, number, self._stories.step)
+        await self._stories.tell(
+            self._story.tell(incident_id, number, self._stories.step),
+            lambda why: self._story.broke_off(incident_id, number, why),
+        )

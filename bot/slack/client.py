@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 import aiohttp
 from slack_sdk.errors import SlackApiError, SlackClientError
-from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
@@ -18,6 +19,10 @@ from bot.slack.view import Message
 METADATA_TYPE = "watchkeeper"
 _USER_CACHE_S = 60.0
 _LOOK_BACK_PAGES = 3
+_TRIES = 3
+_PATIENCE_S = 3.0
+"""A longer Retry-After is not waited out here: the caller comes back later, and other incidents go on meanwhile."""
+
 # Slack's own words for "later"; every other error stays the same however often we ask.
 _PASSING = frozenset(
     {"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout", "rollup_error"}
@@ -29,20 +34,66 @@ class SlackError(Exception):
     Slack refused, or could not be reached.
 
     `permanent` says that trying again cannot help. When it is false the message may have been sent all the same: look
-    it up by its key (`find_posted`) before sending it again. `retry_after` is Slack's own wish, in seconds.
+    it up by its key (`find_posted`) before sending it again. `retry_after` is Slack's own wish, in seconds;
+    `untouched` says that Slack certainly did nothing, as after a rate limit.
     """
 
-    def __init__(self, message: str, *, permanent: bool, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, permanent: bool, retry_after: float | None = None, untouched: bool = False
+    ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.retry_after = retry_after
+        self.untouched = untouched
 
 
 def web_client(token: str, base_url: str | None = None, timeout_s: int = 10) -> AsyncWebClient:
-    """The client that Bolt and we share; waits out two rate limits (AsyncWebClient's own default waits out none)."""
-    client = AsyncWebClient(token=token, timeout=timeout_s, base_url=base_url or AsyncWebClient.BASE_URL)
-    client.retry_handlers.append(AsyncRateLimitErrorRetryHandler(max_retry_count=2))
-    return client
+    """The client that Bolt and we share; it waits out no rate limit, since the turnstile does that for each method."""
+    return AsyncWebClient(token=token, timeout=timeout_s, base_url=base_url or AsyncWebClient.BASE_URL)
+
+
+class _Turnstile:
+    """
+    One call of a method at a time, and none before its Retry-After is over.
+
+    Slack limits a method for the whole workspace. In a storm of incidents every card wants the same method, and those
+    that went on asking while one waits would keep the limit up.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._closed_until: dict[str, float] = {}
+
+    async def said(self, method: str, call: Callable[[], Awaitable[AsyncSlackResponse]]) -> Mapping[str, Any]:
+        """Slack's answer; short limits are waited out. Raises SlackError."""
+        async with self._locks[method]:
+            for _ in range(_TRIES - 1):
+                await self._opening(method)
+                try:
+                    return await self._asked(method, call)
+                except SlackError as error:
+                    if not error.untouched:
+                        raise
+            await self._opening(method)
+            return await self._asked(method, call)
+
+    async def _opening(self, method: str) -> None:
+        left_s = self._closed_until.get(method, 0.0) - self._clock()
+        if left_s > _PATIENCE_S:
+            raise SlackError(
+                f"Slack limits {method} for another {left_s:.0f} s", permanent=False, retry_after=left_s, untouched=True
+            )
+        if left_s > 0:
+            await asyncio.sleep(left_s)
+
+    async def _asked(self, method: str, call: Callable[[], Awaitable[AsyncSlackResponse]]) -> Mapping[str, Any]:
+        try:
+            return await _said(call())
+        except SlackError as error:
+            if error.untouched:
+                self._closed_until[method] = self._clock() + (error.retry_after or 1.0)
+            raise
 
 
 class SlackClient:
@@ -51,12 +102,14 @@ class SlackClient:
     def __init__(self, web: AsyncWebClient, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._web = web
         self._clock = clock
+        self._turnstile = _Turnstile(clock)
         self._users: dict[str, tuple[float, Mapping[str, Any]]] = {}
 
     async def post(self, channel: str, message: Message, *, key: str, thread_ts: str | None = None) -> str:
         """Returns the message's `ts`. `key` is unique to this message and finds it again."""
-        posted = await _said(
-            self._web.chat_postMessage(
+        posted = await self._turnstile.said(
+            "chat.postMessage",
+            lambda: self._web.chat_postMessage(
                 channel=channel,
                 text=message.text,
                 blocks=message.blocks,
@@ -66,14 +119,15 @@ class SlackClient:
                 link_names=False,
                 unfurl_links=False,
                 unfurl_media=False,
-            )
+            ),
         )
         return _text(posted, "ts")
 
     async def update(self, channel: str, ts: str, message: Message, *, key: str) -> None:
         """Replace text and blocks together: an update without blocks would remove them."""
-        await _said(
-            self._web.chat_update(
+        await self._turnstile.said(
+            "chat.update",
+            lambda: self._web.chat_update(
                 channel=channel,
                 ts=ts,
                 text=message.text,
@@ -81,13 +135,14 @@ class SlackClient:
                 metadata=_metadata(key),
                 parse="none",
                 link_names=False,
-            )
+            ),
         )
 
     async def ephemeral(self, channel: str, user: str, message: Message, *, thread_ts: str | None = None) -> None:
         """Shown to one person only, and gone when they reload."""
-        await _said(
-            self._web.chat_postEphemeral(
+        await self._turnstile.said(
+            "chat.postEphemeral",
+            lambda: self._web.chat_postEphemeral(
                 channel=channel,
                 user=user,
                 text=message.text,
@@ -95,17 +150,18 @@ class SlackClient:
                 thread_ts=thread_ts,
                 parse="none",
                 link_names=False,
-            )
+            ),
         )
 
     async def upload_picture(
         self, channel: str, png: bytes, *, filename: str, title: str, alt_text: str, thread_ts: str | None = None
     ) -> None:
         """A PNG into the channel or a thread. It has no key: send it once, and never again after an unknown outcome."""
-        await _said(
-            self._web.files_upload_v2(
+        await self._turnstile.said(
+            "files.upload",
+            lambda: self._web.files_upload_v2(
                 channel=channel, file=png, filename=filename, title=title, alt_txt=alt_text, thread_ts=thread_ts
-            )
+            ),
         )
 
     async def find_posted(
@@ -118,9 +174,9 @@ class SlackClient:
             page: dict[str, Any] = {"channel": channel, "limit": 100, "include_all_metadata": True, **oldest}
             page |= {"cursor": cursor} if cursor else {}
             if thread_ts is None:
-                found = await _said(self._web.conversations_history(**page))
+                found = await self._pages("conversations.history", page)
             else:
-                found = await _said(self._web.conversations_replies(ts=thread_ts, **page))
+                found = await self._pages("conversations.replies", {**page, "ts": thread_ts})
             for message in found.get("messages") or []:
                 if _key_of(message) == key:
                     return _text(message, "ts")
@@ -129,13 +185,17 @@ class SlackClient:
                 return None
         return None
 
+    async def _pages(self, method: str, page: Mapping[str, Any]) -> Mapping[str, Any]:
+        read = self._web.conversations_replies if "ts" in page else self._web.conversations_history
+        return await self._turnstile.said(method, lambda: read(**page))
+
     async def users_info(self, user: str) -> Mapping[str, Any]:
         """Slack's `user` object, at most 60 s old: a deactivated account loses its rights within a minute."""
         now = self._clock()
         cached = self._users.get(user)
         if cached is not None and now - cached[0] < _USER_CACHE_S:
             return cached[1]
-        answer = await _said(self._web.users_info(user=user))
+        answer = await self._turnstile.said("users.info", lambda: self._web.users_info(user=user))
         account = answer.get("user")
         if not isinstance(account, Mapping):
             raise SlackError("users.info: the answer has no user", permanent=False)
@@ -166,7 +226,10 @@ def _translated(error: SlackApiError) -> SlackError:
     headers = getattr(response, "headers", None) or {}
     wished = str(headers.get("Retry-After", ""))
     retry_after = float(wished) if wished.isascii() and wished.isdigit() else None
-    return SlackError(f"Slack answered {name or status}", permanent=not passing, retry_after=retry_after)
+    limited = status == 429 or name == "ratelimited"
+    return SlackError(
+        f"Slack answered {name or status}", permanent=not passing, retry_after=retry_after, untouched=limited
+    )
 
 
 def _metadata(key: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from bot.approvals import Approvals
 from bot.incidents import PlanState, StaleError
 from bot.remediate import Remediate
 from bot.respond import FRAME
+from bot.verify import Verifier
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding, Status
 from diagnostics.telemetry.model import TelemetryError
@@ -112,8 +113,10 @@ class Scene:
             incidents=store.incidents,
             outbox=store.outbox,
             approvals=self.approvals,
-            config=store.config,
-            diagnosers={"chat": self.diagnoser},  # type: ignore[dict-item]  # a fake
+            verifier=Verifier(
+                config=store.config,
+                diagnosers={"chat": self.diagnoser},  # type: ignore[dict-item]  # a fake
+            ),
             actions={"fake.set": self.action},
         )
 
