@@ -248,8 +248,9 @@ class Mailroom:
         if error.permanent or parcel.attempts >= MOST_ATTEMPTS:
             await self._outbox.give_up(parcel.outbox_id, why=str(error), incident_id=parcel.incident_id)
             return
-        due = datetime.now(UTC) + backoff(parcel.attempts, getattr(error, "retry_after", None))
-        await self._outbox.again(parcel.outbox_id, due=due, why=str(error), untouched=False)
+        untouched = isinstance(error, SlackError) and error.untouched
+        due = datetime.now(UTC) + backoff(0 if untouched else parcel.attempts, getattr(error, "retry_after", None))
+        await self._outbox.again(parcel.outbox_id, due=due, why=str(error), untouched=untouched)
 
 
 def plan_in(view: CardView, plan_id: str) -> PlanLine | None:

@@ -195,7 +195,7 @@ class SlackClient:
         cached = self._users.get(user)
         if cached is not None and now - cached[0] < _USER_CACHE_S:
             return cached[1]
-        answer = await self._turnstile.said("users.info", lambda: self._web.users_info(user=user))
+        answer = await _said(self._web.users_info(user=user))  # a person waits for it: never in a queue
         account = answer.get("user")
         if not isinstance(account, Mapping):
             raise SlackError("users.info: the answer has no user", permanent=False)

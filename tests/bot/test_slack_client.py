@@ -132,3 +132,24 @@ async def test_no_slack_is_no_exception_of_somebody_else() -> None:
         await SlackClient(web_client("xoxb-test", "http://127.0.0.1:9/api/", timeout_s=1)).post("C0", HELLO, key="k")
 
     assert raised.value.permanent is False
+
+
+async def test_a_limit_closes_the_method_for_everybody(server: SlackServer) -> None:
+    """Slack limits a method, not a message: nobody asks again before it is over, and other methods go on."""
+    now = [0.0]
+    slack = client(server, clock=lambda: now[0])
+    server.faults["chat.update"] = [(429, {"Retry-After": "30"}, '{"ok": false, "error": "ratelimited"}')]
+    with pytest.raises(SlackError) as first:
+        await slack.update("C0", "1.2", HELLO, key="k")
+    now[0] = 10.0
+    with pytest.raises(SlackError) as second:
+        await slack.update("C0", "3.4", HELLO, key="l")
+    await slack.post("C0", HELLO, key="m")
+
+    assert (first.value.retry_after, first.value.untouched) == (30.0, True)
+    assert (second.value.retry_after, second.value.untouched) == (20.0, True)
+    assert len(server.asked("chat.update")) == 1
+
+    now[0] = 30.0
+    await slack.update("C0", "1.2", HELLO, key="k")
+    assert len(server.asked("chat.update")) == 2
