@@ -18,8 +18,8 @@ from starlette.types import Message
 
 from bot.web.body import BodyLimits, IncompleteError, TooLargeError, read_body
 from bot.web.pagerduty_door import answer
-from bot.web.signature import verify_slack
-from bot.web.slack_payload import is_readable
+from bot.web.signature import sign_slack, verify_slack
+from bot.web.slack_payload import for_bolt, is_readable
 
 log = structlog.get_logger(__name__)
 
@@ -51,10 +51,11 @@ class SlackDoor:
         if not self._is_from_slack(request, raw):
             log.warning("request refused", door="slack", why="signature", size=len(raw))
             return answer(401, "unauthorized")
-        if not is_readable(raw, request.headers.get("content-type", "")):
+        content_type = request.headers.get("content-type", "")
+        if not is_readable(raw, content_type):
             log.error("request not understood", door="slack", size=len(raw))
             return answer(400, "not understood")
-        return await self._handler.handle(_again(request, raw))
+        return await self._handler.handle(self._again(request, for_bolt(raw, content_type)))
 
     def _is_from_slack(self, request: Request, raw: bytes) -> bool:
         timestamps = request.headers.getlist("x-slack-request-timestamp")
@@ -63,11 +64,12 @@ class SlackDoor:
             return False  # with two of them, we and Bolt might each look at another one
         return verify_slack(raw, timestamps[0], signatures[0], self._secret, self._now())
 
+    def _again(self, request: Request, raw: bytes) -> Request:
+        """The verified request with this body, still to be read, and its signature: Bolt verifies once more."""
 
-def _again(request: Request, raw: bytes) -> Request:
-    """The same request with its body still to be read."""
+        async def receive() -> Message:
+            return {"type": "http.request", "body": raw, "more_body": False}
 
-    async def receive() -> Message:
-        return {"type": "http.request", "body": raw, "more_body": False}
-
-    return Request(request.scope, receive)
+        signature = sign_slack(raw, request.headers["x-slack-request-timestamp"].strip().encode(), self._secret)
+        headers = [(name, value) for name, value in request.scope["headers"] if name != b"x-slack-signature"]
+        return Request({**request.scope, "headers": [*headers, (b"x-slack-signature", signature)]}, receive)

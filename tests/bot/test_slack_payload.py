@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from bot.web.slack_payload import is_readable
+from bot.web.slack_payload import for_bolt, is_readable
 
 FORM = "application/x-www-form-urlencoded"
 CLICK: dict[str, Any] = {
@@ -74,3 +74,19 @@ def test_what_slack_sends_is_readable(raw: bytes, content_type: str) -> None:
 def test_what_bolt_would_die_of_is_not(raw: bytes, content_type: str) -> None:
     """No JSON, no object, or another shape where Bolt looks before it chooses a listener."""
     assert not is_readable(raw, content_type)
+
+
+def test_a_command_may_speak_of_payloads() -> None:
+    """Bolt looks for the word in the bytes; spelled otherwise the form says the same."""
+    typed = b"command=%2Foncall&text=runbook+the+payload+is+a+payload&user_id=U1"
+
+    assert b"payload" not in for_bolt(typed, FORM)
+    assert dict(parse_qsl(for_bolt(typed, FORM))) == dict(parse_qsl(typed))
+
+
+@pytest.mark.parametrize(
+    ("raw", "content_type"), [(form(CLICK), FORM), (b'{"text": "payload"}', "application/json"), (b"text=hello", FORM)]
+)
+def test_everything_else_is_left_as_it_is(raw: bytes, content_type: str) -> None:
+    """Interactions have their payload in a field of this name."""
+    assert for_bolt(raw, content_type) == raw
