@@ -399,7 +399,7 @@ def _slack_variables(folder: Path, ports: Mapping[str, int], product: str) -> di
         "FAKE_SLACK_SIGNING_SECRET": SLACK_SECRET,
         "FAKE_SLACK_APP_URL": product + "/slack/events",
         "FAKE_SLACK_SEED": str(folder / "slack-seed.json"),
-        "FAKE_SLACK_RATE_LIMIT": "0",
+        "FAKE_SLACK_RATE_LIMIT": os.environ.get("RL","0"),
     }
 
 
