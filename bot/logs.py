@@ -22,7 +22,8 @@ def set_up_logging() -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Asked for each time, since whoever runs a command in his own process may exchange the stream.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,
     )

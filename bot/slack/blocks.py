@@ -66,10 +66,10 @@ def summary(view: CardView) -> str:
     parts = [f"{inline(view.service, 60)}: {inline(view.title, 150)}"]
     if view.state is CardState.RESOLVED:
         parts.append("resolved")
-    elif view.state is CardState.DIAGNOSING:
-        parts.append("diagnosing")
     elif view.causes:
         parts.append(f"{inline(view.causes[0].title, 120)} ({narrate.how_sure(view.causes[0].probability)})")
+    elif view.state is CardState.DIAGNOSING:
+        parts.append("diagnosing")
     if view.plan is not None:
         parts.append(f"Fix: {narrate.PLAN_STATE[view.plan.state]}")
     return ". ".join(parts) + "."
@@ -180,7 +180,7 @@ def _by(name: str) -> str:
 def _verdict(view: CardView) -> str:
     if not view.is_configured:
         return inline(narrate.NOT_CONFIGURED, 500)
-    if view.state is CardState.DIAGNOSING:
+    if view.state is CardState.DIAGNOSING and not view.causes:
         return narrate.DIAGNOSING
     if not view.causes:
         return narrate.NO_CAUSE

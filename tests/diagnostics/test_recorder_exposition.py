@@ -168,7 +168,7 @@ def test_broken_openmetrics_is_refused_by_line(text: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("metrics.om.gz", gzip.compress(b"a 1 5\n# EOF\n")[:-9]),
+        ("metrics.om.gz", gzip.compress(b"a 1 5\n# EOF\n", mtime=0)[:-9]),
         ("metrics.om.gz", b"not zipped"),
         ("metrics.om", b"\xff\xfe 1 5\n# EOF\n"),
     ],
