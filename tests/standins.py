@@ -340,18 +340,21 @@ class Standins:
 
 
 @asynccontextmanager
-async def running_standins(folder: Path, *, product: str) -> AsyncIterator[Standins]:
+async def running_standins(folder: Path, *, product: str, is_rate_limited: bool = False) -> AsyncIterator[Standins]:
     """
     Start both in `folder` for a product at this address; exactly these processes are stopped on the way out.
 
-    Raises DemoError when one does not come up.
+    With `is_rate_limited` Slack's own limits hold (50 updates a minute, 5 posts in 5 seconds). Raises
+    DemoError when one does not come up.
     """
     scripts = standins_folder()
     ports = {name: free_port() for name in ("slack", "tls", "plain")}
     slack_url, plain_url = (f"http://127.0.0.1:{ports[name]}" for name in ("slack", "plain"))
     relay = new_socket()
     children = [
-        _child(scripts, folder, "fake_slack", _slack_variables(folder, ports, product)),
+        _child(
+            scripts, folder, "fake_slack", _slack_variables(folder, ports, product, is_rate_limited=is_rate_limited)
+        ),
         _child(scripts, folder, "fake_pagerduty", _pagerduty_variables(scripts, folder, ports, relay.getsockname()[1])),
     ]
     async with (
@@ -384,7 +387,7 @@ def _child(scripts: Path, folder: Path, name: str, variables: Mapping[str, str])
     )
 
 
-def _slack_variables(folder: Path, ports: Mapping[str, int], product: str) -> dict[str, str]:
+def _slack_variables(folder: Path, ports: Mapping[str, int], product: str, *, is_rate_limited: bool) -> dict[str, str]:
     """Everybody is in the channel; a stranger there sees the card and its buttons."""
     people = {"alice": ALICE, "bob": BOB, "mallory": MALLORY}
     seed = {
@@ -399,7 +402,7 @@ def _slack_variables(folder: Path, ports: Mapping[str, int], product: str) -> di
         "FAKE_SLACK_SIGNING_SECRET": SLACK_SECRET,
         "FAKE_SLACK_APP_URL": product + "/slack/events",
         "FAKE_SLACK_SEED": str(folder / "slack-seed.json"),
-        "FAKE_SLACK_RATE_LIMIT": os.environ.get("RL","0"),
+        "FAKE_SLACK_RATE_LIMIT": "1" if is_rate_limited else "0",
     }
 
 

@@ -96,8 +96,8 @@ async def place(still: Place) -> AsyncIterator[Place]:
 
 @pytest.fixture
 async def living(tmp_path: Path) -> AsyncIterator[Place]:
-    """A product of one test's own, in a world whose time passes and whose alert rule pages."""
-    async with running_place(tmp_path) as place:
+    """A product of one test's own, in a world whose time passes and whose alert rule pages, under Slack's limits."""
+    async with running_place(tmp_path, is_rate_limited=True) as place:
         passing = asyncio.create_task(place.world.run())
         try:
             yield place
@@ -110,10 +110,10 @@ async def living(tmp_path: Path) -> AsyncIterator[Place]:
 
 
 @asynccontextmanager
-async def running_place(folder: Path) -> AsyncIterator[Place]:
+async def running_place(folder: Path, *, is_rate_limited: bool = False) -> AsyncIterator[Place]:
     """Start everything, and stop exactly what was started."""
     url = f"http://127.0.0.1:{free_port()}"
-    async with running_standins(folder, product=url) as standins:
+    async with running_standins(folder, product=url, is_rate_limited=is_rate_limited) as standins:
         credentials = replace(new_credentials(), pagerduty_routing_key=ROUTING_KEY)
         world = World(
             "S04",
@@ -185,7 +185,7 @@ async def _serving(folder: Path, variables: Mapping[str, str], url: str) -> Asyn
             await until_ready(url)
         yield product
     finally:
-        await product.stop(patience_s=10)
+        await product.stop()
 
 
 def _watchkeeper(command: str, folder: Path, variables: Mapping[str, str]) -> Child:
