@@ -66,6 +66,8 @@ async def test_a_whole_life(living: Place) -> None:
     replies = [reply.words for reply in await slack.replies(card)]
     assert sum("Evidence for diagnosis 1" in words for words in replies) == 1
     assert sum("confirms" in words for words in replies) == 1
+    asked = {(call["method"], call["path"].rpartition("/")[2]) for call in await pagerduty.control("calls")}
+    assert {("GET", "alerts"), ("PUT", incident["id"]), ("POST", "notes")} <= asked
     record = standing(living)
     assert ("T0FAKE0001/U0MALLORY", "refused") in record
     assert ("alice", "refused") in record
