@@ -20,7 +20,8 @@ class Faults:
     What goes wrong with the next requests of a method: `before` the server does its work, or `after` it did.
 
     A fault is a status to answer with, `reset` (the connection breaks), `hang` (no answer at all), `redirect` (to
-    `elsewhere`) or `garbage` (200 with a page of HTML).
+    `elsewhere`), `garbage` (200 with a page of HTML), `gzip` (200 with a body that only says it is gzip) or `deep`
+    (200 with JSON that nests too deeply).
     """
 
     before: dict[str, int | str] = field(default_factory=dict)
@@ -81,6 +82,10 @@ class RememberingServer:
             return web.Response(status=307, headers={"Location": self.faults.elsewhere})
         if fault == "garbage":
             return web.Response(text="<html>Please log in</html>", content_type="text/html")
+        if fault == "gzip":
+            return web.Response(body=b"<html>not gzip</html>", headers={"Content-Encoding": "gzip"})
+        if fault == "deep":
+            return web.Response(text="[" * 100_000, content_type="application/json")
         if fault == "hang":
             await self._closing.wait()
         assert request.transport is not None

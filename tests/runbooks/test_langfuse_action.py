@@ -77,12 +77,12 @@ async def test_a_refusal_changed_nothing(move: Action, langfuse: LangfuseServer,
     assert len(langfuse.of("PATCH")) == 1
 
 
-@pytest.mark.parametrize("fault", [500, 502, 503, 408, "reset", "hang", "garbage"])
+@pytest.mark.parametrize("fault", [500, 502, 503, 408, "reset", "hang", "garbage", "gzip", "deep"])
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_lost_answer_is_in_doubt_and_the_probe_tells(
     move: Action, langfuse: LangfuseServer, fault: int | str, when: str
 ) -> None:
-    """After a time-out, a reset or a 5xx nothing is called again; the probe finds out whether it took place."""
+    """After a time-out, a reset, a 5xx or an unreadable answer nothing is called again; the probe finds out."""
     getattr(langfuse.faults, when)["PATCH"] = fault
     with pytest.raises(OutcomeUnknownError):
         await move.act(BACK, BEFORE, token="t")
@@ -98,6 +98,27 @@ async def test_the_probe_can_be_unable_to_tell(move: Action, langfuse: LangfuseS
 
     langfuse.faults.before["GET"] = 500
     assert await move.happened(BACK, BEFORE, "t") is Happened.CANNOT_TELL
+
+
+@pytest.mark.parametrize("fault", [500, "reset", "garbage", "gzip", "deep"])
+async def test_what_cannot_be_read_is_a_refusal(move: Action, langfuse: LangfuseServer, fault: int | str) -> None:
+    """Reading changes nothing, so an unreadable answer is ActionError; the plan is not made, or the step not run."""
+    langfuse.faults.before["GET"] = fault
+    with pytest.raises(ActionError):
+        await move.read(BACK)
+    with pytest.raises(ActionError):
+        await move.act(BACK, BEFORE, token="t")
+
+    assert await move.happened(BACK, BEFORE, "t") is Happened.CANNOT_TELL
+    assert langfuse.of("PATCH") == []
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:x", "http://[::1", "http://a b"])
+async def test_an_address_that_is_none_is_a_refusal(url: str) -> None:
+    """The configuration's own check is laxer than the client's."""
+    nowhere = MoveLabel({"p": LangfuseAccess(url=url, public_key=PUBLIC, secret_key="x")})
+    with pytest.raises(ActionError):
+        await nowhere.act(BACK, BEFORE, token="t")
 
 
 async def test_somebody_was_faster(move: Action, langfuse: LangfuseServer) -> None:

@@ -67,19 +67,22 @@ class LangfuseAccess:
     timeout_s: float = 10.0
 
     def client(self) -> httpx.AsyncClient:
-        """Raises ActionError when `ca_file` cannot be used."""
+        """Raises ActionError when `ca_file` or `url` cannot be used."""
         try:
             trusted = ssl.create_default_context(cafile=self.ca_file) if self.ca_file else True
         except OSError as error:  # ssl.SSLError is one, too
             raise ActionError(f"{self.ca_file} is no file of certificates: {error}") from error
-        return httpx.AsyncClient(
-            verify=trusted,
-            base_url=self.url,
-            auth=httpx.BasicAuth(self.public_key, self.secret_key),
-            timeout=httpx.Timeout(self.timeout_s, connect=min(self.timeout_s, 3.0)),
-            follow_redirects=False,  # a redirect could send the keys and the change to somebody else
-            headers={"User-Agent": "watchkeeper", "Accept": "application/json"},
-        )
+        try:
+            return httpx.AsyncClient(
+                verify=trusted,
+                base_url=self.url,
+                auth=httpx.BasicAuth(self.public_key, self.secret_key),
+                timeout=httpx.Timeout(self.timeout_s, connect=min(self.timeout_s, 3.0)),
+                follow_redirects=False,  # a redirect could send the keys and the change to somebody else
+                headers={"User-Agent": "watchkeeper", "Accept": "application/json"},
+            )
+        except httpx.InvalidURL as error:
+            raise ActionError(f"{self.url!r} is no address of a Langfuse: {error}") from error
 
 
 class MoveLabel:
@@ -174,8 +177,8 @@ class MoveLabel:
             answer = await client.patch(path, json={"newLabels": labels}, headers={"X-Request-Id": token})
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
             raise ActionError(f"Langfuse cannot be reached ({_words(error)}): nothing was changed") from error
-        except httpx.TransportError as error:
-            raise OutcomeUnknownError(f"Langfuse did not answer ({_words(error)})") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:  # sent, or perhaps; an answer may be unreadable gzip
+            raise OutcomeUnknownError(f"Langfuse gave no answer that can be read ({_words(error)})") from error
         status = answer.status_code
         if status >= 500 or status == 408:
             raise OutcomeUnknownError(f"Langfuse answered HTTP {status}")
@@ -192,7 +195,7 @@ async def _get(client: httpx.AsyncClient, params: LabelOfPrompt, query: dict[str
     wanted = " ".join(f"{name} {value}" for name, value in query.items())
     try:
         answer = await client.get(_path(params.prompt), params=query)
-    except httpx.TransportError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ActionError(f"Langfuse cannot be read ({_words(error)})") from error
     if answer.status_code == 404:
         raise ActionError(f"Langfuse has no prompt `{params.prompt}` with {wanted}")
@@ -209,7 +212,7 @@ def _path(prompt: str) -> str:
 def _object(answer: httpx.Response) -> JsonObject:
     try:
         value = answer.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # brackets nested by the thousand
         raise ActionError("Langfuse did not answer with JSON") from error
     if not isinstance(value, dict):
         raise ActionError("Langfuse did not answer with an object")
@@ -220,5 +223,5 @@ def _texts(value: Any) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-def _words(error: httpx.TransportError) -> str:
+def _words(error: Exception) -> str:
     return type(error).__name__
