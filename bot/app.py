@@ -138,6 +138,7 @@ class Product:
             policy=self.policy,
         )
         self.approvals = Approvals(plans=self.plans, incidents=self.incidents, people=self.people, policy=self.policy)
+        self.verifier = Verifier(diagnosers=self.diagnosers, config=config)
         self.pagerduty = PagerDutyClient(reveal(settings.pagerduty_api_key), base_url=settings.pagerduty_api_base_url)
         self.slack_web = web_client(reveal(settings.slack_bot_token), settings.slack_api_base_url)
         self.slack = SlackClient(self.slack_web)
@@ -189,6 +190,7 @@ class Product:
             policy=self.policy,
             search=self.search,
             actions=self.actions,
+            telemetry_now=self.verifier.now,
             ring=self.engine.ring,
         )
 
@@ -212,10 +214,8 @@ class Product:
         story = Remediate(
             plans=self.plans,
             journal=self.journal,
-            incidents=self.incidents,
-            outbox=self.outbox,
             approvals=self.approvals,
-            verifier=Verifier(diagnosers=self.diagnosers, config=self.config),
+            verifier=self.verifier,
             actions=self.actions,
         )
         return RemediateWorkflow(story, self.engine.stories)

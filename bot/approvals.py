@@ -17,10 +17,13 @@ from bot.incidents import (
 from bot.policy import Policy
 from bot.store.incidents import Incidents
 from bot.store.people import PeopleTable
-from bot.store.plans import PlanRow, Plans
+from bot.store.plan_rows import PlanRow
+from bot.store.plans import Plans
 
 APPROVE_WITHIN = timedelta(minutes=15)
 START_WITHIN = timedelta(minutes=10)
+ACT_WITHIN = timedelta(hours=1)
+"""However long the process was away: no step begins later than this after the last person's word."""
 
 
 class Approvals:
@@ -90,12 +93,16 @@ class Approvals:
             raise StaleError("The incident is resolved; nothing needs to be fixed.")
         await self._plans.request(asked, by=by.person_id, now=now)
 
-    async def still_hold(self, row: PlanRow) -> None:
+    async def still_hold(self, row: PlanRow, *, said_at: datetime | None = None, now: datetime) -> None:
         """
-        Do the approvals carry the plan at the moment of its start?
+        Do the approvals carry the plan now? Asked when it starts, and again before each of its acts.
 
-        Raises StaleError with the reason when they do not.
+        `said_at` is when a person last spoke for it after the approval (settled a doubt). Raises StaleError with the
+        reason when they do not.
         """
+        spoken = max([each.at for each in row.approvals] + ([said_at] if said_at else []), default=row.plan.made_at)
+        if now - spoken > ACT_WITHIN:
+            raise StaleError("nobody has said a word for it in the last hour")
         incident = await self._incidents.get(row.plan.incident_id)
         if row.plan.digest != row.digest:
             raise StaleError("the stored plan does not match its own hash")

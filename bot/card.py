@@ -15,7 +15,8 @@ from bot.store.audit import AuditLog, AuditRow
 from bot.store.incidents import Incidents, Run
 from bot.store.journal import Journal, JournalEntry
 from bot.store.outbox import Outbox
-from bot.store.plans import PlanRow, Plans
+from bot.store.plan_rows import PlanRow
+from bot.store.plans import Plans
 from diagnostics.diagnosis import Diagnosis
 from retrieval.documents import Hit
 from runbooks.engine.records import Intent, Outcome, Probed, Settled, Verified, record_from_json

@@ -7,19 +7,29 @@ is done afterwards by whoever sweeps. So a listener can commit before it acknowl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Literal
 
 from bot.approvals import Approvals
 from bot.card import MAY_BE_UNDONE
-from bot.incidents import IncidentLine, IncidentState, NotAllowedError, NotFoundError, Person, PlanState, StaleError
+from bot.incidents import (
+    AlreadyDecidedError,
+    IncidentLine,
+    IncidentState,
+    NotAllowedError,
+    NotFoundError,
+    Person,
+    PlanState,
+    StaleError,
+)
 from bot.policy import Policy
 from bot.respond import diagnosis_of
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal, JournalEntry
-from bot.store.plans import PlanRow, Plans
+from bot.store.plan_rows import PlanRow
+from bot.store.plans import Plans
 from retrieval.documents import Hit, Question
 from retrieval.ranking import RunbookSearch
 from runbooks.engine.plan import undo_plan
@@ -43,6 +53,7 @@ class Desk:
         policy: Policy,
         search: RunbookSearch,
         actions: Mapping[str, Action],
+        telemetry_now: Callable[[str], Awaitable[datetime | None]],
         ring: Callable[[], None],
     ) -> None:
         self._incidents = incidents
@@ -52,6 +63,7 @@ class Desk:
         self._policy = policy
         self._search = search
         self._actions = actions
+        self._telemetry_now = telemetry_now
         self._ring = ring
 
     @asynccontextmanager
@@ -156,7 +168,8 @@ class Desk:
             self._policy.grant(by, row.plan, await self._incidents.get(row.plan.incident_id))
             entries = await self._journal.read(plan_id)
             if not _asks_about(step, row, entries):
-                raise StaleError("Nobody asks about this step any more; see the card.")
+                await self._stop_for_good(row, answer, by)
+                return
             record = Settled(step=step, answer=_ANSWERS[answer], person=by.person_id)
             await self._journal.settle(
                 row.plan,
@@ -165,7 +178,24 @@ class Desk:
                 record=record_json(record),
                 by=by.person_id,
                 now=datetime.now(UTC),
+                telemetry_at=await self._telemetry_now(row.plan.service),
             )
+
+    async def _stop_for_good(self, row: PlanRow, answer: str, by: Person) -> None:
+        """A doubt that no answer can settle (its journal contradicts itself) can still be ended, and lets go."""
+        if answer != "stop":
+            raise StaleError("Nobody asks about this step any more; see the card.")
+        ended = await self._plans.end(
+            row.plan,
+            PlanState.FAILED,
+            f"Stopped by {by.name}.",
+            now=datetime.now(UTC),
+            expected=[PlanState.IN_DOUBT],
+            told=[("slack", "outcome"), ("pagerduty", "outcome")],
+            actor=by.person_id,
+        )
+        if not ended:
+            raise AlreadyDecidedError("This doubt is settled already.")
 
     async def status(self) -> list[IncidentLine]:
         """Every open incident in a line."""

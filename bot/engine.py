@@ -93,7 +93,12 @@ class Engine:
         self._respond: RespondWorkflow | None = None
         self._remediate: RemediateWorkflow | None = None
         self.stories = Stories(self.ring)
-        self.sweepers = (Sweeper("stories", self._start_stories), *more)
+        self.sweepers = (
+            Sweeper("inbox", self._fold),
+            Sweeper("diagnoses", self._start_diagnoses),
+            Sweeper("fixes", self._start_fixes),
+            *more,
+        )
         self._timed = timed or {}
         self._tasks: list[asyncio.Task[None]] = []
         self._ticker = AsyncIOScheduler(timezone=UTC)
@@ -144,14 +149,18 @@ class Engine:
         # DBOS made its own thread pool the loop's default, and has just shut it down.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
 
-    async def _start_stories(self) -> None:
-        now = datetime.now(UTC)
-        if await self._inbox.fold(now=now):
+    async def _fold(self) -> None:
+        if await self._inbox.fold(now=datetime.now(UTC)):
             self.ring()
+
+    async def _start_diagnoses(self) -> None:
         for incident_id, number in await self._incidents.runs_to_start():
             with SetWorkflowID(f"{incident_id}:{number}"):
                 await DBOS.start_workflow_async(self._workflow().run, incident_id, number)
             await self._incidents.mark_started(incident_id, number)
+
+    async def _start_fixes(self) -> None:
+        now = datetime.now(UTC)
         for row in await self._plans.overdue(now=now):
             await self._plans.end(
                 row.plan,

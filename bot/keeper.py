@@ -16,7 +16,7 @@ import structlog
 from bot import narrate
 from bot.card import Cards
 from bot.config import Config
-from bot.incidents import NotFoundError
+from bot.incidents import NotFoundError, StoreUnavailableError
 from bot.pagerduty_client import PagerDutyClient, PagerDutyError
 from bot.redact import safe_text
 from bot.respond import diagnosis_of
@@ -36,6 +36,9 @@ log = structlog.get_logger()
 
 MOST_ATTEMPTS = 200
 """With waits of up to five minutes, two and a half on average, this is about eight hours."""
+
+CARD_PAUSE = timedelta(seconds=1)
+"""A card is redrawn at most once a second; Slack takes 50 updates a minute from all of them together."""
 
 _LONGEST_WAIT_S = 300.0
 _TTFT = "vllm:time_to_first_token_seconds"
@@ -60,21 +63,29 @@ class CardKeeper:
     async def sweep(self) -> None:
         """One round over the cards that are out of date."""
         places = await self._incidents.cards_to_show(now=datetime.now(UTC))
-        await asyncio.gather(*(self._show(place) for place in places))
+        await asyncio.gather(*(self._show(place) for place in places), return_exceptions=True)
 
     async def _show(self, place: CardPlace) -> None:
         try:
             message = card(await self._cards.view(place.incident_id))
             channel, ts = await self._draw(place, message)
         except SlackError as error:
-            failures = self._failures.get(place.incident_id, 0) + (not error.untouched)
-            self._failures[place.incident_id] = failures
+            if error.missing and place.card_ts is not None:
+                await self._incidents.card_gone(place.incident_id)
+                return
             log.warning("card not shown", incident=place.incident_id, why=str(error))
-            due = datetime.now(UTC) + backoff(failures, error.retry_after)
-            await self._incidents.card_later(place.incident_id, due)
+            await self._later(place, 0 if error.untouched else 1, error.retry_after)
+        except Exception:  # the outer boundary of one card: a defect in drawing it must not hold up the others
+            log.exception("card not drawn", incident=place.incident_id)
+            await self._later(place, 1, None)
         else:
             self._failures.pop(place.incident_id, None)
-            await self._incidents.card_shown(place.incident_id, place.revision, channel, ts)
+            now = datetime.now(UTC)
+            await self._incidents.card_shown(place.incident_id, place.revision, channel, ts, next_at=now + CARD_PAUSE)
+
+    async def _later(self, place: CardPlace, failed: int, wished: float | None) -> None:
+        failures = self._failures[place.incident_id] = self._failures.get(place.incident_id, 0) + failed
+        await self._incidents.card_later(place.incident_id, datetime.now(UTC) + backoff(failures, wished))
 
     async def _draw(self, place: CardPlace, message: Message) -> tuple[str, str]:
         """
@@ -224,17 +235,27 @@ class Mailroom:
     async def sweep(self) -> int:
         """Try every due parcel once, incidents beside each other; returns how many were delivered."""
         parcels = await self._outbox.due(self._lane, now=datetime.now(UTC))
-        return sum(await asyncio.gather(*(self._try(parcel) for parcel in parcels)))
+        ends = await asyncio.gather(*(self._try(parcel) for parcel in parcels), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, StoreUnavailableError):
+                raise end
+        return sum(end is True for end in ends)
 
     async def _try(self, parcel: Parcel) -> bool:
-        await self._outbox.sending(parcel.outbox_id)
         try:
+            await self._outbox.sending(parcel.outbox_id)
             taken = await self._deliver(parcel)
         except (SlackError, PagerDutyError) as error:
             await self._failed(parcel, error)
             return False
         except NotFoundError as error:
             await self._outbox.give_up(parcel.outbox_id, why=str(error), incident_id=parcel.incident_id)
+            return False
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # the outer boundary of one parcel: its defect must not hold up the others
+            log.exception("parcel broke", lane=self._lane, kind=parcel.kind, incident=parcel.incident_id)
+            await self._put_off(parcel, type(error).__name__)
             return False
         if taken:
             await self._outbox.delivered(parcel.outbox_id)
@@ -245,12 +266,18 @@ class Mailroom:
 
     async def _failed(self, parcel: Parcel, error: SlackError | PagerDutyError) -> None:
         log.warning("not delivered", lane=self._lane, kind=parcel.kind, incident=parcel.incident_id, why=str(error))
-        if error.permanent or parcel.attempts >= MOST_ATTEMPTS:
+        if error.permanent:
             await self._outbox.give_up(parcel.outbox_id, why=str(error), incident_id=parcel.incident_id)
             return
         untouched = isinstance(error, SlackError) and error.untouched
-        due = datetime.now(UTC) + backoff(0 if untouched else parcel.attempts, getattr(error, "retry_after", None))
-        await self._outbox.again(parcel.outbox_id, due=due, why=str(error), untouched=untouched)
+        await self._put_off(parcel, str(error), untouched=untouched, wished=getattr(error, "retry_after", None))
+
+    async def _put_off(self, parcel: Parcel, why: str, *, untouched: bool = False, wished: float | None = None) -> None:
+        if parcel.attempts >= MOST_ATTEMPTS:
+            await self._outbox.give_up(parcel.outbox_id, why=why, incident_id=parcel.incident_id)
+            return
+        due = datetime.now(UTC) + backoff(0 if untouched else parcel.attempts, wished)
+        await self._outbox.again(parcel.outbox_id, due=due, why=why, untouched=untouched)
 
 
 def plan_in(view: CardView, plan_id: str) -> PlanLine | None:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import httpx2
 import pagerduty
 
 from bot.incidents import Alert
@@ -20,14 +21,16 @@ from bot.redact import safe_text
 _ALREADY_RESOLVED = 1001
 _RETRIES_OF_429 = 2  # 3 s, then 6 s of sleep inside the package; after that the caller's own schedule
 _ALERT_PAGES = 5  # of 100
-_PASSING = frozenset({408, 425, 429})
+# What passes by itself, and what a person can mend: the key (401), the account's plan (402), the key's rights (403).
+_NOT_FOR_EVER = frozenset({401, 402, 403, 408, 425, 429})
 
 
 class PagerDutyError(Exception):
     """
     PagerDuty refused, or could not be reached; `permanent` says that trying again cannot help.
 
-    When it is false, a write may have happened all the same: re-read before writing again.
+    When it is false, it may pass or a person can mend it, and a write may have happened all the same: re-read before
+    writing again.
     """
 
     def __init__(self, message: str, *, permanent: bool) -> None:
@@ -46,7 +49,7 @@ class PagerDutyClient:
                 f"PAGERDUTY_API_BASE_URL must start with https://, not {base_url!r}", permanent=True
             ) from error
         self._rest.timeout = timeout_s
-        self._rest.max_network_attempts = 1
+        self._rest.max_network_attempts = 0  # further ones: a note whose answer was lost would be written twice
         self._rest.retry[429] = _RETRIES_OF_429
 
     async def incident(self, incident_id: str) -> Mapping[str, Any]:
@@ -59,9 +62,8 @@ class PagerDutyClient:
         for page in range(_ALERT_PAGES):
             params = {"limit": 100, "offset": 100 * page}
             body = await self._call("GET", f"/incidents/{_segment(incident_id)}/alerts", params=params)
-            for alert in body.get("alerts") or []:
-                if isinstance(alert, Mapping):
-                    found += alerts_of(alert)
+            for alert in _objects(body.get("alerts")):
+                found += alerts_of(alert)
             if not body.get("more"):
                 break
         return found
@@ -88,7 +90,7 @@ class PagerDutyClient:
     async def notes(self, incident_id: str) -> list[str]:
         """The texts of its notes; look here before writing one again."""
         body = await self._call("GET", f"/incidents/{_segment(incident_id)}/notes")
-        return [str(note.get("content", "")) for note in body.get("notes") or [] if isinstance(note, Mapping)]
+        return [str(note.get("content", "")) for note in _objects(body.get("notes"))]
 
     async def add_note(self, incident_id: str, text: str, from_email: str) -> None:
         """Not idempotent: PagerDuty keeps each note that it is sent."""
@@ -111,7 +113,10 @@ class PagerDutyClient:
         except pagerduty.HttpError as error:  # 401, or a redirect where none belongs
             status = _status(error.response)
             message = f"{method} {path}: PagerDuty answered {status}"
-            raise PagerDutyError(message, permanent=400 <= status < 500) from error
+            raise PagerDutyError(message, permanent=_is_permanent(status)) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:  # gzip that is none: the package passes it on
+            what = f"{method} {path}: PagerDuty's answer cannot be read ({type(error).__name__})"
+            raise PagerDutyError(what, permanent=False) from error
         except pagerduty.Error as error:
             raise PagerDutyError(f"{method} {path}: PagerDuty cannot be reached", permanent=False) from error
         return _body(method, path, response)
@@ -129,17 +134,21 @@ def _body(method: str, path: str, response: Any) -> Mapping[str, Any]:
     status = _status(response)
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested by the thousand
         body = None
     if 200 <= status < 300 and isinstance(body, Mapping):
         return body
     error = body.get("error") if isinstance(body, Mapping) else None
     error = error if isinstance(error, Mapping) else {}
     code = error.get("code")
-    why = "; ".join(str(one) for one in [error.get("message", ""), *(error.get("errors") or [])] if one)
-    permanent = 400 <= status < 500 and status not in _PASSING
+    reasons = error.get("errors")
+    why = "; ".join(str(one) for one in [error.get("message"), *(reasons if isinstance(reasons, list) else ())] if one)
     message = f"{method} {path}: PagerDuty answered {status} {safe_text(why)[:300]}".rstrip()
-    raise _RefusedError(message, permanent=permanent, code=code if isinstance(code, int) else None)
+    raise _RefusedError(message, permanent=_is_permanent(status), code=code if isinstance(code, int) else None)
+
+
+def _is_permanent(status: int) -> bool:
+    return 400 <= status < 500 and status not in _NOT_FOR_EVER
 
 
 def _part(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -147,6 +156,10 @@ def _part(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(part, Mapping):
         raise PagerDutyError(f"PagerDuty's answer has no {name}", permanent=False)
     return part
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
 def _segment(incident_id: str) -> str:

@@ -68,6 +68,9 @@ class Policy:
 
     def grant(self, person: Person, plan: Plan, incident: Incident) -> Grant:
         """May this person decide on this plan? Raises NotAllowedError, whose message says who may."""
+        service = self._config.service(plan.service)
+        if service is None or service.mode == "observe":
+            raise NotAllowedError(f"{plan.service} is in mode observe: nothing is changed from here.")
         requirement = self.requirement(plan)
         if requirement is None:
             raise NotAllowedError(

@@ -19,10 +19,9 @@ from dbos import DBOS, DBOSConfiguredInstance
 
 from bot.approvals import Approvals
 from bot.incidents import PlanState, StaleError
-from bot.store.incidents import Incidents
 from bot.store.journal import Journal, JournalEntry
-from bot.store.outbox import Outbox
-from bot.store.plans import PlanRow, Plans
+from bot.store.plan_rows import PlanRow
+from bot.store.plans import Plans
 from bot.stories import Checkpoint, Stories
 from bot.verify import Verifier
 from runbooks.engine.records import (
@@ -61,6 +60,10 @@ _ENDS = {
     "in_doubt": PlanState.IN_DOUBT,
     "stopped": PlanState.FAILED,
 }
+LATE_AFTER_S = 10.0
+"""A call whose answer was lost may still take effect; a probe's "no" counts only after this long."""
+
+_TOLD = (("slack", "outcome"), ("pagerduty", "outcome"))
 _WAITS_FOR = {"manual": "step {} is for a person to do", "in_doubt": "nobody can prove whether step {} ran"}
 
 
@@ -72,16 +75,14 @@ class Remediate:
         *,
         plans: Plans,
         journal: Journal,
-        incidents: Incidents,
-        outbox: Outbox,
         approvals: Approvals,
         verifier: Verifier,
         actions: Mapping[str, Action],
+        late_after_s: float = LATE_AFTER_S,
     ) -> None:
+        self._late_after_s = late_after_s
         self._plans = plans
         self._journal = journal
-        self._incidents = incidents
-        self._outbox = outbox
         self._approvals = approvals
         self._verifier = verifier
         self._actions = actions
@@ -101,15 +102,12 @@ class Remediate:
             return row.state is PlanState.RUNNING
         now = datetime.now(UTC)
         try:
-            await self._approvals.still_hold(row)
+            await self._approvals.still_hold(row, now=now)
             await self._refuse_moved_world(row)
             await self._plans.begin(row, now=now)
         except StaleError as refusal:
-            ended = await self._plans.end(
-                row.plan, PlanState.STALE, f"Not started: {refusal}.", now=now, expected=[PlanState.APPROVED]
-            )
-            if ended:
-                await self._announce(row, PlanState.STALE)
+            why = f"Not started: {refusal}."
+            await self._plans.end(row.plan, PlanState.STALE, why, now=now, expected=[PlanState.APPROVED], told=_TOLD)
             return False
         return True
 
@@ -164,8 +162,12 @@ class Remediate:
         return False
 
     async def _act(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
+        """Re-check the approval and the world, write the intent, act, write the outcome if there is one."""
+        if refusal := await self._not_carried(row, entries):
+            await self._write(row, entries, Outcome(step=step.index, ok=False, detail=f"not started: {refusal}"))
+            return
         if moved := await self._moved(step):
-            await self._write(row, entries, Outcome(step=step.index, ok=False, detail=f"not started: {moved}"))
+            await self._step_aside(row, step, entries, moved)
             return
         token = secrets.token_hex(16)
         await self._write(row, entries, Intent(step=step.index, token=token))
@@ -181,16 +183,46 @@ class Remediate:
         else:
             await self._write(row, entries, Outcome(step=step.index, ok=True, detail=_short(answer)), after=1)
 
+    async def _not_carried(self, row: PlanRow, entries: Sequence[JournalEntry]) -> str:
+        """Why the approval no longer carries an act, "" when it does: a plan may run for long, and wait for people."""
+        said_at = next((entry.at for entry in reversed(entries) if entry.kind == "settled"), None)
+        try:
+            await self._approvals.still_hold(row, said_at=said_at, now=datetime.now(UTC))
+        except StaleError as refusal:
+            return str(refusal)
+        return ""
+
+    async def _step_aside(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry], moved: str) -> None:
+        """The target is not as it was: by our own late call, by somebody else, or nobody can say."""
+        earlier = _last_intent(step, entries)
+        if earlier is None:
+            await self._write(row, entries, Outcome(step=step.index, ok=False, detail=f"not started: {moved}"))
+            return
+        happened = await self._happened(step, earlier)
+        if happened is Happened.YES:
+            await self._write(row, entries, Outcome(step=step.index, ok=True, detail="it took effect late"))
+        else:
+            await self._write(row, entries, Intent(step=step.index, token=earlier.record["token"]))
+            await self._write(row, entries, Probed(step=step.index, happened=Happened.CANNOT_TELL), after=1)
+
     async def _probe(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
+        intent = _last_intent(step, entries)
+        happened = await self._happened(step, intent) if intent else Happened.CANNOT_TELL
+        if intent and happened is Happened.NO:
+            age_s = (datetime.now(UTC) - intent.at).total_seconds()
+            if age_s < self._late_after_s:
+                await asyncio.sleep(self._late_after_s - age_s)
+                happened = await self._happened(step, intent)
+        await self._write(row, entries, Probed(step=step.index, happened=happened))
+
+    async def _happened(self, step: PlannedStep, intent: JournalEntry) -> Happened:
         action = self._actions[step.action]
         params = action.params.model_validate(dict(step.params))
-        token = next((e.record["token"] for e in reversed(entries) if e.kind == "intent" and e.step == step.index), "")
         try:
             async with asyncio.timeout(ACT_TIMEOUT_S):
-                happened = await action.happened(params, step.before, token)
+                return await action.happened(params, step.before, intent.record["token"])
         except (ActionError, OutcomeUnknownError, TimeoutError):
-            happened = Happened.CANNOT_TELL
-        await self._write(row, entries, Probed(step=step.index, happened=happened))
+            return Happened.CANNOT_TELL
 
     async def _verify(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
         changed_at = next((e.telemetry_at for e in reversed(entries) if e.step == step.index and e.telemetry_at), None)
@@ -214,38 +246,23 @@ class Remediate:
         """A defect of ours ended it: in doubt where a call is open, else failed; a person takes it from here."""
         row = await self._plans.get(plan_id)
         entries = await self._journal.read(plan_id)
-        state = PlanState.IN_DOUBT if entries and entries[-1].kind == "intent" else PlanState.FAILED
-        ended = await self._plans.end(
-            row.plan,
-            state,
-            f"Watchkeeper broke off ({why}, see its log).",
-            now=datetime.now(UTC),
-            expected=[PlanState.APPROVED, PlanState.RUNNING],
-        )
-        if ended:
-            await self._announce(row, state)
+        state = PlanState.FAILED
+        if entries and entries[-1].kind == "intent":
+            state = PlanState.IN_DOUBT
+            await self._write(row, entries, Probed(step=entries[-1].step, happened=Happened.CANNOT_TELL))
+        expected = [PlanState.APPROVED, PlanState.RUNNING]
+        words = f"Watchkeeper broke off ({why}, see its log)."
+        await self._plans.end(row.plan, state, words, now=datetime.now(UTC), expected=expected, told=_TOLD)
 
     async def _end(self, row: PlanRow, state: PlanState, why: str) -> None:
-        ended = await self._plans.end(row.plan, state, why, now=datetime.now(UTC), expected=[PlanState.RUNNING])
-        if ended:
-            await self._announce(row, state)
+        """The thread and PagerDuty are told in the same transaction; a verified fix resolves the incident."""
+        resolves = state is PlanState.VERIFIED and row.plan.undoes is None
+        told = (*_TOLD, ("pagerduty", "resolve")) if resolves else _TOLD
+        await self._plans.end(row.plan, state, why, now=datetime.now(UTC), expected=[PlanState.RUNNING], told=told)
 
-    async def _announce(self, row: PlanRow, state: PlanState) -> None:
-        """Tell the thread and PagerDuty how it ended; a verified fix resolves the incident."""
-        told = [("slack", "outcome"), ("pagerduty", "outcome")]
-        if state is PlanState.VERIFIED and row.plan.undoes is None:
-            told.append(("pagerduty", "resolve"))
-            await self._incidents.fixed(row.plan.incident_id)
-        for lane, kind in told:
-            await self._outbox.post(
-                key=f"{row.plan.plan_id}:{row.chapter}:{state.value}:{lane}:{kind}",
-                incident_id=row.plan.incident_id,
-                lane=lane,
-                kind=kind,
-                now=datetime.now(UTC),
-                plan=row.plan.plan_id,
-                by="watchkeeper",
-            )
+
+def _last_intent(step: PlannedStep, entries: Sequence[JournalEntry]) -> JournalEntry | None:
+    return next((e for e in reversed(entries) if e.kind == "intent" and e.step == step.index), None)
 
 
 def _short(answer: Mapping[str, Any]) -> str:

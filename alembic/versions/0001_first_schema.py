@@ -25,6 +25,9 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit")),
     )
+    with op.batch_alter_table("audit", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_audit_subject"), ["subject"], unique=False)
+
     op.create_table(
         "delivery",
         sa.Column("event_id", sa.String(length=255), nullable=False),
@@ -236,6 +239,9 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_delivery_state_received_at"))
 
     op.drop_table("delivery")
+    with op.batch_alter_table("audit", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_audit_subject"))
+
     op.drop_table("audit")
     # ### end Alembic commands ###
     if op.get_bind().dialect.name == "postgresql":

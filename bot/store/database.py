@@ -42,7 +42,7 @@ def sync_url(url: str) -> sa.URL:
 
 def sync_engine(url: str | sa.URL) -> sa.Engine:
     """A synchronous engine with the same durability as the application's own."""
-    engine = sa.create_engine(sync_url(str(url)) if isinstance(url, str) else url)
+    engine = sa.create_engine(sync_url(str(url)) if isinstance(url, str) else url, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", tune_sqlite)
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -55,7 +55,7 @@ def workflow_engine(url: sa.URL) -> sa.Engine:
 
     DBOS begins some of its own with BEGIN IMMEDIATE, so the driver may not have begun one already.
     """
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(url, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _tune_for_dbos)
     return engine
@@ -77,7 +77,7 @@ class Database:
         parsed = make_url(url)
         self.url = parsed.set(drivername=_ASYNC_DRIVERS.get(parsed.get_backend_name(), parsed.drivername))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine: AsyncEngine = create_async_engine(self.url, pool_pre_ping=not self.is_sqlite)
+        self.engine: AsyncEngine = create_async_engine(self.url, pool_pre_ping=not self.is_sqlite, hide_parameters=True)
         self._writer = asyncio.Lock()
         if self.is_sqlite:
             sa.event.listen(self.engine.sync_engine, "connect", tune_sqlite)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.incidents import Delivery, IncidentState
@@ -91,7 +92,7 @@ class Inbox:
             try:
                 async with self._database.write() as connection:
                     folded += await self._fold_one(connection, event_id, now)
-            except (KeyError, TypeError, ValueError) as error:  # one poisoned event must not stop those behind it
+            except (KeyError, TypeError, ValueError, DBAPIError) as error:  # one poisoned event, not those behind it
                 await self._give_up(event_id, f"cannot be folded: {type(error).__name__}: {error}")
         return folded
 
@@ -118,9 +119,8 @@ class Inbox:
         facts = event.incident
         state = _STATES[facts["status"]]
         key = f"{event.occurred_at.isoformat(timespec='microseconds')}|{_RANK[state]}|{event.event_id}"
-        known = (
-            await connection.execute(sa.select(incident).where(incident.c.incident_id == event.incident_id))
-        ).one_or_none()
+        locked = sa.select(incident).where(incident.c.incident_id == event.incident_id).with_for_update()
+        known = (await connection.execute(locked)).one_or_none()
         values = {
             "latest_key": key,
             "latest_state": state.value,
@@ -133,6 +133,8 @@ class Inbox:
             older = key <= known.latest_key
             kept = ("latest_key", "latest_state", "state_at", *_facts(facts)) if older else ()
             values |= {name: getattr(known, name) for name in kept}
+            # A resolved incident has no assignees any more, but whoever was paged for it may still have to answer.
+            values["assignees"] = values["assignees"] or known.assignees
             values["resolved_key"] = max(values["resolved_key"], known.resolved_key)
             values["reopened_key"] = max(values["reopened_key"], known.reopened_key)
         is_resolved = values["resolved_key"] > values["reopened_key"]
@@ -172,11 +174,16 @@ class Inbox:
         self, connection: AsyncConnection, event: Any, known: Any, values: dict[str, Any], now: datetime
     ) -> None:
         reopened = event.kind == "incident.reopened" and values["state"] != IncidentState.RESOLVED
-        values["run"] = known.run + 1 if reopened else known.run
+        if known.acknowledged_by and values["state"] == IncidentState.TRIGGERED:
+            values["acknowledged_by"] = None
+        if known.resolved_by and known.state == IncidentState.RESOLVED and values["state"] != IncidentState.RESOLVED:
+            values["resolved_by"] = None
+        if reopened:
+            values["run"] = known.run + 1
         if all(getattr(known, name) == value for name, value in values.items()):
             return
-        values["revision"] = known.revision + 1
-        await connection.execute(incident.update().where(incident.c.incident_id == known.incident_id).values(values))
+        changed = {**values, "revision": incident.c.revision + 1}
+        await connection.execute(incident.update().where(incident.c.incident_id == known.incident_id).values(changed))
         if values["state"] != known.state:
             await chain.append(
                 connection,

@@ -123,8 +123,8 @@ class Incidents:
         """Write down what a diagnosis has found so far (alerts, diagnosis, hits, notes) and refresh the card."""
         statement = run.update().where(run.c.incident_id == incident_id, run.c.number == number).values(columns)
         async with self._database.write() as connection:
-            await connection.execute(statement)
             await touch(connection, incident_id)
+            await connection.execute(statement)
 
     async def finish(self, incident_id: str, number: int, *, now: datetime, cause: str, probability: float) -> None:
         """The diagnosis stands; it goes on record once, however often the step is repeated."""
@@ -134,6 +134,7 @@ class Incidents:
             .values(state="done", finished_at=now)
         )
         async with self._database.write() as connection:
+            await touch(connection, incident_id)
             if (await connection.execute(statement)).rowcount:
                 await chain.append(
                     connection,
@@ -145,7 +146,6 @@ class Incidents:
                     cause=cause,
                     probability=round(probability, 3),
                 )
-                await touch(connection, incident_id)
 
     async def ask_again(self, incident_id: str, *, by: str, now: datetime) -> int:
         """
@@ -155,6 +155,7 @@ class Incidents:
         incident is resolved.
         """
         async with self._database.write() as connection:
+            await touch(connection, incident_id)
             row = (
                 await connection.execute(sa.select(incident).where(incident.c.incident_id == incident_id))
             ).one_or_none()
@@ -171,7 +172,6 @@ class Incidents:
             await chain.append(
                 connection, at=now, actor=by, action="diagnosis.requested", subject=incident_id, run=number
             )
-            await touch(connection, incident_id)
             return number
 
     async def asked(self, incident_id: str, kind: str, *, key: str, by: Person, now: datetime) -> None:
@@ -179,6 +179,7 @@ class Incidents:
         column = {"acknowledge": "acknowledged_by", "resolve": "resolved_by"}[kind]
         words = {"by": by.person_id, "email": by.email}
         async with self._database.write() as connection:
+            await touch(connection, incident_id)
             if not await post(
                 connection, key=key, incident_id=incident_id, lane="pagerduty", kind=kind, now=now, **words
             ):
@@ -187,22 +188,14 @@ class Incidents:
                 incident.update().where(incident.c.incident_id == incident_id).values({column: by.person_id})
             )
             await chain.append(connection, at=now, actor=by.person_id, action=f"incident.{kind}", subject=incident_id)
-            await touch(connection, incident_id)
-
-    async def fixed(self, incident_id: str) -> None:
-        """A verified fix of ours is what ends it."""
-        statement = incident.update().where(incident.c.incident_id == incident_id)
-        async with self._database.write() as connection:
-            await connection.execute(statement.values(resolved_by="watchkeeper"))
-            await touch(connection, incident_id)
 
     async def refused(self, incident_id: str, *, who: str, what: str, why: str, about: str, now: datetime) -> None:
         """Somebody tried what they may not; it goes on record and on the card."""
         async with self._database.write() as connection:
+            await touch(connection, incident_id)
             await chain.append(
                 connection, at=now, actor=who, action="refused", subject=incident_id, what=what, why=why, about=about
             )
-            await touch(connection, incident_id)
 
     async def cards_to_show(self, *, now: datetime, limit: int = 20) -> list[CardPlace]:
         """Cards whose incident changed since they were last drawn, unless Slack asked us to wait."""
@@ -240,20 +233,27 @@ class Incidents:
         async with self._database.write() as connection:
             await connection.execute(statement.values(shown=-1))
 
-    async def card_shown(self, incident_id: str, revision: int, channel: str, ts: str) -> None:
-        """Slack shows this revision; a newer one stays to be shown."""
+    async def card_shown(self, incident_id: str, revision: int, channel: str, ts: str, *, next_at: datetime) -> None:
+        """Slack shows this revision; a newer one stays to be shown, not before `next_at`."""
         statement = (
             incident.update()
             .where(incident.c.incident_id == incident_id)
             .values(
                 channel=channel,
                 card_ts=ts,
-                card_due=None,
+                card_due=next_at,
                 shown=sa.case((incident.c.shown > revision, incident.c.shown), else_=revision),
             )
         )
         async with self._database.write() as connection:
             await connection.execute(statement)
+
+    async def card_gone(self, incident_id: str) -> None:
+        """Somebody deleted the card; the next sweep posts it anew."""
+        async with self._database.write() as connection:
+            await connection.execute(
+                incident.update().where(incident.c.incident_id == incident_id).values(card_ts=None, shown=0)
+            )
 
     async def card_later(self, incident_id: str, due: datetime) -> None:
         """Slack asked us to wait, or did not answer."""

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from bot.incidents import AlreadyDecidedError, PlanState, StaleError
 from bot.store.database import Database
 from bot.store.plans import note
-from bot.store.statements import insert_new
+from bot.store.statements import insert_new, touch
 from bot.store.tables import plan, step_record
 from runbooks.engine.values import Plan
 
@@ -69,6 +69,7 @@ class Journal:
         Raises StaleError then.
         """
         async with self._database.write() as connection:
+            await touch(connection, item.incident_id)
             row = {
                 "plan_id": item.plan_id,
                 "position": position,
@@ -83,10 +84,19 @@ class Journal:
             await note(connection, item, f"step.{kind}", actor=actor, now=now, position=position, record=dict(record))
 
     async def settle(
-        self, item: Plan, *, position: int, step: int, record: Mapping[str, Any], by: str, now: datetime
+        self,
+        item: Plan,
+        *,
+        position: int,
+        step: int,
+        record: Mapping[str, Any],
+        by: str,
+        now: datetime,
+        telemetry_at: datetime | None = None,
     ) -> None:
         """A person says what a step in doubt did: answer and next chapter together. Raises AlreadyDecidedError."""
         async with self._database.write() as connection:
+            await touch(connection, item.incident_id)
             statement = (
                 plan.update()
                 .where(plan.c.plan_id == item.plan_id, plan.c.state == PlanState.IN_DOUBT.value)
@@ -101,6 +111,7 @@ class Journal:
                 "kind": "settled",
                 "at": now,
                 "record": dict(record),
+                "telemetry_at": telemetry_at,
             }
             if not await insert_new(connection, step_record, row):
                 raise AlreadyDecidedError("This doubt is settled already.")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,39 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.incidents import AlreadyDecidedError, NotFoundError, PlanState, StaleError
 from bot.store import audit as chain
 from bot.store.database import Database
-from bot.store.statements import insert_new, touch
-from bot.store.tables import approval, plan
-from runbooks.engine.values import Plan, plan_from_json, plan_json
+from bot.store.outbox import post
+from bot.store.plan_rows import PlanRow, approvals_of, to_plan_row, to_row
+from bot.store.statements import insert_new, lock_targets, touch
+from bot.store.tables import approval, incident, plan
+from runbooks.engine.values import Plan, plan_json
 
 _ON_THE_TABLE = (PlanState.PROPOSED.value, PlanState.ALTERNATIVE.value)
 _UNDER_WAY = (PlanState.RUNNING.value, PlanState.IN_DOUBT.value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Approval:
-    """One person's decision on one plan, with the role in which they decided."""
-
-    person_id: str
-    decision: str
-    role: str
-    digest: str
-    at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRow:
-    """A plan with its state. `digest` is what was stored beside it; `plan.digest` must equal it."""
-
-    plan: Plan
-    run: int
-    rank: int
-    state: PlanState
-    why: str
-    state_at: datetime
-    digest: str
-    start_by: datetime | None
-    chapter: int
-    approvals: tuple[Approval, ...] = ()
 
 
 class Plans:
@@ -59,23 +33,20 @@ class Plans:
         Keep a plan; a second one for the same diagnosis and rank changes nothing (a repeated step plans anew).
         Without a rank it takes the next free one.
 
-        A newly proposed plan takes the place of what is still on the table from earlier diagnoses.
+        One of a diagnosis that was asked for again meanwhile is not kept.
         """
         async with self._database.write() as connection:
+            await touch(connection, item.incident_id)
+            if rank is not None and run < await _latest_run(connection, item.incident_id):
+                return  # a slower diagnosis than its successor
             if rank is None:
                 last = sa.select(sa.func.max(plan.c.rank)).where(
                     plan.c.incident_id == item.incident_id, plan.c.run == run
                 )
                 rank = ((await connection.execute(last)).scalar_one() or 0) + 1
-            row = _row(item, run=run, rank=rank, state=state, now=now)
+            row = to_row(item, run=run, rank=rank, state=state, now=now)
             if not await insert_new(connection, plan, row):
                 return
-            older = (
-                plan.update()
-                .where(plan.c.incident_id == item.incident_id, plan.c.run < run, plan.c.state.in_(_ON_THE_TABLE))
-                .values(state=PlanState.SUPERSEDED.value, state_at=now)
-            )
-            await connection.execute(older)
             await chain.append(
                 connection,
                 at=now,
@@ -87,7 +58,6 @@ class Plans:
                 runbook=item.runbook_id,
                 effects=[step.effect for step in item.steps],
             )
-            await touch(connection, item.incident_id)
 
     async def get(self, plan_id: str) -> PlanRow:
         """One plan with its approvals. Raises NotFoundError."""
@@ -95,7 +65,7 @@ class Plans:
             row = (await connection.execute(sa.select(plan).where(plan.c.plan_id == plan_id))).one_or_none()
             if row is None:
                 raise NotFoundError(f"plan {plan_id} is not known here")
-            return _plan_row(row, await _approvals(connection, [plan_id]))
+            return to_plan_row(row, await approvals_of(connection, [plan_id]))
 
     async def of_incident(self, incident_id: str) -> list[PlanRow]:
         """Every plan of an incident, newest diagnosis first, best plan first."""
@@ -106,8 +76,8 @@ class Plans:
         )
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).all()
-            decisions = await _approvals(connection, [row.plan_id for row in rows])
-            return [_plan_row(row, decisions) for row in rows]
+            decisions = await approvals_of(connection, [row.plan_id for row in rows])
+            return [to_plan_row(row, decisions) for row in rows]
 
     async def request(self, item: Plan, *, by: str, now: datetime) -> None:
         """
@@ -116,12 +86,8 @@ class Plans:
         Raises AlreadyDecidedError when the alternative is not one any more, or another plan is decided or running.
         """
         async with self._database.write() as connection:
-            busy = sa.select(sa.func.count()).where(
-                plan.c.incident_id == item.incident_id,
-                plan.c.state.in_((PlanState.APPROVED.value, *_UNDER_WAY)),
-            )
-            if (await connection.execute(busy)).scalar_one():
-                raise AlreadyDecidedError("Another fix is approved or running; let it end first.")
+            await touch(connection, item.incident_id)
+            await _refuse_beside_another(connection, item)
             values = {
                 "state": PlanState.PROPOSED.value,
                 "state_at": now,
@@ -160,7 +126,10 @@ class Plans:
         """
         plan_id = item.plan.plan_id
         async with self._database.write() as connection:
+            await touch(connection, item.plan.incident_id)
             await self._lock(connection, item)
+            if decision == "approve":
+                await _refuse_beside_another(connection, item.plan)
             entry = {
                 "plan_id": plan_id,
                 "person_id": by,
@@ -227,6 +196,8 @@ class Plans:
         Raises StaleError when its time to start is over or another plan holds one of its targets.
         """
         async with self._database.write() as connection:
+            await touch(connection, item.plan.incident_id)
+            await lock_targets(connection)
             row = (await connection.execute(sa.select(plan).where(plan.c.plan_id == item.plan.plan_id))).one()
             if row.state in _UNDER_WAY:
                 return False
@@ -249,18 +220,49 @@ class Plans:
             return True
 
     async def end(
-        self, item: Plan, state: PlanState, why: str, *, now: datetime, expected: Sequence[PlanState]
+        self,
+        item: Plan,
+        state: PlanState,
+        why: str,
+        *,
+        now: datetime,
+        expected: Sequence[PlanState],
+        told: Sequence[tuple[str, str]] = (),
+        actor: str = "watchkeeper",
     ) -> bool:
-        """Move to an end (or to in_doubt) from one of the expected states; False when it is elsewhere already."""
+        """
+        Move to an end (or to in_doubt) from one of the expected states; False when it is elsewhere already.
+
+        `told` are the parcels (lane, kind) that say so, committed together with it: an end that nobody hears of, or
+        an incident that stays open behind a verified fix, would page people for nothing.
+        """
         async with self._database.write() as connection:
+            await touch(connection, item.incident_id)
             statement = (
                 plan.update()
                 .where(plan.c.plan_id == item.plan_id, plan.c.state.in_([each.value for each in expected]))
                 .values(state=state.value, state_why=why, state_at=now)
+                .returning(plan.c.chapter)
             )
-            if not (await connection.execute(statement)).rowcount:
+            chapter = (await connection.execute(statement)).scalar_one_or_none()
+            if chapter is None:
                 return False
-            await note(connection, item, f"plan.{state.value}", actor="watchkeeper", now=now, why=why)
+            for lane, kind in told:
+                await post(
+                    connection,
+                    key=f"{item.plan_id}:{chapter}:{state.value}:{lane}:{kind}",
+                    incident_id=item.incident_id,
+                    lane=lane,
+                    kind=kind,
+                    now=now,
+                    plan=item.plan_id,
+                    by=actor,
+                )
+            if ("pagerduty", "resolve") in told:
+                await connection.execute(
+                    incident.update().where(incident.c.incident_id == item.incident_id).values(resolved_by=actor)
+                )
+            await note(connection, item, f"plan.{state.value}", actor=actor, now=now, why=why)
             return True
 
     async def overdue(self, *, now: datetime) -> list[PlanRow]:
@@ -276,58 +278,29 @@ class Plans:
             )
         )
         async with self._database.read() as connection:
-            return [_plan_row(row, {}) for row in await connection.execute(query)]
+            return [to_plan_row(row, {}) for row in await connection.execute(query)]
 
 
 async def note(
     connection: AsyncConnection, item: Plan, action: str, *, actor: str, now: datetime, **details: Any
 ) -> None:
-    """Put a deed on record and refresh the card, inside the caller's transaction."""
+    """Put a deed on record, inside the caller's transaction, which has touched the incident first."""
     await chain.append(
         connection, at=now, actor=actor, action=action, subject=item.incident_id, plan=item.plan_id, **details
     )
-    await touch(connection, item.incident_id)
 
 
-async def _approvals(connection: AsyncConnection, plan_ids: Sequence[str]) -> dict[str, tuple[Approval, ...]]:
-    found: dict[str, tuple[Approval, ...]] = {}
-    query = sa.select(approval).where(approval.c.plan_id.in_(plan_ids)).order_by(approval.c.at)
-    for row in await connection.execute(query):
-        values = row._asdict()
-        plan_id = values.pop("plan_id")
-        found[plan_id] = (*found.get(plan_id, ()), Approval(**values))
-    return found
+async def _latest_run(connection: AsyncConnection, incident_id: str) -> int:
+    query = sa.select(incident.c.run).where(incident.c.incident_id == incident_id)
+    return int((await connection.execute(query)).scalar_one())
 
 
-def _row(item: Plan, *, run: int, rank: int, state: PlanState, now: datetime) -> dict[str, Any]:
-    return {
-        "plan_id": item.plan_id,
-        "incident_id": item.incident_id,
-        "run": run,
-        "rank": rank,
-        "state": state.value,
-        "state_at": now,
-        "digest": item.digest,
-        "frozen": plan_json(item),
-        "requester": item.requester,
-        "undoes": item.undoes,
-        "created_at": item.made_at,
-        "expires_at": item.expires_at,
-        "chapter": 1,
-        "started_chapter": 0,
-    }
-
-
-def _plan_row(row: Any, approvals: Mapping[str, tuple[Approval, ...]]) -> PlanRow:
-    return PlanRow(
-        plan=plan_from_json(row.frozen),
-        run=row.run,
-        rank=row.rank,
-        state=PlanState(row.state),
-        why=row.state_why or "",
-        state_at=row.state_at,
-        digest=row.digest,
-        start_by=row.start_by,
-        chapter=row.chapter,
-        approvals=approvals.get(row.plan_id, ()),
+async def _refuse_beside_another(connection: AsyncConnection, item: Plan) -> None:
+    """One fix at a time for an incident. Raises AlreadyDecidedError."""
+    busy = sa.select(sa.func.count()).where(
+        plan.c.incident_id == item.incident_id,
+        plan.c.plan_id != item.plan_id,
+        plan.c.state.in_((PlanState.APPROVED.value, *_UNDER_WAY)),
     )
+    if (await connection.execute(busy)).scalar_one():
+        raise AlreadyDecidedError("Another fix is approved or running; let it end first.")

@@ -10,7 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bot.store.tables import incident, run
+from bot.incidents import PlanState
+from bot.store.tables import incident, plan, run
+
+_TARGETS_LOCK = 7_303_014_920
 
 
 async def insert_new(connection: AsyncConnection, table: sa.Table, row: Mapping[str, Any]) -> bool:
@@ -22,7 +25,12 @@ async def insert_new(connection: AsyncConnection, table: sa.Table, row: Mapping[
 
 
 async def touch(connection: AsyncConnection, incident_id: str) -> None:
-    """Say that the card of this incident is out of date; part of every transaction that changes what it shows."""
+    """
+    Say that the card of this incident is out of date; the first statement of every transaction that changes it.
+
+    First, because it locks the incident's row: whoever changes anything about an incident does so one after the
+    other, and nobody who holds the audit's lock waits for a row.
+    """
     await connection.execute(
         incident.update().where(incident.c.incident_id == incident_id).values(revision=incident.c.revision + 1)
     )
@@ -31,9 +39,29 @@ async def touch(connection: AsyncConnection, incident_id: str) -> None:
 async def new_run(
     connection: AsyncConnection, incident_id: str, number: int, *, reason: str, by: str | None, now: datetime
 ) -> None:
-    """Queue a diagnosis under the number that the caller took in this transaction."""
+    """
+    Queue a diagnosis under the number that the caller took in this transaction.
+
+    What older diagnoses put on the table is withdrawn: the world is being looked at again.
+    """
+    await connection.execute(
+        plan.update()
+        .where(
+            plan.c.incident_id == incident_id,
+            plan.c.run < number,
+            plan.c.undoes.is_(None),
+            plan.c.state.in_((PlanState.PROPOSED.value, PlanState.ALTERNATIVE.value)),
+        )
+        .values(state=PlanState.SUPERSEDED.value, state_at=now)
+    )
     await connection.execute(
         run.insert().values(
             incident_id=incident_id, number=number, reason=reason, requested_by=by, state="new", created_at=now
         )
     )
+
+
+async def lock_targets(connection: AsyncConnection) -> None:
+    """Let one transaction at a time decide which plan works on which target; SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TARGETS_LOCK)))

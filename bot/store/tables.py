@@ -208,6 +208,7 @@ audit = Table(
     Column("details", Json, nullable=False),
     Column("previous_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    Index(None, "subject"),
 )
 
 person = Table(

@@ -178,7 +178,7 @@ async def test_an_approval_does_not_survive_the_loss_of_the_role(
     later = Approvals(plans=store.plans, incidents=store.incidents, people=store.people, policy=without)
 
     with pytest.raises(StaleError, match="Bob Brandt may not approve it any more"):
-        await later.still_hold(await store.plans.get("plan-1"))
+        await later.still_hold(await store.plans.get("plan-1"), now=NOW)
 
 
 async def test_an_approved_plan_starts_once_and_in_time(store: Store, approvals: Approvals) -> None:
@@ -217,3 +217,58 @@ async def test_every_decision_is_on_record(store: Store, approvals: Approvals) -
     assert [row.action for row in rows] == ["incident.seen", "plan.proposed", "plan.approve", "plan.started"]
     assert rows[2].actor == "bob"
     assert (await log.verify()).broken_at is None
+
+
+async def test_two_plans_that_begin_together_do_not_share_a_target(store: Store, approvals: Approvals) -> None:
+    """Two incidents of one service, approved at once: one fix works on the prompt, the other is refused."""
+    await store.page(incident_id="Q0INCIDENT2", event_id="other")
+    await store.offer(plan(store.policy.version))
+    await store.offer(plan(store.policy.version, plan_id="plan-2", incident_id="Q0INCIDENT2"))
+    for name in ("plan-1", "plan-2"):
+        await approvals.approve(name, by=store.person("bob"), now=NOW)
+    rows = [await store.plans.get(name) for name in ("plan-1", "plan-2")]
+
+    ends = await asyncio.gather(*(store.plans.begin(row, now=NOW) for row in rows), return_exceptions=True)
+
+    assert sorted(str(end) for end in ends) == ["True", "another plan is working on fake/thing/one"]
+
+
+async def test_one_fix_at_a_time_is_approved_for_an_incident(store: Store, approvals: Approvals) -> None:
+    """A second proposal beside an approved one cannot be approved."""
+    await store.offer(plan(store.policy.version))
+    await store.offer(renamed(plan(store.policy.version), "plan-2"), rank=1)
+    await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+
+    with pytest.raises(AlreadyDecidedError, match="Another fix"):
+        await approvals.approve("plan-2", by=store.person("bob"), now=NOW)
+
+
+async def test_asking_again_withdraws_what_is_on_the_table(store: Store, approvals: Approvals) -> None:
+    """Whoever wants another look does not want the fix of the first one to be approved meanwhile."""
+    await store.offer(plan(store.policy.version))
+    await store.incidents.finish(INCIDENT, 1, now=NOW, cause="S04", probability=0.9)
+
+    await store.incidents.ask_again(INCIDENT, by="alice", now=NOW)
+
+    assert (await store.plans.get("plan-1")).state is PlanState.SUPERSEDED
+    with pytest.raises(AlreadyDecidedError):
+        await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+
+
+async def test_many_who_ask_again_at_once_make_one_diagnosis(store: Store, approvals: Approvals) -> None:
+    """The incident's row is locked, so nobody takes a number twice."""
+    await store.incidents.finish(INCIDENT, 1, now=NOW, cause="S04", probability=0.9)
+
+    numbers = await asyncio.gather(*(store.incidents.ask_again(INCIDENT, by="alice", now=NOW) for _ in range(8)))
+
+    assert set(numbers) == {2}
+
+
+async def test_observe_means_that_nothing_is_changed(store: Store, approvals: Approvals, tmp_path: Path) -> None:
+    """A service that went back to mode observe has no approvers, whatever was on the table."""
+    await store.offer(plan(store.policy.version))
+    watching = Policy(config_in(tmp_path, CONFIG.replace('mode = "approve"', 'mode = "observe"')))
+    later = Approvals(plans=store.plans, incidents=store.incidents, people=store.people, policy=watching)
+
+    with pytest.raises(NotAllowedError, match="observe"):
+        await later.approve("plan-1", by=store.person("bob"), now=NOW)

@@ -14,7 +14,7 @@ from bot.desk import Desk
 from bot.incidents import AlreadyDecidedError, NotAllowedError, NotFoundError, PlanState, StaleError
 from bot.library import document
 from bot.store.audit import AuditLog, AuditRow
-from bot.store.plans import PlanRow
+from bot.store.plan_rows import PlanRow
 from diagnostics.findings import Status
 from retrieval.ranking import RunbookSearch
 from runbooks.engine.values import ActionError, Happened, OutcomeUnknownError, Plan, Tier
@@ -39,8 +39,12 @@ class Room(Scene):
             policy=store.policy,
             search=self.runbooks,
             actions={"fake.set": self.action},
+            telemetry_now=self._telemetry_now,
             ring=self._ring,
         )
+
+    async def _telemetry_now(self, service: str) -> datetime | None:
+        return NOW
 
     def _ring(self) -> None:
         self.rings += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from itertools import permutations
 
@@ -107,3 +108,47 @@ async def test_a_database_that_cannot_be_opened_is_said_so() -> None:
 
     with pytest.raises(StoreUnavailableError):
         await inbox.deliver(TRIGGERED, now=NOW)
+
+
+async def test_a_value_that_no_column_holds_becomes_a_dead_letter(store: Store) -> None:
+    """PostgreSQL refuses what SQLite swallows; either way the good incident behind it is seen."""
+    odd = event("incident.triggered", event_id="odd", incident_id="QODD", urgency="u" * 40)
+    await store.inbox.deliver(odd, now=NOW - timedelta(seconds=1))
+    await store.page()
+
+    assert (await store.incidents.get(INCIDENT)).run == 1
+
+
+async def test_a_click_between_reading_and_folding_is_not_undone(store: Store) -> None:
+    """An acknowledgement is folded while somebody asks for another diagnosis; both count."""
+    await store.page()
+    await store.incidents.finish(INCIDENT, 1, now=NOW, cause="S04", probability=0.9)
+    for second in range(5):
+        await store.inbox.deliver(event("incident.escalated", at=NOW + timedelta(seconds=second)), now=NOW)
+
+    await asyncio.gather(
+        store.inbox.fold(now=NOW),
+        store.incidents.ask_again(INCIDENT, by="alice", now=NOW),
+        store.inbox.fold(now=NOW),
+    )
+
+    assert (await store.incidents.get(INCIDENT)).run == 2
+
+
+async def test_whoever_was_paged_stays_known_after_the_resolution(store: Store) -> None:
+    """PagerDuty resolves with nobody assigned; a step in doubt still needs the on-call engineer's answer."""
+    await store.page()
+    await store.inbox.deliver(event("incident.resolved", at=NOW + timedelta(seconds=9), assignees={}), now=NOW)
+    await store.inbox.fold(now=NOW)
+
+    assert (await store.incidents.get(INCIDENT)).assignees == {"PALICE1": "Alice Ahn"}
+
+
+async def test_an_acknowledgement_that_is_taken_back_is_forgotten(store: Store) -> None:
+    """So that the button comes back."""
+    await store.page()
+    await store.incidents.asked(INCIDENT, "acknowledge", key="k", by=store.person("alice"), now=NOW)
+    await store.inbox.deliver(event("incident.unacknowledged", at=NOW + timedelta(seconds=9)), now=NOW)
+    await store.inbox.fold(now=NOW)
+
+    assert (await store.incidents.get(INCIDENT)).acknowledged_by is None

@@ -115,7 +115,7 @@ async def test_a_card_is_posted_once_and_then_updated(desk: Desk) -> None:
     assert (desk.slack.updates, desk.slack.looked_up) == ([], [])
 
     await desk.store.offer(fresh_plan(desk.store))
-    await desk.keeper.sweep()
+    await desk.draw()
 
     [(channel, ts, message)] = desk.slack.updates
     assert (channel, ts) == ("C1", "1")
@@ -128,7 +128,7 @@ async def test_a_change_while_the_card_is_drawn_is_not_lost(desk: Desk) -> None:
     [place] = await desk.store.incidents.cards_to_show(now=NOW)
     await desk.store.offer(fresh_plan(desk.store))
 
-    await desk.store.incidents.card_shown(INCIDENT, place.revision, "C1", "1")
+    await desk.store.incidents.card_shown(INCIDENT, place.revision, "C1", "1", next_at=NOW)
 
     [again] = await desk.store.incidents.cards_to_show(now=NOW)
     assert again.revision > place.revision
@@ -196,7 +196,7 @@ async def test_a_refused_card_is_tried_again_when_somebody_may_have_mended_it(de
     await desk.draw()
 
     assert await desk.store.incidents.place(INCIDENT) is not None
-    assert await desk.card_due() is None
+    assert await desk.store.incidents.cards_to_show(now=datetime.now(UTC)) == []
 
 
 async def test_one_broken_card_does_not_hold_up_the_others(desk: Desk) -> None:

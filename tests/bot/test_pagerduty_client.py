@@ -20,7 +20,11 @@ ALICE = "alice@example.com"
 
 @dataclass
 class PagerDutyServer:
-    """One incident; `faults` are (status, body) to answer first."""
+    """
+    One incident; `faults` are (status, body) to answer first.
+
+    The body `gzip` only says that it is gzip, `cut` breaks the connection after the work was done.
+    """
 
     status: str = "triggered"
     notes: list[str] = field(default_factory=list)
@@ -33,6 +37,11 @@ class PagerDutyServer:
         self.calls.append((request.method, request.path, request.headers.get("From"), json.loads(raw) if raw else None))
         if self.faults:
             status, body = self.faults.pop(0)
+            if body == "cut":
+                assert request.transport is not None
+                request.transport.close()
+            if body == "gzip":
+                return web.Response(status=status, body=b"not gzip", headers={"Content-Encoding": "gzip"})
             return web.Response(status=status, text=body if isinstance(body, str) else json.dumps(body))
         if request.path.endswith("/alerts"):
             start = int(request.query["offset"])
@@ -133,26 +142,52 @@ async def test_alerts_are_paged(server: Pair) -> None:
     ("status", "body", "permanent"),
     [
         (400, {"error": {"message": "Requester User Not Found", "code": 1008}}, True),
-        (401, {"error": {"message": "Unauthorized"}}, True),
-        (402, {}, True),
+        (400, {"error": {"message": "x", "errors": 7}}, True),
+        (401, {"error": {"message": "Unauthorized"}}, False),
+        (402, {}, False),
+        (403, {"error": {"message": "Forbidden", "code": 2010}}, False),
         (404, {"error": {"message": "Not Found", "code": 2100}}, True),
         (404, "<html>", True),
         (500, "oops", False),
         (503, {"error": "x"}, False),
         (200, "not json", False),
         (200, [], False),
+        (200, "[" * 100_000, False),
+        (200, "gzip", False),
+        (500, "gzip", False),
         (302, "", False),
     ],
-    ids=range(10),
+    ids=range(15),
 )
 async def test_errors_say_whether_to_try_again(server: Pair, status: int, body: Any, *, permanent: bool) -> None:
-    """A 4xx stays what it is; everything else may pass."""
+    """A 4xx stays what it is, unless a person can mend it (key, plan, rights); everything else may pass."""
     pagerduty, client = server
     pagerduty.faults = [(status, body)]
     with pytest.raises(PagerDutyError) as raised:
         await client.notes("Q1")
 
     assert raised.value.permanent is permanent
+
+
+async def test_a_lost_answer_is_not_asked_for_again_here(server: Pair) -> None:
+    """The package would send the note a second time; whether it was written is for the caller to look up."""
+    pagerduty, client = server
+    pagerduty.faults = [(200, "cut")]
+    with pytest.raises(PagerDutyError) as raised:
+        await client.add_note("Q1", "verified", ALICE)
+
+    assert raised.value.permanent is False
+    assert len(pagerduty.wrote()) == 1
+
+
+@pytest.mark.parametrize("odd", [7, "x", {"a": 1}, [7, None, "x"], None], ids=str)
+async def test_odd_lists_are_empty(server: Pair, odd: Any) -> None:
+    """What should be a list of objects and is not holds nothing."""
+    pagerduty, client = server
+    pagerduty.faults = [(200, {"notes": odd}), (200, {"alerts": odd})]
+
+    assert await client.notes("Q1") == []
+    assert await client.alerts("Q1") == []
 
 
 async def test_rate_limits_end(server: Pair) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from bot.approvals import Approvals
-from bot.incidents import PlanState, StaleError
+from bot.incidents import PlanState, StaleError, StoreUnavailableError
 from bot.remediate import Remediate
 from bot.respond import FRAME
 from bot.verify import Verifier
@@ -18,7 +18,7 @@ from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding, Status
 from diagnostics.telemetry.model import TelemetryError
 from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Plan, Tier
-from tests.kit import INCIDENT, NOW, Store, plan, step
+from tests.kit import INCIDENT, NOW, Store, event, plan, step
 
 FRAME_JSON = FRAME.dump_python(
     Frame(at=NOW, baseline_start=NOW - timedelta(hours=1), baseline_end=NOW - timedelta(minutes=10)), mode="json"
@@ -110,9 +110,8 @@ class Scene:
         self.story = Remediate(
             plans=store.plans,
             journal=store.journal,
-            incidents=store.incidents,
-            outbox=store.outbox,
             approvals=self.approvals,
+            late_after_s=0.0,
             verifier=Verifier(
                 config=store.config,
                 diagnosers={"chat": self.diagnoser},  # type: ignore[dict-item]  # a fake
@@ -318,3 +317,98 @@ async def test_silent_telemetry_is_not_a_verification(scene: Scene) -> None:
     assert row.state is PlanState.NOT_VERIFIED
     assert "stopped answering" in row.why
     assert row.plan.incident_id == INCIDENT
+
+
+async def test_the_end_and_its_news_are_one_transaction(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that fails while the end is told leaves the plan running, so that the step tells it again."""
+    await scene.approved()
+    real = scene.store.plans.end
+    failures = [StoreUnavailableError("away")]
+
+    async def flaky(*args: Any, **more: Any) -> bool:
+        if failures:
+            raise failures.pop()
+        return await real(*args, **more)
+
+    monkeypatch.setattr(scene.store.plans, "end", flaky)
+    with pytest.raises(StoreUnavailableError):
+        await scene.tell()
+    await scene.tell()
+
+    assert (await scene.end())[0] is PlanState.VERIFIED
+    assert await scene.told("pagerduty") == ["outcome", "resolve"]
+
+
+async def test_an_answer_does_not_revive_a_dead_approval(scene: Scene) -> None:
+    """In doubt, then the incident is resolved; "it did not run" does not make it run."""
+    item = await scene.approved()
+    scene.action.fails, scene.action.takes_effect = OutcomeUnknownError("reset"), False
+    await scene.tell()
+    assert scene.action.acts == [7]
+    await scene.store.inbox.deliver(event("incident.resolved", at=NOW + timedelta(days=9)), now=NOW)
+    await scene.store.inbox.fold(now=NOW)
+
+    said = {"kind": "settled", "step": 0, "answer": "did_not_run", "person": "bob"}
+    await scene.store.journal.settle(item, position=3, step=0, record=said, by="bob", now=datetime.now(UTC))
+    scene.action.fails = None
+    await scene.tell(chapter=2)
+
+    row = await scene.store.plans.get("plan-1")
+    assert scene.action.acts == [7]
+    assert row.state is PlanState.FAILED
+    assert "resolved" in row.why
+
+
+async def test_a_late_effect_of_our_own_call_is_taken_for_what_it_is(scene: Scene) -> None:
+    """Time-out, probe says no, then the change lands after all: it is verified, not called somebody else's."""
+    item = await scene.approved()
+    assert await scene.story.begin("plan-1", 1)
+    for position, record in enumerate(
+        [{"kind": "intent", "step": 0, "token": "t"}, {"kind": "probed", "step": 0, "happened": "no"}], start=1
+    ):
+        kind = str(record["kind"])
+        await scene.store.journal.append(item, position=position, step=0, kind=kind, record=record, now=NOW)
+    scene.action.value, scene.action.probe = 7, Happened.YES
+
+    await scene.tell()
+
+    assert scene.action.acts == []
+    assert await scene.end() == (PlanState.VERIFIED, ["intent", "probed", "outcome", "verified"])
+
+
+async def test_a_moved_target_after_our_own_call_is_a_persons_question(scene: Scene) -> None:
+    """After an intent nobody can say whose change it was."""
+    item = await scene.approved()
+    assert await scene.story.begin("plan-1", 1)
+    for position, record in enumerate(
+        [{"kind": "intent", "step": 0, "token": "t"}, {"kind": "probed", "step": 0, "happened": "no"}], start=1
+    ):
+        kind = str(record["kind"])
+        await scene.store.journal.append(item, position=position, step=0, kind=kind, record=record, now=NOW)
+    scene.action.value = 9
+
+    await scene.tell()
+
+    assert scene.action.acts == []
+    assert (await scene.end())[0] is PlanState.IN_DOUBT
+
+
+async def test_a_defect_in_an_action_leaves_a_question_that_can_be_answered(scene: Scene) -> None:
+    """The call was made and an error of ours came back: in doubt, and a person's answer settles it."""
+    item = await scene.approved()
+    scene.action.fails = LookupError("a defect")
+    with pytest.raises(LookupError):
+        await scene.tell()
+
+    await scene.story.broke_off("plan-1", "LookupError")
+    assert await scene.end() == (PlanState.IN_DOUBT, ["intent", "probed"])
+    said = {"kind": "settled", "step": 0, "answer": "ran", "person": "bob"}
+    later = scene.diagnoser.telemetry.time + timedelta(hours=1)
+    scene.diagnoser.telemetry.time = later
+    await scene.store.journal.settle(
+        item, position=3, step=0, record=said, by="bob", now=datetime.now(UTC), telemetry_at=later
+    )
+    await scene.tell(chapter=2)
+
+    assert (await scene.end())[0] is PlanState.VERIFIED
+    assert all(frame.at - frame.recent >= later for frame in scene.diagnoser.asked)
