@@ -466,4 +466,4 @@ async def test_a_person_who_left_the_configuration_does_not_count(tmp_path: Path
         approvals = Approvals(plans=later.plans, incidents=later.incidents, people=later.people, policy=later.policy)
 
         with pytest.raises(StaleError, match="bob approved it and is not in the configuration any more"):
-            await approvals.still_hold(await later.plans.get("plan-1"))
+            await approvals.still_hold(await later.plans.get("plan-1"), now=datetime.now(UTC))
