@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 from slack_bolt.adapter.starlette.async_handler import AsyncSlackRequestHandler
-from sqlalchemy.exc import SQLAlchemyError
 
 from bot import prompt_watch, vitals
 from bot.approvals import Approvals
@@ -21,11 +18,12 @@ from bot.card import Cards
 from bot.config import Config
 from bot.connections import Connections, connect, connect_actions
 from bot.desk import Desk
+from bot.doors import Intake, Readiness
 from bot.engine import Engine, Sweeper
-from bot.incidents import Delivery, UnreadableEventError, WatchkeeperError
+from bot.incidents import WatchkeeperError
 from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
 from bot.library import open_shelf
-from bot.pagerduty import parse_event
+from bot.operate import services_by_pagerduty
 from bot.pagerduty_client import PagerDutyClient
 from bot.policy import Policy, accounts
 from bot.prompt_watch import PromptWatch
@@ -36,6 +34,7 @@ from bot.slack.authorise import Authoriser
 from bot.slack.client import SlackClient, web_client
 from bot.slack.listeners import build_bolt
 from bot.store import schema
+from bot.store.alone import only_process
 from bot.store.audit import AuditLog
 from bot.store.database import Database, sync_url, workflow_engine
 from bot.store.inbox import Inbox
@@ -54,58 +53,6 @@ from retrieval.vectors import SqliteVectors
 from retrieval.weights import WeightsError
 
 log = structlog.get_logger()
-
-
-class Intake:
-    """The web door's way into the inbox; rings the bell once something is committed."""
-
-    def __init__(self, inbox: Inbox, ring: Any) -> None:
-        self._inbox = inbox
-        self._ring = ring
-
-    async def deliver(self, delivery: Delivery) -> bool:
-        """Commit; False when it is here already. Raises StoreUnavailableError."""
-        is_new = await self._inbox.deliver(delivery, now=datetime.now(UTC))
-        self._ring()
-        return is_new
-
-    async def dead_letter(self, raw: bytes, why: str, key: str) -> None:
-        """Keep what nobody could read. Raises StoreUnavailableError."""
-        now = datetime.now(UTC)
-        letter = Delivery(
-            event_id=key,
-            source="pagerduty",
-            kind="unreadable",
-            occurred_at=now,
-            incident_id=None,
-            raw=raw.decode("utf-8", "replace").replace("\x00", "\ufffd"),
-        )
-        await self._inbox.bury(letter, why, now=now)
-
-
-class Readiness:
-    """What the probes are told."""
-
-    def __init__(self, settings: Settings, sweepers: Sequence[Sweeper], vitals: Vitals) -> None:
-        self._vitals = vitals
-        self._url = settings.database_url.get_secret_value()
-        self._sweepers = sweepers
-        self.stopping = False
-
-    async def not_ready_because(self) -> Sequence[str]:
-        """Empty when traffic may come."""
-        if self.stopping:
-            return ["shutting down"]
-        try:
-            revision = await asyncio.wait_for(asyncio.to_thread(schema.current, self._url), 2)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            return [f"the database does not answer: {type(error).__name__}"]
-        return [] if revision == schema.head() else [f"the schema is at {revision}, not {schema.head()}"]
-
-    async def details(self) -> Mapping[str, Any]:
-        """When each sweep last went through, and the counts of /metrics."""
-        swept = {each.name: each.healthy_at.isoformat() if each.healthy_at else None for each in self._sweepers}
-        return {"swept": swept, "counts": self._vitals.counts}
 
 
 class Product:
@@ -267,8 +214,13 @@ async def serve(settings: Settings, config: Config) -> None:
             f"the database is at schema {revision or 'none'}, this program needs {schema.head()}: "
             "run `watchkeeper migrate`"
         )
+    with only_process(url):
+        await _serve(settings, config)
+
+
+async def _serve(settings: Settings, config: Config) -> None:
     product = Product(settings, config)
-    readiness = Readiness(settings, product.engine.sweepers, product.vitals)
+    readiness = Readiness(product.database, product.engine.sweepers, product.vitals)
     await product.start()
     warming = asyncio.create_task(_warm(product))
     server = uvicorn.Server(
@@ -300,57 +252,6 @@ async def _warm(product: Product) -> None:
         await product.search.warm()
     except (WeightsError, EmbeddingError) as error:
         log.error("the embedding model cannot be used; searching by words only", why=str(error))  # noqa: TRY400
-
-
-def migrate(settings: Settings) -> None:
-    """Bring the database to this program's schema."""
-    revision = schema.upgrade(settings.database_url.get_secret_value())
-    log.info("migrated", revision=revision)
-
-
-async def replay(settings: Settings, config: Config, event_id: str | None) -> int:
-    """
-    Try dead letters again: one, or all when None; returns how many went back into the inbox.
-
-    Raises WatchkeeperError when a named one is not there or still cannot be read.
-    """
-    database = Database(settings.database_url.get_secret_value())
-    inbox = Inbox(database, services=services_by_pagerduty(config))
-    try:
-        letters = [event_id] if event_id else [letter.event_id for letter in await inbox.dead_letters()]
-        return sum([await _revive(inbox, each, named=event_id is not None) for each in letters])
-    finally:
-        await database.close()
-
-
-async def _revive(inbox: Inbox, event_id: str, *, named: bool) -> bool:
-    raw = await inbox.exhume(event_id)
-    if raw is None:
-        raise WatchkeeperError(f"there is no dead letter {event_id}")
-    try:
-        return await inbox.revive(event_id, parse_event(raw.encode()))
-    except UnreadableEventError as error:
-        if named:
-            raise
-        log.warning("still unreadable", event_id=event_id, why=str(error))
-        return False
-
-
-async def verify_audit(settings: Settings) -> str:
-    """One sentence about the record's chain. Raises WatchkeeperError when it is broken."""
-    database = Database(settings.database_url.get_secret_value())
-    try:
-        report = await AuditLog(database).verify()
-    finally:
-        await database.close()
-    if report.broken_at is not None:
-        raise WatchkeeperError(f"the record is broken at row {report.broken_at}: {report.why}")
-    return f"{report.rows} rows, unbroken; head {report.head}"
-
-
-def services_by_pagerduty(config: Config) -> dict[str, str]:
-    """PagerDuty's service id -> our name."""
-    return {service.pagerduty_service: service.name for service in config.services if service.pagerduty_service}
 
 
 def engine_url(url: str) -> Any:

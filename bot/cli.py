@@ -85,7 +85,7 @@ def serve() -> None:
 def migrate() -> None:
     """Create the database's tables, or bring them up to date."""
     settings = _settings()
-    from bot.app import migrate as migrate_database
+    from bot.operate import migrate as migrate_database
 
     with _database_told():
         migrate_database(settings)
@@ -104,7 +104,7 @@ def replay(
         raise WatchkeeperError("name one event, or say --all")
     settings, config = _configured()
     _require_schema(settings)
-    from bot.app import replay as replay_letters
+    from bot.operate import replay as replay_letters
 
     count = asyncio.run(replay_letters(settings, config, event_id))
     print(f"{count} dead letter{'s' if count != 1 else ''} put back into the inbox")
@@ -204,7 +204,7 @@ def verify() -> None:
     """Recompute the audit's hash chain."""
     settings = _settings()
     _require_schema(settings)
-    from bot.app import verify_audit
+    from bot.operate import verify_audit
 
     print(asyncio.run(verify_audit(settings)))
 

@@ -34,6 +34,10 @@ class MissingCredentialError(WatchkeeperError):
     """The configuration names a credential that the environment does not hold."""
 
 
+class UnusableSettingError(WatchkeeperError):
+    """A credential or a file is there, and is not what it has to be; its content is never shown."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Connections:
     """Everything that reads, by the names of the configuration; `close` lets go of it."""
@@ -69,17 +73,21 @@ class Connections:
 
 
 def connect(settings: Settings, config: Config, journal: Callable[[str], Journal] | None = None) -> Connections:
-    """Open what diagnostics read; `journal` gives a source its memory. Raises MissingCredentialError."""
+    """
+    Open what diagnostics read; `journal` gives a source its memory.
+
+    Raises MissingCredentialError, UnusableSettingError.
+    """
     telemetry: dict[str, Telemetry] = {}
     sources: dict[str, ChangeSource] = {}
     clients: list[httpx.AsyncClient] = []
     for source in config.datasources:
         match source:
             case PrometheusSource():
-                clients.append(client := _client(settings, source.credential, source.ca_file))
+                clients.append(client := _client(settings, source.name, source.credential, source.ca_file))
                 telemetry[source.name] = PrometheusTelemetry(source.url, client=client)
             case RecorderSource():
-                clients.append(client := _client(settings, None, None))
+                clients.append(client := _client(settings, source.name, None, None))
                 telemetry[source.name] = Recorder(
                     targets=source.scrape,
                     interval_s=source.interval_s,
@@ -89,11 +97,11 @@ def connect(settings: Settings, config: Config, journal: Callable[[str], Journal
                     client=client,
                 )
             case LangfuseSource():
-                clients.append(client := _client(settings, None, source.ca_file))
+                clients.append(client := _client(settings, source.name, None, source.ca_file))
                 sources[source.name] = LangfusePrompts(
                     name=source.name,
                     url=source.url,
-                    credential=_secret(settings, source.credential, source.name),
+                    credential=":".join(_key_pair(settings, source.credential, source.name)),
                     client=client,
                     journal=journal(source.name) if journal else None,
                 )
@@ -103,11 +111,15 @@ def connect(settings: Settings, config: Config, journal: Callable[[str], Journal
 
 
 def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
-    """The actions with the access that the configuration gives them. Raises MissingCredentialError."""
+    """
+    The actions with the access that the configuration gives them.
+
+    Raises MissingCredentialError, UnusableSettingError.
+    """
     langfuse: dict[str, LangfuseAccess] = {}
     for source in config.datasources:
         if isinstance(source, LangfuseSource) and source.action_credential:
-            public, _, secret = _secret(settings, source.action_credential, source.name).partition(":")
+            public, secret = _key_pair(settings, source.action_credential, source.name)
             langfuse[source.name] = LangfuseAccess(
                 url=source.url,
                 public_key=public,
@@ -126,13 +138,23 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
     return build_actions(langfuse=langfuse, clusters=clusters)
 
 
-def _client(settings: Settings, credential: str | None, ca_file: Path | None) -> httpx.AsyncClient:
+def _client(settings: Settings, owner: str, credential: str | None, ca_file: Path | None) -> httpx.AsyncClient:
     """Redirects are never followed: they could carry a credential elsewhere."""
     headers = {"User-Agent": "watchkeeper"}
     if credential is not None:
-        headers["Authorization"] = f"Bearer {_secret(settings, credential, 'the datasource')}"
-    context = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+        headers["Authorization"] = f"Bearer {_secret(settings, credential, owner)}"
+    try:
+        context = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+    except OSError as error:  # ssl.SSLError is one, too
+        raise UnusableSettingError(f"{owner}: {ca_file} holds no certificates: {error.strerror or error}") from error
     return httpx.AsyncClient(headers=headers, timeout=READ_TIMEOUT_S, follow_redirects=False, verify=context)
+
+
+def _key_pair(settings: Settings, name: str | None, owner: str) -> tuple[str, str]:
+    public, _, secret = _secret(settings, name, owner).partition(":")
+    if not public or not secret:
+        raise UnusableSettingError(f"{owner}: {name} is not of the form public_key:secret_key")
+    return public, secret
 
 
 def _secret(settings: Settings, name: str | None, owner: str) -> str:

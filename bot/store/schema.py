@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from bot.store.database import sync_engine
+from bot.store.database import Database, sync_engine
 from bot.store.tables import metadata
 
 # Any number, the same in every process: two replicas that start together migrate one after the other.
@@ -52,6 +52,12 @@ def current(url: str) -> str | None:
             return MigrationContext.configure(connection).get_current_revision()
     finally:
         engine.dispose()
+
+
+async def revision_of(database: Database) -> str | None:
+    """The same through the application's own connections, for probes. Raises StoreUnavailableError."""
+    async with database.read() as connection:
+        return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
 
 
 def upgrade(url: str) -> str:

@@ -1,0 +1,86 @@
+"""Whether traffic may come, and whether this process may work at all."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from bot.doors import Intake, Readiness
+from bot.incidents import UnreadableEventError
+from bot.pagerduty import parse_event
+from bot.store import schema
+from bot.store.alone import NotAloneError, only_process
+from bot.store.database import Database
+from bot.vitals import Vitals
+from tests.kit import NOW, Store, event
+
+
+def readiness(database: Database) -> Readiness:
+    """Over a product without sweeps."""
+    return Readiness(database, [], Vitals(database, CollectorRegistry()))
+
+
+async def test_a_migrated_database_lets_traffic_in(store: Store) -> None:
+    """And a product that is being stopped does not."""
+    ready = readiness(store.database)
+
+    assert await ready.not_ready_because() == []
+    ready.stopping = True
+    assert await ready.not_ready_because() == ["shutting down"]
+
+
+async def test_an_old_schema_keeps_traffic_out(store: Store) -> None:
+    """The reason names both revisions."""
+    url = store.database.url.render_as_string(hide_password=False)
+    await asyncio.to_thread(schema.downgrade, url, "base")
+
+    [reason] = await readiness(store.database).not_ready_because()
+
+    assert schema.head() in reason
+
+
+async def test_a_writer_does_not_make_the_product_unready(store: Store) -> None:
+    """Probes read; they never wait for the one writer of SQLite."""
+    async with store.database.write():
+        assert await readiness(store.database).not_ready_because() == []
+
+
+async def test_what_nobody_can_read_is_kept_and_counted(store: Store) -> None:
+    """A dead letter rings no bell: there is nothing to fold."""
+    rings: list[str] = []
+    intake = Intake(store.inbox, lambda: rings.append("rung"))
+
+    await intake.deliver(event("incident.triggered"))
+    with pytest.raises(UnreadableEventError) as unreadable:
+        parse_event(b"{}")
+    await intake.dead_letter(b'{"a": "\x00"}', str(unreadable.value), "key")
+
+    assert rings == ["rung"]
+    assert [letter.event_id for letter in await store.inbox.dead_letters()] == ["key"]
+    assert await store.inbox.fold(now=NOW) == 1
+
+
+def test_a_second_process_is_refused(database_url: str) -> None:
+    """Two would resume each other's fixes in mid-call; when the first one ends, however, the second may begin."""
+    with only_process(database_url, patience_s=0), pytest.raises(NotAloneError, match="stop it first"):
+        _other(database_url)
+
+    _other(database_url)
+
+
+def _other(url: str) -> None:
+    """Another process asks."""
+    script = (
+        "import sys; from bot.store.alone import NotAloneError, only_process\n"
+        "try:\n    with only_process(sys.argv[1], patience_s=0): pass\n"
+        "except NotAloneError: sys.exit(7)"
+    )
+    ended: Any = subprocess.run([sys.executable, "-c", script, url], check=False)
+    if ended.returncode == 7:
+        raise NotAloneError("stop it first")
+    assert ended.returncode == 0
