@@ -25,7 +25,7 @@ from bot.incidents import (
     StaleError,
 )
 from bot.policy import Policy
-from bot.respond import diagnosis_of
+from bot.respond import diagnosis_of, without_secrets
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal, JournalEntry
 from bot.store.plan_rows import PlanRow
@@ -145,6 +145,7 @@ class Desk:
             )
         except CannotPlanError as refusal:
             raise StaleError(f"This cannot be taken back: {refusal}.") from refusal
+        undo = without_secrets(undo)
         await self._plans.save(undo, run=row.run, rank=None, state=PlanState.PROPOSED, now=now)
         return undo.plan_id
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from pydantic import TypeAdapter
 from bot.config import Config, Service
 from bot.incidents import Alert, Incident, PlanState
 from bot.pagerduty_client import PagerDutyError
+from bot.redact import safe_text
 from bot.store.incidents import Incidents, Run
 from bot.store.outbox import Outbox
 from bot.store.plans import Plans
@@ -160,6 +162,7 @@ class Respond:
                 except CannotPlanError as refusal:
                     refusals.append(str(refusal))
                     continue
+                item = without_secrets(item)
                 effects = "\n".join(step.effect for step in item.steps)
                 if effects not in seen and len(plans) < MOST_PLANS:
                     seen.add(effects)
@@ -225,6 +228,11 @@ class Respond:
 
     def _service(self, incident: Incident) -> Service | None:
         return self._config.service(incident.service) if incident.service else None
+
+
+def without_secrets(item: Plan) -> Plan:
+    """Its sentences go to Slack, PagerDuty and the record, which forgets nothing."""
+    return replace(item, steps=tuple(replace(step, effect=safe_text(step.effect)) for step in item.steps))
 
 
 def diagnosis_of(run: Run | None) -> Diagnosis | None:
