@@ -1,0 +1,241 @@
+"""Reading and writing hold different credentials, and a missing one is named before anything starts."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from bot.config import Config
+from bot.connections import Connections, MissingCredentialError, UnusableSettingError, connect, connect_actions
+from bot.settings import Settings
+from diagnostics.changes.change import ChangeSourceError
+from diagnostics.telemetry.model import Query, TelemetryError
+from diagnostics.telemetry.recorder import Recorder
+from runbooks.engine.values import ActionError
+from tests.kit import NOW, config_in
+from tests.runbooks.http_server import RememberingServer, Seen, basic
+
+ENVIRON = {
+    "PROMETHEUS_TOKEN": "prom-reads",
+    "LANGFUSE_READ": "pk-read:sk-read",
+    "LANGFUSE_WRITE": "pk-write:sk-write",
+    "KUBE_READ_TOKEN": "kube-reads",
+    "KUBE_ACTION_TOKEN": "kube-acts",
+}
+READING = {"Bearer prom-reads", basic("pk-read", "sk-read")}
+ACTING = {basic("pk-write", "sk-write"), "Bearer kube-acts"}
+
+CONFIG = """
+format = 1
+[[datasource]]
+name = "metrics"
+kind = "prometheus"
+url = "{url}"
+credential = "PROMETHEUS_TOKEN"
+[[datasource]]
+name = "samples"
+kind = "recorder"
+scrape = ["{url}/metrics"]
+[[datasource]]
+name = "prompts"
+kind = "langfuse"
+url = "{url}"
+credential = "LANGFUSE_READ"
+action_credential = "LANGFUSE_WRITE"
+[[datasource]]
+name = "folder"
+kind = "git"
+path = "prompts"
+[[cluster]]
+name = "lab"
+url = "{url}"
+credential = "KUBE_READ_TOKEN"
+action_credential = "KUBE_ACTION_TOKEN"
+[[service]]
+name = "chat"
+datasource = "metrics"
+cluster = "lab"
+[service.selectors]
+serving = {{namespace = "chat"}}
+[[service.prompts]]
+name = "chat-system"
+source = "prompts"
+[[service]]
+name = "search"
+datasource = "samples"
+[service.selectors]
+serving = {{namespace = "search"}}
+"""
+
+
+class Refusing(RememberingServer):
+    """Answers nothing but 500, and remembers who asked."""
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.seen.append(Seen(method=request.method, path=request.raw_path, headers=headers, json=None))
+        return web.json_response({"message": "made up"}, status=500)
+
+    def credentials(self) -> set[str]:
+        return {one.headers["authorization"] for one in self.seen if "authorization" in one.headers}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Refusing]:
+    """Every system at once, on one port."""
+    refusing = Refusing()
+    async with refusing.running():
+        yield refusing
+
+
+def config_of(folder: Path, url: str = "http://127.0.0.1:9", text: str = CONFIG) -> Config:
+    (folder / "prompts").mkdir(exist_ok=True)
+    return config_in(folder, text.format(url=url))
+
+
+async def opened(environ: dict[str, str], config: Config) -> Connections:
+    return connect(Settings.load(environ), config)
+
+
+@pytest.mark.integration
+async def test_diagnostics_never_show_the_credential_that_acts(server: Refusing, tmp_path: Path) -> None:
+    """Everything that reads was asked; the other side saw the reading credentials only."""
+    config = config_of(tmp_path, server.url)
+    connections = await opened(ENVIRON, config)
+    target = next(service.target() for service in config.services if service.name == "chat")
+    try:
+        with pytest.raises(TelemetryError):
+            await connections.telemetry["metrics"].vector(Query(metric="up"), NOW)
+        with pytest.raises(ChangeSourceError):
+            await connections.sources["prompts"].changes(target, NOW - timedelta(hours=1), NOW)
+        recorder = connections.telemetry["samples"]
+        assert isinstance(recorder, Recorder)
+        await recorder.open()
+        await recorder.scrape_once()
+    finally:
+        await connections.close()
+
+    assert server.credentials() == READING
+    [scraped] = [one for one in server.seen if one.path == "/metrics"]
+    assert "authorization" not in scraped.headers
+
+
+@pytest.mark.integration
+async def test_actions_never_show_the_credential_that_reads(server: Refusing, tmp_path: Path) -> None:
+    """Even the look before the leap is the actor's own."""
+    actions = connect_actions(Settings.load(ENVIRON), config_of(tmp_path, server.url))
+    prompt = {"prompt": "chat-system", "label": "production", "version": 7}
+    pods = {"cluster": "lab", "namespace": "chat", "deployment": "chat-vllm", "replicas": 5}
+
+    for name, params in (("langfuse.move_label", prompt), ("kubernetes.scale", pods)):
+        action = actions[name]
+        with pytest.raises(ActionError):
+            await action.read(action.params.model_validate(params))
+
+    assert server.credentials() == ACTING
+
+
+@pytest.mark.parametrize("name", ["PROMETHEUS_TOKEN", "LANGFUSE_READ"])
+async def test_a_missing_reading_credential_is_named(name: str, tmp_path: Path) -> None:
+    """With its owner, and both ways to set it; those that act are not needed to read."""
+    environ = {key: value for key, value in ENVIRON.items() if key != name}
+    owner = {"PROMETHEUS_TOKEN": "metrics", "LANGFUSE_READ": "prompts"}[name]
+
+    with pytest.raises(MissingCredentialError, match=f"^{owner} needs {name}: set {name} or {name}_FILE"):
+        await opened(environ, config_of(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "owner"), [("LANGFUSE_WRITE", "prompts"), ("KUBE_ACTION_TOKEN", "lab")])
+async def test_a_missing_acting_credential_is_named(name: str, owner: str, tmp_path: Path) -> None:
+    """And reading goes on without it."""
+    environ = {key: value for key, value in ENVIRON.items() if key != name}
+
+    with pytest.raises(MissingCredentialError, match=f"^{owner} needs {name}: "):
+        connect_actions(Settings.load(environ), config_of(tmp_path))
+    await (await opened(environ, config_of(tmp_path))).close()
+
+
+async def test_without_an_acting_credential_there_is_no_access(tmp_path: Path) -> None:
+    """The action is known, so that runbooks can be checked, and refuses to read or act."""
+    text = CONFIG.replace('action_credential = "LANGFUSE_WRITE"\n', "").replace(
+        'action_credential = "KUBE_ACTION_TOKEN"\n', ""
+    )
+    environ = {key: value for key, value in ENVIRON.items() if key not in ("LANGFUSE_WRITE", "KUBE_ACTION_TOKEN")}
+    actions = connect_actions(Settings.load(environ), config_of(tmp_path, text=text))
+    action = actions["langfuse.move_label"]
+
+    with pytest.raises(ActionError):
+        await action.read(action.params.model_validate({"prompt": "chat-system", "label": "production", "version": 7}))
+
+
+async def test_a_source_without_a_credential_says_where_to_name_one(tmp_path: Path) -> None:
+    """Langfuse answers nobody without a key."""
+    text = CONFIG.replace('credential = "LANGFUSE_READ"\n', "", 1)
+
+    with pytest.raises(MissingCredentialError, match="prompts has no credential: name the variable"):
+        await opened(ENVIRON, config_of(tmp_path, text=text))
+
+
+@pytest.mark.parametrize("name", ["LANGFUSE_READ", "LANGFUSE_WRITE"])
+@pytest.mark.parametrize("value", ["no-colon", ":sk", "pk:"])
+async def test_half_a_pair_of_keys_is_refused_without_showing_it(name: str, value: str, tmp_path: Path) -> None:
+    """The form is said, the value is not."""
+    settings, config = Settings.load({**ENVIRON, name: value}), config_of(tmp_path)
+    opening = connect if name == "LANGFUSE_READ" else connect_actions
+
+    with pytest.raises(UnusableSettingError, match=f"{name} .* public_key:secret_key") as refusal:
+        opening(settings, config)
+
+    assert value not in str(refusal.value)
+
+
+async def test_an_unusable_authority_is_named(tmp_path: Path) -> None:
+    """A file that is not there, or holds no certificate."""
+    (tmp_path / "empty.pem").write_text("")
+    for name in ("missing.pem", "empty.pem"):
+        text = CONFIG.replace('kind = "prometheus"', f'kind = "prometheus"\nca_file = "{name}"')
+
+        with pytest.raises(UnusableSettingError, match=f"metrics: .*{name}"):
+            await opened(ENVIRON, config_of(tmp_path, text=text))
+
+
+async def test_a_service_is_diagnosed_by_what_it_names(tmp_path: Path) -> None:
+    """Its own telemetry and the sources of its own prompts."""
+    config = config_of(tmp_path)
+    connections = await opened(ENVIRON, config)
+    try:
+        diagnosers = connections.diagnosers(config)
+    finally:
+        await connections.close()
+
+    assert set(diagnosers) == {"chat", "search"}
+    assert diagnosers["chat"].telemetry is connections.telemetry["metrics"]
+    assert [source.name for source in diagnosers["chat"]._sources] == ["prompts"]
+    assert diagnosers["search"]._sources == ()
+
+
+async def test_no_connection_shows_its_secrets(tmp_path: Path) -> None:
+    """What a log line or a traceback would print."""
+    connections = await opened(ENVIRON, config_of(tmp_path))
+    await connections.close()
+    secrets = [part for value in ENVIRON.values() for part in value.split(":")]
+
+    assert not [secret for secret in secrets if secret in repr(connections)]
+
+
+def test_only_the_one_who_builds_actions_reads_their_credentials() -> None:
+    """In the whole application `action_credential` is touched in one function."""
+    readers = set()
+    for file in (Path(__file__).parents[2] / "bot").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and any(
+                isinstance(inner, ast.Attribute) and inner.attr == "action_credential" for inner in ast.walk(node)
+            ):
+                readers.add(node.name)
+
+    assert readers == {"connect_actions"}
