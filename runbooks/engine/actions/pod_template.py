@@ -13,6 +13,7 @@ from runbooks.engine.values import JsonObject, canonical
 POD_TEMPLATE_HASH = "pod-template-hash"
 _MOST_DIFFERENCES = 6
 _MOST_CHARS = 60
+_MOST_READ = 16_000  # characters; a longer argument is a whole file, and hidden unread
 
 
 def own_template(owner: JsonObject) -> JsonObject:
@@ -67,8 +68,8 @@ _TELLING = re.compile(
 _COUNTED = re.compile(r"tokens?")
 _COUNT = re.compile(r"[0-9]{1,12}|--.*", re.DOTALL)  # the next flag after a flag without a value, too
 _WORD = re.compile(r"[A-Za-z]{1,64}")
-_NAME_AND_VALUE = re.compile(
-    r"([A-Za-z][\w.-]{0,127})[\"']{0,2}(?:\s{0,8}[=:]\s{0,8}|\s{1,8})[\"']{0,2}([^\s\"',;]{0,64})"
+_NAME_AND_VALUE = re.compile(  # the value may itself be a name before a value, so it is only looked at
+    r"([A-Za-z][\w.-]{0,127})[\"']{0,2}(?:\s{0,8}[=:]\s{0,8}|\s{1,8})(?=[\"']{0,2}([^\s\"',;]{0,64}))"
 )
 _LOGIN_IN_ADDRESS = re.compile(r"://[^\s/@]{1,256}@")
 
@@ -113,7 +114,7 @@ def _is_secret_word(words: list[Any], index: int) -> bool:
 
 def _holds_secret(text: str) -> bool:
     """`--api-key=value`, `API_KEY=value vllm serve`, `{"password": "value"}`."""
-    return any(_is_telling(name, value) for name, value in _NAME_AND_VALUE.findall(text))
+    return len(text) > _MOST_READ or any(_is_telling(name, value) for name, value in _NAME_AND_VALUE.findall(text))
 
 
 def _is_telling(name: str, value: str) -> bool:
