@@ -35,16 +35,24 @@ class SlackError(Exception):
 
     `permanent` says that trying again cannot help. When it is false the message may have been sent all the same: look
     it up by its key (`find_posted`) before sending it again. `retry_after` is Slack's own wish, in seconds;
-    `untouched` says that Slack certainly did nothing, as after a rate limit.
+    `untouched` says that Slack certainly did nothing, as after a rate limit, and `missing` that the message which was
+    to be changed is not there any more.
     """
 
     def __init__(
-        self, message: str, *, permanent: bool, retry_after: float | None = None, untouched: bool = False
+        self,
+        message: str,
+        *,
+        permanent: bool,
+        retry_after: float | None = None,
+        untouched: bool = False,
+        missing: bool = False,
     ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.retry_after = retry_after
         self.untouched = untouched
+        self.missing = missing
 
 
 def web_client(token: str, base_url: str | None = None, timeout_s: int = 10) -> AsyncWebClient:
@@ -228,7 +236,11 @@ def _translated(error: SlackApiError) -> SlackError:
     retry_after = float(wished) if wished.isascii() and wished.isdigit() else None
     limited = status == 429 or name == "ratelimited"
     return SlackError(
-        f"Slack answered {name or status}", permanent=not passing, retry_after=retry_after, untouched=limited
+        f"Slack answered {name or status}",
+        permanent=not passing,
+        retry_after=retry_after,
+        untouched=limited,
+        missing=name == "message_not_found",
     )
 
 
