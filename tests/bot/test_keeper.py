@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from bot.card import Cards
-from bot.incidents import PlanState
+from bot.incidents import PlanState, StoreUnavailableError
 from bot.keeper import MOST_ATTEMPTS, CardKeeper, Mailroom, PagerDutyCourier, SlackCourier, backoff
 from bot.pagerduty_client import PagerDutyError
 from bot.slack.client import SlackError
 from bot.slack.view import Message
 from bot.store import tables
 from bot.store.audit import AuditLog
-from bot.store.outbox import Parcel
+from bot.store.database import Database
+from bot.store.incidents import CardPlace, Incidents
+from bot.store.outbox import Outbox, Parcel
 from diagnostics.diagnosis import Stage
 from tests.kit import INCIDENT, NOW, Store, step
 from tests.stories import FOUND, FakeLook, FakePagerDuty, FakeSlack, diagnosed, fresh_plan, texts, without
@@ -197,6 +199,81 @@ async def test_a_refused_card_is_tried_again_when_somebody_may_have_mended_it(de
 
     assert await desk.store.incidents.place(INCIDENT) is not None
     assert await desk.store.incidents.cards_to_show(now=datetime.now(UTC)) == []
+
+
+async def test_a_deleted_card_is_posted_anew(desk: Desk) -> None:
+    """Somebody removed it from the channel; the incident is still there."""
+    await desk.keeper.sweep()
+    await desk.store.offer(fresh_plan(desk.store))
+    desk.slack.troubles = [SlackError("Slack answered message_not_found", permanent=True, missing=True)]
+    await desk.draw()
+
+    await desk.draw()
+
+    assert len(desk.slack.posts) == 2
+    assert await desk.store.incidents.place(INCIDENT) == ("C1", "2")
+
+
+async def test_a_card_that_cannot_be_drawn_does_not_hold_up_the_others(desk: Desk) -> None:
+    """A diagnosis that an older release wrote and this one cannot read: its own card waits, the others are drawn."""
+    await desk.store.incidents.record(INCIDENT, 1, diagnosis={"of": "another age"})
+    await desk.store.page(incident_id="Q0OTHER", event_id="other")
+
+    await desk.keeper.sweep()
+
+    assert [key for _, key, _, _ in desk.slack.posts] == ["card:Q0OTHER"]
+    assert [place.incident_id for place in await desk.store.incidents.cards_to_show(now=datetime.now(UTC))] == []
+
+
+async def test_a_parcel_that_breaks_does_not_hold_up_the_others(desk: Desk) -> None:
+    """It is put off, and in the end given up, as after an outage."""
+    await desk.store.page(incident_id="Q0OTHER", event_id="other")
+    await desk.post("verdict", "pagerduty")  # names no run
+    await desk.store.outbox.post(
+        key="other", incident_id="Q0OTHER", lane="pagerduty", kind="resolve", now=LONG_AGO, email="bob@example.com"
+    )
+
+    assert await desk.pagerduty_mail.sweep() == 1
+
+    assert desk.pagerduty.told == [("resolve", "Q0OTHER", "bob@example.com")]
+    assert await desk.store.outbox.due("pagerduty", now=datetime.now(UTC)) == []
+
+
+async def test_a_database_that_is_away_is_not_passed_over_in_silence(desk: Desk) -> None:
+    """The sweep says so, or it would count as healthy."""
+    await desk.post("resolve", "pagerduty")
+    places = await desk.store.incidents.cards_to_show(now=datetime.now(UTC))
+    parcels = await desk.waiting("pagerduty")
+    away = Database("sqlite:////nonexistent/folder/x.sqlite")
+    desk.keeper._incidents = Away(away, places)
+    desk.pagerduty_mail._outbox = FullOutbox(away, parcels)
+
+    with pytest.raises(StoreUnavailableError):
+        await desk.keeper.sweep()
+    with pytest.raises(StoreUnavailableError):
+        await desk.pagerduty_mail.sweep()
+
+
+class Away(Incidents):
+    """It answered once, and is away now."""
+
+    def __init__(self, database: Database, places: list[CardPlace]) -> None:
+        super().__init__(database)
+        self._places = places
+
+    async def cards_to_show(self, *, now: datetime, limit: int = 20) -> list[CardPlace]:
+        return self._places
+
+
+class FullOutbox(Outbox):
+    """The same, for mail."""
+
+    def __init__(self, database: Database, parcels: list[Parcel]) -> None:
+        super().__init__(database)
+        self._parcels = parcels
+
+    async def due(self, lane: str, *, now: datetime, limit: int = 20) -> list[Parcel]:
+        return self._parcels
 
 
 async def test_one_broken_card_does_not_hold_up_the_others(desk: Desk) -> None:
