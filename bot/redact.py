@@ -8,6 +8,11 @@ from typing import Any
 
 REDACTED = "[redacted]"
 
+MOST_CHARACTERS = 256 * 1024
+"""Of one text; a webhook's body is no longer. The rest is cut off, since nobody reads it and redacting takes time."""
+_CUT = "\n[cut here: the text is too long]"
+_LAST_WORD = 512  # a word of up to this length is left out when the cut would go through it
+
 # Characters that a person cannot see but a program (or the next reader's eye) is fooled by: control, soft hyphen,
 # bidirectional overrides, zero-width, fillers, tags, variation selector supplement, surrogates and non-characters.
 # PostgreSQL refuses U+0000 in text, UTF-8 refuses lone surrogates; PagerDuty titles may hold both.
@@ -19,8 +24,12 @@ _INVISIBLE = re.compile(
 _LINE_ENDS = re.compile("\r\n?|[\u0085\u2028\u2029]")
 
 _PLAIN_VALUE = r"""[^\s"'\\<>\[\](){}*$%,;&`|]"""
-_QUOTED_VALUE = r"""\\?"[^"\\\n]{1,512}|\\?'[^'\\\n]{1,512}"""
+_QUOTED_VALUE = r"""\\?"[^"\\\n]+|\\?'[^'\\\n]+"""
 _ASSIGN = r"""(?:\\?["'])?\s{0,3}(?::=|=>|[:=])\s{0,3}"""
+
+# Text comes from strangers, so every rule takes linear time: what a rule may read before it knows that it matches is
+# bounded. Only its last repetition has no bound, since it swallows what it reads; a bound there would show the rest
+# of a long secret.
 
 # Fixed prefixes that vendors chose so that scanners can find their tokens; the lengths are theirs or shorter.
 # The lookahead of first letters makes the search ten times faster.
@@ -30,9 +39,9 @@ _TOKENS = re.compile(
     r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|gl(?:pat|ptt|dt|rt|cbt|ft|agent|soat)-[\w-]{16,}"
     r"|(?:ASIA|ABIA|ACCA)[0-9A-Z]{16}\b|AIza[\w-]{35}|ya29\.[\w-]{20,}"
     r"|sk-[A-Za-z0-9_-]{16,}|[rs]k_(?:live|test)_[A-Za-z0-9]{10,}|hf_[A-Za-z0-9]{20,}|nvapi-[\w-]{20,}"
-    r"|gsk_[A-Za-z0-9]{20,}|r8_[A-Za-z0-9]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}|npm_[A-Za-z0-9]{30,}"
+    r"|gsk_[A-Za-z0-9]{20,}|r8_[A-Za-z0-9]{20,}|SG\.[\w-]{16,128}+\.[\w-]{16,}|npm_[A-Za-z0-9]{30,}"
     r"|pypi-[\w-]{16,}|dapi[a-f0-9]{32}\b|do[opr]_v1_[a-f0-9]{64}|hv[sbr]\.[\w-]{20,}|gl(?:sa|c)_[\w=]{20,}"
-    r"|pdus\+[\w+-]{16,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+    r"|pdus\+[\w+-]{16,}|eyJ[\w-]{8,4096}+\.[\w-]{8,}(?:\.[\w-]*)?)"
 )
 # So distinctive that they count in the middle of a word, too.
 _TOKENS_ANYWHERE = re.compile(r"xox[a-z]-[\w-]{8,}|xapp-[\w-]{8,}|AKIA[0-9A-Z]{16}")
@@ -41,24 +50,24 @@ _PRIVATE_KEY = re.compile(
     r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)",
     re.DOTALL,
 )
-_PAGERDUTY_HEADER = re.compile(r"(?i)\btoken\s+token=\S+")
+_PAGERDUTY_HEADER = re.compile(r"(?i)\btoken\s{1,16}token=\S+")
 _AUTHORIZATION = re.compile(
-    r"""(?i)((?:proxy-)?authorization(?:\\?["'])?\s{0,3}[:=]\s{0,3}(?:\\?["'])?(?:(?:bearer|basic|token|digest)\s+)?)"""
+    r"""(?i)((?:proxy-)?authorization(?:\\?["'])?\s{0,3}[:=]\s{0,3}(?:\\?["'])?(?:(?:bearer|basic|token|digest)\s{1,16})?)"""
     r"""(?!bearer\b|basic\b|token\b|digest\b|[$<{])[^\s"'\\\[]{6,}"""
 )
-_BEARER = re.compile(r"\b((?i:bearer|basic)\s+)(?=[A-Za-z._~+/=-]*[0-9])[A-Za-z0-9._~+/=-]{12,}")
+_BEARER = re.compile(r"\b((?i:bearer|basic)\s{1,16})(?=[A-Za-z._~+/=-]{0,512}+[0-9])[A-Za-z0-9._~+/=-]{12,}")
 _URL_PASSWORD = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,20}://)[^\s/@:\"'<>]{0,128}:[^\s/\"'<>]{1,256}@")
 _PASSWORDS = re.compile(
-    rf"(?i)((?:password|passwd|passphrase|pwd|secret){_ASSIGN})({_QUOTED_VALUE}|{_PLAIN_VALUE}{{4,512}})"
+    rf"(?i)((?:password|passwd|passphrase|pwd|secret){_ASSIGN})({_QUOTED_VALUE}|{_PLAIN_VALUE}{{4,}})"
 )
 _KEYS = re.compile(  # a key has a digit and eight characters: "token: expired" stays readable
     r"(?i)((?:api[_-]?key|access[_-]?key(?:[_-]?id)?|account[_-]?key|secret[_-]?key|signing[_-]?key|routing[_-]?key"
     r"|private[_-]?key|credentials?|token|sig(?:nature)?)"
-    rf"{_ASSIGN})((?=[^\s,;&]{{0,512}}[0-9])(?:{_QUOTED_VALUE}|{_PLAIN_VALUE}{{8,512}}))"
+    rf"{_ASSIGN})((?=[^\s,;&0-9]{{0,512}}+[0-9])(?:{_QUOTED_VALUE}|{_PLAIN_VALUE}{{8,}}))"
 )
 _FLAGS = re.compile(
     r"(?i)(--(?:[\w-]{0,20}-)?(?:api-?key|token|password|passwd|secret|access-key|secret-key)(?:=|\s{1,3}))"
-    r"(?![<$\[{-])[^\s\"'<>\[]{4,512}"
+    r"(?![<$\[{-])[^\s\"'<>\[]{4,}"
 )
 
 
@@ -88,8 +97,8 @@ def redact(text: str) -> str:
 
 
 def safe_text(text: str) -> str:
-    """Cleaned, then redacted: an invisible character inside a token must not hide it."""
-    return redact(clean_text(text))
+    """Cut to 256 Ki characters, cleaned, redacted: an invisible character inside a token must not hide it."""
+    return redact(clean_text(_cut(text)))
 
 
 def safe_json(value: Any) -> Any:
@@ -103,10 +112,26 @@ def safe_json(value: Any) -> Any:
     return value
 
 
+def _cut(text: str) -> str:
+    """The cut falls between words: half a token may look like none."""
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    end = MOST_CHARACTERS - len(_CUT)
+    start = end - _LAST_WORD
+    last_words = text[start:end].rsplit(maxsplit=1)
+    return text[:start] + (last_words[0] if len(last_words) == 2 else "") + _CUT
+
+
 def _safe_member(key: str, value: Any) -> Any:
-    if isinstance(value, str) and value and redact(f'{key}="{value}"') == f'{key}="{REDACTED}"':
+    if isinstance(value, str) and value and _is_telling(clean_text(key[-_LAST_WORD:]), clean_text(value[:_LAST_WORD])):
         return REDACTED
     return safe_json(value)
+
+
+def _is_telling(key: str, value: str) -> bool:
+    """Would this value be hidden behind this key in a line of text? What ends a quoted value there does not count."""
+    value = re.sub(r"[\"\\\n]", "x", value)
+    return redact(f'{key}="{value}"') == f'{key}="{REDACTED}"'
 
 
 def _hide_value(match: re.Match[str]) -> str:
