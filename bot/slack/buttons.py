@@ -35,11 +35,12 @@ ACTIONS = (
 _UNDOABLE = (PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.VERIFIED)
 _CONFIRM_TEXT = 300
 _MOST_CHOICES = 20
+_MOST_UNDOS = 20  # a message has 50 blocks, and the rest of the card needs less than 30
 
 
 def buttons(view: CardView) -> list[Block]:
-    """Rows of buttons: first what happens to the fix, then to the incident."""
-    rows = [_row("fix", _for_plan(view)), _row("incident", _for_incident(view))]
+    """Rows of buttons: first what happens to the fix, then to earlier fixes, then to the incident."""
+    rows = [_row("fix", _for_plan(view)), *_for_earlier_plans(view), _row("incident", _for_incident(view))]
     return [row for row in rows if row["elements"]]
 
 
@@ -55,8 +56,8 @@ def _for_plan(view: CardView) -> list[Block]:
             if plan.may_approve:
                 elements.append(_approve(plan))
             elements.append(_button(DENY, "Deny", plan.plan_id))
-        elif plan.state in _UNDOABLE and plan.can_undo:
-            elements.append(_undo(plan))
+        elif _may_be_undone(plan):
+            elements.append(_undo(plan, "Undo"))
         elif plan.state is PlanState.IN_DOUBT and plan.doubt_step is not None:
             value = f"{plan.plan_id}:{plan.doubt_step}"
             elements.append(_button(SETTLE_RAN, "It ran", value))
@@ -65,6 +66,23 @@ def _for_plan(view: CardView) -> list[Block]:
     if _may_request(view):
         elements.append(_request(view))
     return elements
+
+
+def _for_earlier_plans(view: CardView) -> list[Block]:
+    """
+    A row for each fix that can still be taken back, also while another one is on the table.
+
+    In one row Slack takes an action only once, so each undo has a row of its own.
+    """
+    if not view.offers_fixes:
+        return []
+    undoable = {plan.plan_id: plan for plan in view.earlier_plans if _may_be_undone(plan)}
+    newest = list(undoable.values())[-_MOST_UNDOS:]
+    return [_row(f"{UNDO}:{plan.plan_id}", [_undo(plan, f"Undo: {plan.title}")]) for plan in newest]
+
+
+def _may_be_undone(plan: PlanLine) -> bool:
+    return plan.state in _UNDOABLE and plan.can_undo
 
 
 def _may_request(view: CardView) -> bool:
@@ -76,7 +94,7 @@ def _for_incident(view: CardView) -> list[Block]:
     elements: list[Block] = []
     if view.is_over:
         return elements
-    if view.state is not CardState.ACKNOWLEDGED and not view.acknowledged_by:
+    if view.state in {CardState.OPEN, CardState.DIAGNOSING} and not view.acknowledged_by:
         elements.append(_button(ACKNOWLEDGE, "Acknowledge", view.incident_id))
     elements.append(_button(RESOLVE, "Resolve", view.incident_id))
     if view.is_configured and view.state is not CardState.DIAGNOSING:
@@ -99,10 +117,10 @@ def _approve(plan: PlanLine) -> Block:
     )
 
 
-def _undo(plan: PlanLine) -> Block:
+def _undo(plan: PlanLine, label: str) -> Block:
     effects = [f"{step.index + 1}. {step.undo}" for step in reversed(plan.steps) if step.undo]
     confirm = _confirm("Undo this now?", effects, "This takes the fix back.", "Undo", "Keep it")
-    return _button(UNDO, "Undo", plan.plan_id, style="danger", confirm=confirm)
+    return _button(UNDO, plain(label, 75), plan.plan_id, style="danger", confirm=confirm)
 
 
 def _confirm(title: str, effects: list[str], ending: str, yes: str, no: str) -> Block:

@@ -22,7 +22,8 @@ from bot.slack import answers, thread
 from bot.slack.blocks import card, sentence
 from bot.slack.buttons import ACTIONS
 from bot.slack.escape import code, inline, is_web_address, lines_within, link, plain
-from bot.slack.view import Message
+from bot.slack.view import CardState, CardView, Message, PlanLine
+from lab.slack_blocks import faults_in
 from retrieval.documents import Hit
 from runbooks.engine.values import Tier
 from tests.cards import DIAGNOSED, PROPOSED, VARIANTS, flooded, with_plan
@@ -109,7 +110,7 @@ def test_buttons_carry_ids_only() -> None:
     for view in VARIANTS.values():
         for action, element in buttons_of(card(view)).items():
             values = [element["value"]] if "value" in element else [o["value"] for o in element["options"]]
-            assert set(values) <= {view.incident_id, "p-1", "p-2", "p-1:0"}, action
+            assert set(values) <= {view.incident_id, "p-0", "p-1", "p-2", "p-1:0"}, action
             assert action in ACTIONS
 
 
@@ -131,6 +132,74 @@ def test_undo_asks_back_with_what_is_taken_back() -> None:
 
     assert "from version 7 to version 8" in undo["confirm"]["text"]["text"]
     assert undo["style"] == "danger"
+
+
+def earlier(plan_id: str, state: PlanState = PlanState.NOT_VERIFIED, *, number: int = 7, **more: Any) -> PlanLine:
+    step = replace(PROPOSED.steps[0], undo=f"Move label production back to version {number}.")
+    return replace(PROPOSED, plan_id=plan_id, state=state, title=f"Roll back to {number}", steps=(step,), **more)
+
+
+def undos_of(view: CardView) -> dict[str, dict[str, Any]]:
+    """The undo buttons by the id of their plan."""
+    return {
+        element["value"]: element
+        for block in card(view).blocks
+        for element in block.get("elements", [])
+        if element.get("action_id") == "undo"
+    }
+
+
+@pytest.mark.parametrize("shown", [PlanState.PROPOSED, PlanState.DENIED, PlanState.RUNNING, PlanState.NOT_VERIFIED])
+def test_every_fix_that_can_be_taken_back_has_its_undo(shown: PlanState) -> None:
+    """A newer fix on the table hides no undo; each asks back with its own text, in a block of its own."""
+    view = replace(
+        with_plan(shown, plan_id="p-9", can_undo=shown is PlanState.NOT_VERIFIED),
+        earlier_plans=(
+            earlier("p-0", number=7),
+            earlier("p-1", PlanState.FAILED, number=6),
+            earlier("p-2", PlanState.VERIFIED, number=5),
+            earlier("p-3", can_undo=False),
+            earlier("p-4", PlanState.DENIED),
+        ),
+    )
+    undos = undos_of(view)
+
+    assert undos.keys() - {"p-9"} == {"p-0", "p-1", "p-2"}
+    assert ("p-9" in undos) is (shown is PlanState.NOT_VERIFIED)
+    for plan_id, number in (("p-0", 7), ("p-1", 6), ("p-2", 5)):
+        assert undos[plan_id]["text"]["text"] == f"Undo: Roll back to {number}"
+        assert f"back to version {number}." in undos[plan_id]["confirm"]["text"]["text"]
+    check_limits(card(view))
+    assert faults_in(card(view).blocks) == []
+    assert undos_of(replace(view, offers_fixes=False)) == {}
+    assert undos_of(replace(view, state=CardState.RESOLVED)) == undos
+
+
+def test_a_hundred_earlier_fixes_still_make_a_card() -> None:
+    """The newest undos are offered, within the fifty blocks of a message."""
+    view = replace(flooded("&" * 400), earlier_plans=tuple(earlier(f"p-{number}") for number in range(100)))
+
+    assert "p-99" in undos_of(view)
+    check_limits(card(view))
+    assert faults_in(card(view).blocks) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "by", "expected"),
+    [
+        (CardState.DIAGNOSING, "", True),
+        (CardState.OPEN, "", True),
+        (CardState.OPEN, "Alice Ahn", False),  # PagerDuty is being told
+        (CardState.ACKNOWLEDGED, "", False),
+        (CardState.ACKNOWLEDGED, "Alice Ahn", False),
+        (CardState.RESOLVED, "", False),
+    ],
+)
+def test_acknowledging_is_offered_while_nobody_did(state: CardState, by: str, *, expected: bool) -> None:
+    """After PagerDuty took an acknowledgement back, nobody has acknowledged, and somebody can again."""
+    view = replace(DIAGNOSED, state=state, acknowledged_by=by)
+
+    assert ("acknowledge" in buttons_of(card(view))) is expected
 
 
 def test_a_step_in_doubt_is_asked_in_words() -> None:
