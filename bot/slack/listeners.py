@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
@@ -30,8 +30,10 @@ log = structlog.get_logger(__name__)
 
 # Slack shows an error after three seconds without an acknowledgement; the rest is for the way back.
 DECISION_PATIENCE_S = 2.0
+STILL_AT_IT = "This takes longer than usual; you will hear how it ends. The card shows what counts."
 
 Deed = Callable[[Desk, str, Person], Awaitable[None]]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,25 @@ CLICKS: Mapping[str, Click] = {
 UNKNOWN_CLICK = Click(deed=_nothing, done="")
 
 
+class Stragglers:
+    """What is still being decided or told after Slack was answered; the event loop alone would forget these tasks."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Nobody cancels it: a deed that is cancelled half-way may have happened."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def finish(self) -> None:
+        """Wait until all are done."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Counter:
     """Where people are met: the desk, who they are, and how they are answered."""
@@ -84,6 +105,7 @@ class Counter:
     desk: Desk
     authoriser: Authoriser
     slack: SlackClient
+    stragglers: Stragglers
     patience_s: float = DECISION_PATIENCE_S
 
     async def recognise(self, payload: Mapping[str, Any], what: str, about: str) -> Person:
@@ -127,32 +149,42 @@ class ClickListener:
         self._counter = counter
 
     async def hear(self, ack: AsyncAck, body: dict[str, Any]) -> None:
-        value = _value(body)
-        try:
-            person = await self._counter.recognise(body, self.action, value)
-        except NobodyError as nobody:
-            await ack()
-            await self._counter.tell(body, sentence(str(nobody)))
-            return
-        answer = await self._decide(value, person)
-        await ack()
-        await self._counter.tell(body, sentence(answer))
-
-    async def _decide(self, value: str, by: Person) -> str:
         """
         Commit the decision, before Slack hears "ok".
 
         An acknowledgement first would lose the click when we die between the two; this way the person sees Slack's
-        error and clicks again, which is harmless since deeds are idempotent.
+        error and clicks again, which is harmless since deeds are idempotent. Only when Slack's time is up is it
+        acknowledged undecided; then the deed goes on, and the person hears later how it ended.
         """
+        counter = self._counter
+        deciding = counter.stragglers.begin(self._decide(body))
+        done, _ = await asyncio.wait({deciding}, timeout=counter.patience_s)
+        if not done:
+            counter.stragglers.begin(self._tell_later(body, deciding))
+            await ack()
+            return
+        answer = deciding.result()
+        await ack()
+        await counter.tell(body, sentence(answer))
+
+    async def _tell_later(self, body: dict[str, Any], deciding: asyncio.Task[str]) -> None:
+        await self._counter.tell(body, sentence(STILL_AT_IT))
+        await asyncio.wait({deciding})
+        if deciding.cancelled() or (broke := deciding.exception()) is not None:
+            log.error("a click broke off", action=self.action, exc_info=None if deciding.cancelled() else broke)
+            await self._counter.tell(body, sentence(narrate.TOO_SLOW))
+            return
+        await self._counter.tell(body, sentence(deciding.result()))
+
+    async def _decide(self, body: Mapping[str, Any]) -> str:
+        """Find out who it is, do the deed; the sentence for the person."""
+        value = _value(body)
         try:
-            async with asyncio.timeout(self._counter.patience_s):
-                await self._click.deed(self._counter.desk, value, by)
+            by = await self._counter.recognise(body, self.action, value)
+            await self._click.deed(self._counter.desk, value, by)
         except OddPayloadError:
             return narrate.ODD_CLICK
-        except TimeoutError:
-            return narrate.TOO_SLOW
-        except WatchkeeperError as refusal:  # not allowed, decided before, stale, not found, not stored
+        except (NobodyError, WatchkeeperError) as refusal:  # not allowed, decided before, stale, not found, not stored
             return str(refusal)
         return self._click.done
 
@@ -165,19 +197,29 @@ class CommandListener:
         self._counter = counter
 
     async def hear(self, ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond) -> None:
-        text = body.get("text") if isinstance(body.get("text"), str) else ""
+        answering = self._counter.stragglers.begin(self._answer(body))
+        done, _ = await asyncio.wait({answering}, timeout=self._counter.patience_s)
+        if not done:
+            self._counter.stragglers.begin(self._say_later(respond, answering))
+            await ack(text=narrate.SEARCHING, response_type="ephemeral")
+            return
+        await _say(ack, answering.result())
+
+    async def _say_later(self, respond: AsyncRespond, answering: asyncio.Task[Message]) -> None:
+        await _say(respond, await answering)
+
+    async def _answer(self, body: Mapping[str, Any]) -> Message:
+        text = body.get("text")
+        text = text if isinstance(text, str) else ""
         try:
             await self._counter.recognise(body, f"{COMMAND} {text}".strip()[:200], "")
         except NobodyError as nobody:
-            await ack(text=sentence(str(nobody)).text, response_type="ephemeral")
-            return
-        answering = asyncio.ensure_future(self._commands.answer(text or ""))
-        done, _ = await asyncio.wait({answering}, timeout=self._counter.patience_s)
-        if not done:
-            await ack(text=narrate.SEARCHING, response_type="ephemeral")
-        answer = await answering
-        say = ack if done else respond
-        await say(text=answer.text, blocks=answer.blocks, response_type="ephemeral")
+            return sentence(str(nobody))
+        return await self._commands.answer(text)
+
+
+async def _say(say: AsyncAck | AsyncRespond, answer: Message) -> None:
+    await say(text=answer.text, blocks=answer.blocks, response_type="ephemeral")
 
 
 def build_bolt(
@@ -188,15 +230,19 @@ def build_bolt(
     authoriser: Authoriser,
     slack: SlackClient,
     patience_s: float = DECISION_PATIENCE_S,
+    stragglers: Stragglers | None = None,
 ) -> AsyncApp:
     """
     Bolt with every listener of the product, each behind the authoriser.
 
+    Before the loop ends, wait for `stragglers.finish()`: a deed may outlast Slack's patience.
     The guard in `bot/web/slack_door.py` verifies before Bolt; Bolt verifies once more. For Socket Mode hand the result
     to `AsyncSocketModeHandler`.
     """
     app = AsyncApp(client=web, signing_secret=signing_secret, process_before_response=False)
-    counter = Counter(desk=desk, authoriser=authoriser, slack=slack, patience_s=patience_s)
+    counter = Counter(
+        desk=desk, authoriser=authoriser, slack=slack, stragglers=stragglers or Stragglers(), patience_s=patience_s
+    )
     for action, click in CLICKS.items():
         app.action(action)(ClickListener(action, click, counter).hear)
     # Buttons of cards that an older version posted; Bolt takes the first listener that matches, so this is the last.
