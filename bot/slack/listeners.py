@@ -89,13 +89,22 @@ class Stragglers:
         """Nobody cancels it: a deed that is cancelled half-way may have happened."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
 
-    async def finish(self) -> None:
-        """Wait until all are done."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (broke := task.exception()) is not None:
+            log.error("a click or a command broke off", exc_info=broke)
+
+    async def finish(self, patience_s: float = 10.0) -> None:
+        """Wait until all are done, but for no longer than this."""
+        try:
+            async with asyncio.timeout(patience_s):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+        except TimeoutError:
+            log.warning("clicks or commands are left unfinished", count=len(self._tasks))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,11 +179,8 @@ class ClickListener:
     async def _tell_later(self, body: dict[str, Any], deciding: asyncio.Task[str]) -> None:
         await self._counter.tell(body, sentence(STILL_AT_IT))
         await asyncio.wait({deciding})
-        if deciding.cancelled() or (broke := deciding.exception()) is not None:
-            log.error("a click broke off", action=self.action, exc_info=None if deciding.cancelled() else broke)
-            await self._counter.tell(body, sentence(narrate.TOO_SLOW))
-            return
-        await self._counter.tell(body, sentence(deciding.result()))
+        broke = deciding.cancelled() or deciding.exception() is not None
+        await self._counter.tell(body, sentence(narrate.TOO_SLOW if broke else deciding.result()))
 
     async def _decide(self, body: Mapping[str, Any]) -> str:
         """Find out who it is, do the deed; the sentence for the person."""

@@ -20,7 +20,7 @@ from bot.incidents import AlreadyDecidedError, IncidentLine, NotAllowedError, Pe
 from bot.slack.authorise import Authoriser
 from bot.slack.buttons import ACTIONS
 from bot.slack.client import SlackClient, web_client
-from bot.slack.listeners import CLICKS, ClickListener, CommandListener, build_bolt
+from bot.slack.listeners import CLICKS, STILL_AT_IT, ClickListener, CommandListener, Stragglers, build_bolt
 from bot.web.app import WebSettings, build_web
 from retrieval.documents import Hit
 from tests.bot_fakes import NoIntake, Ready
@@ -31,19 +31,23 @@ BOB = Person(person_id="bob", name="Bob", roles=frozenset({"prompt-owner"}), sla
 MALLORY = "U0MALLORY"
 
 
+def open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
 class FakeDesk:
-    """Remembers the deeds; `fault` is raised and `hangs` waits instead."""
+    """Remembers the deeds; they wait while `gate` is shut, and `fault` is raised instead."""
 
     def __init__(self) -> None:
         self.deeds: list[tuple[Any, ...]] = []
         self.refusals: list[dict[str, str]] = []
         self.fault: Exception | None = None
-        self.hangs = False
-        self.slow_search = False
+        self.gate = open_gate()
 
     async def _do(self, *deed: Any) -> None:
-        if self.hangs:
-            await asyncio.Event().wait()
+        await self.gate.wait()
         if self.fault is not None:
             raise self.fault
         self.deeds.append(deed)
@@ -87,8 +91,6 @@ class FakeDesk:
         ]
 
     async def search(self, text: str) -> list[Hit]:
-        if self.slow_search:
-            await asyncio.sleep(0.5)  # longer than the patience
         await self._do("search", text)
         return [
             Hit(doc_id="r", title="Prefix cache collapse", heading="Symptoms", score=0.9, reasons=("the words fit",))
@@ -102,8 +104,10 @@ class FakePeople:
     def __init__(self) -> None:
         self.known = {(TEAM, "U0BOB"): BOB}
         self.fault: Exception | None = None
+        self.gate = open_gate()
 
     async def by_slack(self, team: str, user: str) -> Person | None:
+        await self.gate.wait()
         if self.fault is not None:
             raise self.fault
         return self.known.get((team, user))
@@ -116,6 +120,7 @@ class Workspace:
         self.slack, self.desk, self.people = slack, FakeDesk(), FakePeople()
         web = web_client("xoxb-test", f"{slack.url}/api/")
         face = SlackClient(web)
+        self.stragglers = Stragglers()
         self.bolt = build_bolt(
             web=web,
             signing_secret=SIGNING,
@@ -123,6 +128,7 @@ class Workspace:
             authoriser=Authoriser(people=self.people, directory=face),
             slack=face,
             patience_s=0.4,
+            stragglers=self.stragglers,
         )
         self.web = build_web(
             intake=NoIntake(),
@@ -180,6 +186,12 @@ class Workspace:
         }
         return await self.send(form)
 
+    async def shut(self, *gates: asyncio.Event) -> None:
+        """Wait for what is still going on behind the gates."""
+        for gate in gates:
+            gate.set()
+        await self.stragglers.finish()
+
     def told(self) -> str:
         """What the person was told last, only they."""
         return str(self.slack.asked("chat.postEphemeral")[-1]["text"])
@@ -189,7 +201,9 @@ class Workspace:
 async def workspace() -> AsyncIterator[Workspace]:
     slack = SlackServer(accounts={"U0BOB": account("U0BOB"), MALLORY: account(MALLORY)})
     runner = await slack.start()
-    yield Workspace(slack)
+    place = Workspace(slack)
+    yield place
+    await place.shut(place.desk.gate, place.people.gate)
     await runner.cleanup()
 
 
@@ -350,13 +364,73 @@ async def test_a_click_that_could_not_be_decided_is_not_acknowledged(workspace: 
 
 
 async def test_a_desk_that_hangs_does_not_hang_slack(workspace: Workspace) -> None:
-    """Within Slack's three seconds the person hears that it is not certain."""
-    workspace.desk.hangs = True
+    """Within Slack's three seconds the person hears that it takes longer; the deed goes on, and they hear the end."""
+    workspace.desk.gate.clear()
     began = time.monotonic()
-    await workspace.click("approve")
+    answer = await workspace.click("approve")
 
     assert time.monotonic() - began < 3
-    assert workspace.told() == narrate.TOO_SLOW
+    assert answer.status_code == 200
+    assert workspace.told() == STILL_AT_IT
+
+    await workspace.shut(workspace.desk.gate)
+    assert workspace.desk.deeds == [("approve", "p-1", "bob")]
+    assert workspace.told() == CLICKS["approve"].done
+    assert len(workspace.slack.asked("chat.postEphemeral")) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [(StaleError("This plan has expired."), "This plan has expired."), (RuntimeError("a bug"), narrate.TOO_SLOW)],
+    ids=["refusal", "bug"],
+)
+async def test_a_late_end_is_told_whatever_it_is(workspace: Workspace, fault: Exception, words: str) -> None:
+    """A refusal after Slack's time is told like any other; after a bug the person hears that it is not certain."""
+    workspace.desk.gate.clear()
+    workspace.desk.fault = fault
+    await workspace.click("approve")
+    await workspace.shut(workspace.desk.gate)
+
+    assert workspace.told() == words
+
+
+async def test_recognising_has_no_patience_of_its_own(workspace: Workspace) -> None:
+    """While it takes long to find out who clicked, Slack is answered in time, and nothing is done before."""
+    workspace.people.gate.clear()
+    answer = await workspace.click("approve")
+
+    assert answer.status_code == 200
+    assert workspace.told() == STILL_AT_IT
+    assert workspace.desk.deeds == []
+
+    await workspace.shut(workspace.people.gate)
+    assert workspace.desk.deeds == [("approve", "p-1", "bob")]
+    assert workspace.told() == CLICKS["approve"].done
+
+
+async def test_waiting_for_the_end_has_an_end(workspace: Workspace) -> None:
+    """A deed that never ends does not hold up the end of the program; neither is it cancelled before."""
+    workspace.desk.gate.clear()
+    await workspace.click("approve")
+    await workspace.stragglers.finish(0.01)
+    assert workspace.desk.deeds == []
+
+    await workspace.shut(workspace.desk.gate)
+    assert workspace.desk.deeds == [("approve", "p-1", "bob")]
+
+
+async def test_a_stranger_who_is_recognised_late_is_refused(workspace: Workspace) -> None:
+    """Slow is not lenient: no deed and no search, one record each."""
+    workspace.people.gate.clear()
+    await workspace.click("approve", user=MALLORY)
+    first = (await workspace.command("status", user=MALLORY)).json()
+    await workspace.shut(workspace.people.gate)
+
+    assert first["text"] == narrate.SEARCHING
+    assert workspace.desk.deeds == []
+    assert len(workspace.desk.refusals) == 2
+    assert workspace.told() == narrate.NOT_A_MEMBER
+    assert workspace.slack.asked("response_url")[-1]["text"] == narrate.NOT_A_MEMBER
 
 
 @pytest.mark.parametrize(
@@ -425,12 +499,9 @@ async def test_runbook_search(workspace: Workspace) -> None:
 
 async def test_a_slow_search_is_acknowledged_first(workspace: Workspace) -> None:
     """The answer then follows by the response_url."""
-    workspace.desk.slow_search = True
+    workspace.desk.gate.clear()
     first = (await workspace.command("runbook x")).json()
-    for _ in range(80):
-        if workspace.slack.asked("response_url"):
-            break
-        await asyncio.sleep(0.01)
+    await workspace.shut(workspace.desk.gate)
 
     assert first["text"] == narrate.SEARCHING
     assert "Prefix cache collapse" in json.dumps(workspace.slack.asked("response_url"))
