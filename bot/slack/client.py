@@ -23,20 +23,30 @@ _TRIES = 3
 _PATIENCE_S = 3.0
 """A longer Retry-After is not waited out here: the caller comes back later, and other incidents go on meanwhile."""
 
-# Slack's own words for "later"; every other error stays the same however often we ask.
+# Slack's own words for "later".
 _PASSING = frozenset(
     {"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout", "rollup_error"}
 )
+# What a person can mend: the token, its scopes, the channel, the workspace's rules. Every other error stays the same
+# however often we ask.
+_MENDABLE = frozenset(
+    {
+        "invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive", "missing_scope",
+        "not_in_channel", "channel_not_found", "is_archived", "org_login_required", "ekm_access_denied",
+        "access_denied", "no_permission", "restricted_action", "team_access_not_granted",
+    }
+)  # fmt: skip
+_MISSING = frozenset({"message_not_found", "cant_update_message"})
 
 
 class SlackError(Exception):
     """
     Slack refused, or could not be reached.
 
-    `permanent` says that trying again cannot help. When it is false the message may have been sent all the same: look
-    it up by its key (`find_posted`) before sending it again. `retry_after` is Slack's own wish, in seconds;
-    `untouched` says that Slack certainly did nothing, as after a rate limit, and `missing` that the message which was
-    to be changed is not there any more.
+    `permanent` says that trying again cannot help, and that nobody can mend it from outside. When it is false the
+    message may have been sent all the same: look it up by its key (`find_posted`) before sending it again.
+    `retry_after` is Slack's own wish, in seconds; `untouched` says that Slack certainly did nothing, as after a rate
+    limit, and `missing` that the message which was to be changed is not there any more, or not ours.
     """
 
     def __init__(
@@ -181,10 +191,7 @@ class SlackClient:
         for _ in range(_LOOK_BACK_PAGES):
             page: dict[str, Any] = {"channel": channel, "limit": 100, "include_all_metadata": True, **oldest}
             page |= {"cursor": cursor} if cursor else {}
-            if thread_ts is None:
-                found = await self._pages("conversations.history", page)
-            else:
-                found = await self._pages("conversations.replies", {**page, "ts": thread_ts})
+            found = await self._page(page, thread_ts)
             for message in found.get("messages") or []:
                 if _key_of(message) == key:
                     return _text(message, "ts")
@@ -193,9 +200,12 @@ class SlackClient:
                 return None
         return None
 
-    async def _pages(self, method: str, page: Mapping[str, Any]) -> Mapping[str, Any]:
-        read = self._web.conversations_replies if "ts" in page else self._web.conversations_history
-        return await self._turnstile.said(method, lambda: read(**page))
+    async def _page(self, page: Mapping[str, Any], thread_ts: str | None) -> Mapping[str, Any]:
+        if thread_ts is None:
+            return await self._turnstile.said("conversations.history", lambda: self._web.conversations_history(**page))
+        return await self._turnstile.said(
+            "conversations.replies", lambda: self._web.conversations_replies(**page, ts=thread_ts)
+        )
 
     async def users_info(self, user: str) -> Mapping[str, Any]:
         """Slack's `user` object, at most 60 s old: a deactivated account loses its rights within a minute."""
@@ -230,7 +240,7 @@ def _translated(error: SlackApiError) -> SlackError:
     status = getattr(response, "status_code", 0)
     payload = getattr(response, "data", response)
     name = str(payload.get("error", "")) if isinstance(payload, Mapping) else ""
-    passing = status == 429 or status >= 500 or name in _PASSING or not name
+    passing = status == 429 or status >= 500 or name in _PASSING | _MENDABLE or not name
     headers = getattr(response, "headers", None) or {}
     wished = str(headers.get("Retry-After", ""))
     retry_after = float(wished) if wished.isascii() and wished.isdigit() else None
@@ -240,7 +250,7 @@ def _translated(error: SlackApiError) -> SlackError:
         permanent=not passing,
         retry_after=retry_after,
         untouched=limited,
-        missing=name == "message_not_found",
+        missing=name in _MISSING,
     )
 
 

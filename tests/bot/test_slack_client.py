@@ -91,8 +91,8 @@ async def test_a_picture_is_uploaded(server: SlackServer) -> None:
 @pytest.mark.parametrize(
     ("fault", "permanent"),
     [
-        ((200, {}, '{"ok": false, "error": "channel_not_found"}'), True),
         ((200, {}, '{"ok": false, "error": "invalid_blocks"}'), True),
+        ((200, {}, '{"ok": false, "error": "msg_too_long"}'), True),
         ((200, {}, '{"ok": false, "error": "internal_error"}'), False),
         ((503, {}, "upstream"), False),
         ((200, {}, "<html>"), False),
@@ -108,6 +108,33 @@ async def test_errors_say_whether_to_try_again(server: SlackServer, fault: Any, 
         await client(server).post("C0", HELLO, key="k")
 
     assert raised.value.permanent is permanent
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive", "missing_scope",
+        "not_in_channel", "channel_not_found", "is_archived", "org_login_required", "ekm_access_denied",
+    ],
+)  # fmt: skip
+async def test_what_a_person_can_mend_is_not_for_ever(server: SlackServer, name: str) -> None:
+    """A new token, a scope, an invitation into the channel: what waited is delivered then."""
+    server.faults["chat.postMessage"] = [(200, {}, f'{{"ok": false, "error": "{name}"}}')]
+    with pytest.raises(SlackError, match=name) as raised:
+        await client(server).post("C0", HELLO, key="k")
+    await client(server).post("C0", HELLO, key="k")
+
+    assert (raised.value.permanent, raised.value.missing, raised.value.untouched) == (False, False, False)
+
+
+@pytest.mark.parametrize("name", ["message_not_found", "cant_update_message"])
+async def test_a_message_that_is_gone_is_said_to_be_missing(server: SlackServer, name: str) -> None:
+    """Somebody deleted the card, or another app posted it: a new one has to take its place."""
+    server.faults["chat.update"] = [(200, {}, f'{{"ok": false, "error": "{name}"}}')]
+    with pytest.raises(SlackError) as raised:
+        await client(server).update("C0", "1.2", HELLO, key="k")
+
+    assert (raised.value.permanent, raised.value.missing) == (True, True)
 
 
 async def test_a_rate_limit_is_waited_out(server: SlackServer) -> None:
