@@ -129,11 +129,12 @@ async def test_the_details_say_when_each_sweep_went_through(store: Store, databa
 async def test_nothing_rings_when_nothing_was_committed() -> None:
     """The door answers 503, and PagerDuty tries again."""
     seen: list[int] = []
-    broken = Inbox(Database("sqlite:////nonexistent/folder/x.sqlite"), services={})
+    away = Database("sqlite:////nonexistent/folder/x.sqlite")
 
     with pytest.raises(StoreUnavailableError):
-        await Intake(broken, lambda: seen.append(1)).deliver(event("incident.triggered"))
+        await Intake(Inbox(away, services={}), lambda: seen.append(1)).deliver(event("incident.triggered"))
 
+    await away.close()
     assert seen == []
 
 

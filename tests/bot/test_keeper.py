@@ -252,6 +252,7 @@ async def test_a_database_that_is_away_is_not_passed_over_in_silence(desk: Desk)
         await desk.keeper.sweep()
     with pytest.raises(StoreUnavailableError):
         await desk.pagerduty_mail.sweep()
+    await away.close()
 
 
 class Away(Incidents):

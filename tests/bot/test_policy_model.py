@@ -8,6 +8,7 @@ a sequence of deeds after which the two disagree.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import shutil
 import tempfile
 from collections.abc import Coroutine, Iterable, Sequence
@@ -64,6 +65,7 @@ NEVER_AGAIN = frozenset({PlanState.DENIED, PlanState.EXPIRED, PlanState.SUPERSED
 def pristine() -> Path:
     """A migrated database with a paged incident, copied for each run."""
     folder = Path(tempfile.mkdtemp(prefix="watchkeeper-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     async def fill() -> None:
         async with open_store(f"sqlite:///{folder}/store.sqlite", config_in(folder)) as store:
