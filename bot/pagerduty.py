@@ -9,9 +9,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bot.incidents import Delivery, IncidentState, UnreadableEventError
-from bot.redact import safe_json, safe_text
+from bot.redact import safe_text
 
 DEEPEST = 64  # levels of JSON; real events have fewer than ten
+
+# What the database's columns hold. An id that does not fit is an event that we cannot read: a cut id is another one.
+LONGEST_ID = 255
+LONGEST_INCIDENT_ID = 200  # keys of messages are made of it, and a button's value; PagerDuty's have 14 to 26
+LONGEST_URGENCY = 16
+LONGEST_TEXT = 2000
+LONGEST_NAME = 255
+MOST_ASSIGNEES = 50
+LARGEST_NUMBER = 2**31 - 1
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
@@ -46,13 +55,12 @@ def parse_event(raw: bytes) -> Delivery:
     The event of one webhook body.
 
     Every text of it is cleaned and redacted. Raises UnreadableEventError, which says what is wrong with it: not JSON,
-    deeper than 64 levels, a type we do not know (PagerDuty adds new ones; `pagey.ping` counts too), a field missing.
+    deeper than 64 levels, a type we do not know (PagerDuty adds new ones; `pagey.ping` counts too), a field missing,
+    an id that is too long.
     """
     event = _object(_json(raw), "event", "the body")
-    event_id = _text(event, "id", "event")
+    event_id = _id(_text(event, "id", "event"), "event.id", LONGEST_ID)
     kind = _text(event, "event_type", "event")
-    if len(event_id) > 255:
-        raise UnreadableEventError("event.id is longer than 255 characters")
     incident: dict[str, Any] = {}
     if kind in STATE_EVENTS:
         incident = _incident(_object(event, "data", "event"))
@@ -63,7 +71,7 @@ def parse_event(raw: bytes) -> Delivery:
     elif kind not in SERVICE_EVENTS:
         raise UnreadableEventError(f"unknown event type {safe_text(kind)[:80]!r}")
     return Delivery(
-        event_id=safe_text(event_id),
+        event_id=event_id,
         source="pagerduty",
         kind=kind,
         occurred_at=_time(event.get("occurred_at"), "event.occurred_at"),
@@ -75,31 +83,47 @@ def parse_event(raw: bytes) -> Delivery:
 
 def _incident(data: Mapping[str, Any]) -> dict[str, Any]:
     """What the webhook says of the incident; absent fields are absent, since a reference has only id, title and URL."""
-    known: dict[str, Any] = {"id": _text(data, "id", "data")}
+    known: dict[str, Any] = {"id": _id(_text(data, "id", "data"), "data.id", LONGEST_INCIDENT_ID)}
     service = data.get("service")
     service = service if isinstance(service, Mapping) else {}
-    fields = {
+    texts = {
         "title": data.get("title") or data.get("summary"),
         "url": data.get("html_url"),
         "urgency": data.get("urgency"),
-        "service_id": service.get("id"),
         "service_name": service.get("summary"),
     }
-    known |= {name: value for name, value in fields.items() if isinstance(value, str) and value}
-    if isinstance(number := data.get("number"), int) and not isinstance(number, bool) and 0 <= number < 2**63:
+    known |= {name: shown for name, value in texts.items() if (shown := _bounded(value, name))}
+    if isinstance(service_id := service.get("id"), str) and service_id:
+        known["service_id"] = _id(service_id, "data.service.id", LONGEST_ID)
+    number = data.get("number")
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= LARGEST_NUMBER:
         known["number"] = number
     if isinstance(status := data.get("status"), str) and status in set(IncidentState):
         known["status"] = status
     if isinstance(created_at := data.get("created_at"), str):
         known["created_at"] = _time(created_at, "data.created_at").isoformat()
     if isinstance(assignees := data.get("assignees"), list):
-        known["assignees"] = {
-            one["id"]: str(one.get("summary") or one["id"])
-            for one in _mappings(assignees)
-            if isinstance(one.get("id"), str)
-        }
-    cleaned: dict[str, Any] = safe_json(known)
-    return cleaned
+        known["assignees"] = _assignees(_mappings(assignees))
+    return known
+
+
+def _assignees(people: list[Mapping[str, Any]]) -> dict[str, str]:
+    """PagerDuty's user id -> name; the first fifty are as many as anybody reads."""
+    found: dict[str, str] = {}
+    for one in people:
+        if len(found) < MOST_ASSIGNEES and isinstance(one.get("id"), str):
+            user_id = safe_text(one["id"])
+            if len(user_id) <= LONGEST_ID:
+                found[user_id] = safe_text(str(one.get("summary") or user_id))[:LONGEST_NAME]
+    return found
+
+
+def _bounded(value: Any, name: str) -> str:
+    """A text that fits; a title is cut, while half an address or urgency would be another one and is left out."""
+    text = safe_text(value) if isinstance(value, str) else ""
+    if name in ("title", "service_name"):
+        return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
+    return text if len(text) <= (LONGEST_URGENCY if name == "urgency" else LONGEST_TEXT) else ""
 
 
 def _reference(data: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
@@ -153,6 +177,13 @@ def _text(parent: Mapping[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str) or not safe_text(value).strip():
         raise UnreadableEventError(f"{where}.{name} is missing or not a text")
     return value
+
+
+def _id(value: str, where: str, longest: int) -> str:
+    shown = safe_text(value)
+    if len(shown) > longest:
+        raise UnreadableEventError(f"{where} is longer than {longest} characters")
+    return shown
 
 
 def _time(value: Any, where: str) -> datetime:

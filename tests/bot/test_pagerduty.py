@@ -132,13 +132,53 @@ def test_events_about_a_service(kind: str) -> None:
         (body(data={**INCIDENT, "status": []}), "data.status"),
         (body(data={**INCIDENT, "created_at": "soon"}), "data.created_at"),
         (body("incident.annotated", {"id": "PX"}), "data.incident"),
+        (body(data={**INCIDENT, "id": "Q" * 201}), "data.id is longer than 200"),
+        (body("incident.annotated", {"incident": {**REFERENCE, "id": "Q" * 201}}), "data.id is longer"),
+        (body(data={**INCIDENT, "service": {"id": "P" * 256}}), "data.service.id is longer than 255"),
+        (body("incident." + "x" * 300), "unknown event type"),
     ],
-    ids=range(26),
+    ids=range(30),
 )
 def test_what_cannot_be_read_says_why(raw: bytes, why: str) -> None:
     """Each ends as a dead letter whose reason names the place."""
     with pytest.raises(UnreadableEventError, match=why.replace("'", ".")):
         parse_event(raw)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kept"),
+    [
+        ("number", 2**31 - 1, 2**31 - 1),
+        ("number", 2**31, None),
+        ("number", 3_000_000_000, None),
+        ("number", -1, None),
+        ("number", True, None),
+        ("urgency", "u" * 16, "u" * 16),
+        ("urgency", "u" * 17, None),
+        ("title", "t" * 2000, "t" * 2000),
+        ("title", "t" * 2001, "t" * 1999 + "…"),
+        ("title", "word " * 60_000, ("word " * 400)[:1999] + "…"),
+        ("html_url", "https://a.example/" + "u" * 1982, "https://a.example/" + "u" * 1982),
+        ("html_url", "https://a.example/" + "u" * 1983, None),
+        ("service", {"id": "P" * 255, "summary": "x"}, "P" * 255),
+    ],
+)
+def test_what_the_database_cannot_hold_is_cut_or_left_out(field: str, value: Any, kept: Any) -> None:
+    """Half a title is read all the same; half an address, or a number that wraps around, would be wrong."""
+    delivery = parse_event(body(data={**INCIDENT, field: value}))
+
+    assert delivery.incident.get({"html_url": "url", "service": "service_id"}.get(field, field)) == kept
+    assert delivery.incident_id == INCIDENT["id"]
+
+
+def test_fifty_assignees_are_enough() -> None:
+    """Thousands of them would be thousands of characters on each card; names and ids are bounded, too."""
+    people = [{"id": f"P{number}", "summary": "n" * 9000} for number in range(3000)]
+    odd = [{"id": "P" * 256, "summary": "x"}, {"id": 7}, {}, None]
+    found = parse_event(body(data={**INCIDENT, "assignees": [*odd, *people]})).incident["assignees"]
+
+    assert list(found) == [f"P{number}" for number in range(50)]
+    assert set(found.values()) == {"n" * 255}
 
 
 def test_brackets_in_a_title_are_no_depth() -> None:
