@@ -126,10 +126,10 @@ async def test_the_details_say_when_each_sweep_went_through(store: Store, databa
     await probe.database.close()
 
 
-async def test_nothing_rings_when_nothing_was_committed() -> None:
+async def test_nothing_rings_when_nothing_was_committed(tmp_path: Path) -> None:
     """The door answers 503, and PagerDuty tries again."""
     seen: list[int] = []
-    away = Database("sqlite:////nonexistent/folder/x.sqlite")
+    away = Database(f"sqlite:///{tmp_path}/without-tables.sqlite")
 
     with pytest.raises(StoreUnavailableError):
         await Intake(Inbox(away, services={}), lambda: seen.append(1)).deliver(event("incident.triggered"))

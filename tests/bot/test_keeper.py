@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,12 +240,12 @@ async def test_a_parcel_that_breaks_does_not_hold_up_the_others(desk: Desk) -> N
     assert await desk.store.outbox.due("pagerduty", now=datetime.now(UTC)) == []
 
 
-async def test_a_database_that_is_away_is_not_passed_over_in_silence(desk: Desk) -> None:
+async def test_a_database_that_is_away_is_not_passed_over_in_silence(desk: Desk, tmp_path: Path) -> None:
     """The sweep says so, or it would count as healthy."""
     await desk.post("resolve", "pagerduty")
     places = await desk.store.incidents.cards_to_show(now=datetime.now(UTC))
     parcels = await desk.waiting("pagerduty")
-    away = Database("sqlite:////nonexistent/folder/x.sqlite")
+    away = Database(f"sqlite:///{tmp_path}/without-tables.sqlite")
     desk.keeper._incidents = Away(away, places)
     desk.pagerduty_mail._outbox = FullOutbox(away, parcels)
 
