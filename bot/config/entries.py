@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from diagnostics import target
 
@@ -30,21 +30,29 @@ def _name(value: str) -> str:
 
 
 def _web_address(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme not in {"http", "https"} or not url.hostname:
-        raise ValueError(f"{value!r} is not a web address; write http://HOST or https://HOST")
-    if url.username or url.password:
+    if "@" in re.split(r"[/?#]", value.partition("://")[2], maxsplit=1)[0]:  # first, since the value is not repeated
         raise ValueError("the address holds a password; put it in a variable and name that in `credential`")
+    try:
+        url = urlsplit(value)
+        usable = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:  # a bracket that does not close, a port that is none
+        usable = False
+    if not usable:
+        raise ValueError(f"{value!r} is not a web address; write http://HOST or https://HOST")
     return value.rstrip("/")
 
 
 def _private_address(value: str) -> str:
     """For addresses that a credential is sent to."""
     value = _web_address(value)
+    _refuse_plain(value)
+    return value
+
+
+def _refuse_plain(value: str) -> None:
     url = urlsplit(value)
     if url.scheme == "http" and url.hostname not in _LOOPBACK:
         raise ValueError("would send the credential unencrypted; use https:// (http:// only for this machine)")
-    return value
 
 
 def _variable(value: str) -> str:
@@ -92,9 +100,17 @@ class PrometheusSource(Entry):
 
     name: Name
     kind: Literal["prometheus"]
+    credential: CredentialName | None = None  # before the address, whose check looks at it
     url: WebAddress
-    credential: CredentialName | None = None
     ca_file: Path | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_private(cls, url: str, info: ValidationInfo) -> str:
+        """Without a credential plain HTTP is fine: in most clusters Prometheus has no TLS."""
+        if info.data.get("credential") is not None:
+            _refuse_plain(url)
+        return url
 
 
 class RecorderSource(Entry):

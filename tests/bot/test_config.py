@@ -163,6 +163,9 @@ def test_paths_count_from_the_file(file: Path) -> None:
         ('credential = "LANGFUSE_READ"', 'credential = "pk-1:sk-2"', ["NAME of an environment variable", "no secret"]),
         ('url = "http://127.0.0.1:9102"', 'url = "http://prompts.example.com"', ["unencrypted", "https://"]),
         ('url = "http://127.0.0.1:9103"', 'url = "lab"', ["'lab' is not a web address", "write http"]),
+        ('url = "http://127.0.0.1:9103"', 'url = "https://lab:99999"', ["is not a web address", "write http"]),
+        ('url = "http://127.0.0.1:9103"', 'url = "https://lab:x"', ["is not a web address", "write http"]),
+        ('url = "http://127.0.0.1:9103"', 'url = "https://[::1"', ["is not a web address", "write http"]),
     ],
 )
 def test_a_mistake_is_told_with_its_line_and_remedy(file: Path, old: str, new: str, words: list[str]) -> None:
@@ -183,6 +186,58 @@ def test_a_secret_in_the_file_is_not_repeated(file: Path) -> None:
     [(_, sentence)] = told(file, text)
 
     assert "hunter2" not in sentence
+
+
+@pytest.mark.parametrize("url", ["https://u:hunter2@lab", "https://u:hunter2@lab:99999", "postgresql://u:hunter2@lab"])
+def test_a_password_in_an_address_is_not_repeated(file: Path, url: str) -> None:
+    """Whatever else is wrong with the address."""
+    text, number = changed('url = "http://127.0.0.1:9103"', f'url = "{url}"')
+
+    [(line, sentence)] = told(file, text)
+
+    assert line == number
+    assert "holds a password" in sentence
+    assert "hunter2" not in sentence
+
+
+PROMETHEUS = """
+[[datasource]]
+name = "prom"
+kind = "prometheus"
+url = "{url}"
+{more}
+"""
+
+
+@pytest.mark.parametrize("url", ["http://prometheus.internal:9090", "http://10.0.0.7", "HTTP://127.0.0.1.example.com"])
+def test_a_token_for_prometheus_is_not_sent_in_plain(file: Path, url: str) -> None:
+    """Whoever listens on the way could read all telemetry with it; the line of the address is named."""
+    text = GOOD + PROMETHEUS.format(url=url, more='credential = "PROMETHEUS_TOKEN"')
+
+    [(line, sentence)] = told(file, text)
+
+    assert text.splitlines()[line - 1] == f'url = "{url}"'
+    assert "would send the credential unencrypted; use https://" in sentence
+
+
+@pytest.mark.parametrize(
+    ("url", "more"),
+    [
+        ("https://prometheus.internal:9090", 'credential = "PROMETHEUS_TOKEN"'),
+        ("http://127.0.0.1:9090", 'credential = "PROMETHEUS_TOKEN"'),
+        ("http://[::1]:9090", 'credential = "PROMETHEUS_TOKEN"'),
+        ("http://localhost:9090", 'credential = "PROMETHEUS_TOKEN"'),
+        ("http://prometheus.internal:9090", ""),
+    ],
+)
+def test_prometheus_may_be_asked_where_nothing_leaks(file: Path, url: str, more: str) -> None:
+    """With TLS, on this machine, or without a token, as in most clusters."""
+    file.write_text(GOOD + PROMETHEUS.format(url=url, more=more), encoding="utf-8")
+
+    source = load_config(file).datasource("prom")
+
+    assert isinstance(source, PrometheusSource)
+    assert source.url == url
 
 
 def test_all_mistakes_are_told_at_once(file: Path) -> None:
