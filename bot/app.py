@@ -32,7 +32,7 @@ from bot.respond import Respond, RespondWorkflow
 from bot.settings import Settings
 from bot.slack.authorise import Authoriser
 from bot.slack.client import SlackClient, web_client
-from bot.slack.listeners import build_bolt
+from bot.slack.listeners import Stragglers, build_bolt
 from bot.store import schema
 from bot.store.alone import only_process
 from bot.store.audit import AuditLog
@@ -91,6 +91,7 @@ class Product:
         self.slack = SlackClient(self.slack_web)
         self.registry = CollectorRegistry()
         self.vitals = Vitals(self.database, self.registry)
+        self.stragglers = Stragglers()
         self.engine = self._engine()
         self.desk = self._desk()
 
@@ -177,6 +178,7 @@ class Product:
         await self.engine.start(respond=self.respond, remediate=self.remediate)
 
     async def stop(self) -> None:
+        await self.stragglers.finish()
         await self.engine.stop()
         await self.connections.close()
         await self.database.close()
@@ -190,6 +192,7 @@ class Product:
             desk=self.desk,
             authoriser=authoriser,
             slack=self.slack,
+            stragglers=self.stragglers,
         )
         settings = WebSettings(
             pagerduty_secrets=tuple(reveal(each).encode() for each in self.settings.pagerduty_webhook_secrets),

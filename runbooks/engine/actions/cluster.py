@@ -135,7 +135,7 @@ def _never_sent(error: urllib3.exceptions.HTTPError) -> bool:
 def _object(body: bytes) -> JsonObject:
     try:
         value = json.loads(body, parse_constant=_refuse_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ActionError("the cluster did not answer with JSON") from error
     if not isinstance(value, dict):
         raise ActionError("the cluster did not answer with an object")
