@@ -28,7 +28,7 @@ test: $(VENV)/.dev-$(FAISS) ## Run all tests (ARGS="tests/bot -x" for some)
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -n auto -m "not integration and not acceptance"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not integration and not acceptance"
 	$(BIN)/python -m pytest -m "integration or acceptance"
 endif
 

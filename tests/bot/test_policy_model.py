@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -389,7 +390,7 @@ class Clicks(RuleBasedStateMachine):
         assert self.do(log.verify()).broken_at is None
 
 
-TestClicks = Clicks.TestCase
+TestClicks = pytest.mark.integration(Clicks.TestCase)  # a database behind every one of a thousand clicks
 TestClicks.settings = settings(
     max_examples=40,
     stateful_step_count=30,
