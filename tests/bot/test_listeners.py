@@ -26,6 +26,8 @@ from retrieval.documents import Hit
 from tests.bot_fakes import NoIntake, Ready
 from tests.slack_server import TEAM, SlackServer, account
 
+pytestmark = pytest.mark.integration  # real HTTP
+
 SIGNING = "slack-signing"
 BOB = Person(person_id="bob", name="Bob", roles=frozenset({"prompt-owner"}), slack_user="U0BOB")
 MALLORY = "U0MALLORY"

@@ -13,6 +13,8 @@ from bot.slack.client import SlackClient, SlackError, web_client
 from bot.slack.view import Message
 from tests.slack_server import SlackServer, account
 
+pytestmark = pytest.mark.integration  # real HTTP
+
 HELLO = Message(text="hello", blocks=[{"type": "section", "text": {"type": "mrkdwn", "text": "hello"}}])
 
 

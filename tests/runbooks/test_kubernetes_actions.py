@@ -12,6 +12,8 @@ from runbooks.engine.actions.kubernetes import DeploymentRef, RolloutUndoParams,
 from runbooks.engine.values import Action, ActionError, GuardedAction, Happened, OutcomeUnknownError
 from tests.runbooks.kubernetes_server import KubernetesServer, template
 
+pytestmark = pytest.mark.integration  # real HTTP
+
 UP = ScaleParams(cluster="lab", namespace="chat", deployment="chat-vllm", replicas=6)
 BACK = RolloutUndoParams(cluster="lab", namespace="chat", deployment="chat-vllm")
 

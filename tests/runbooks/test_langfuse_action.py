@@ -13,6 +13,8 @@ from runbooks.engine.actions.langfuse import LabelOfPrompt, MoveLabel, MoveLabel
 from runbooks.engine.values import Action, ActionError, Happened, OutcomeUnknownError
 from tests.runbooks.langfuse_server import PUBLIC, LangfuseServer
 
+pytestmark = pytest.mark.integration  # real HTTP
+
 BACK = MoveLabelParams(prompt="chat-system", label="production", version=7)
 BEFORE = {"version": 8}
 
