@@ -19,11 +19,13 @@ from dbos import DBOS, DBOSConfiguredInstance
 
 from bot.approvals import Approvals
 from bot.incidents import PlanState, StaleError
+from bot.redact import safe_text
 from bot.store.journal import Journal, JournalEntry
 from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
 from bot.stories import Checkpoint, Stories
 from bot.verify import Verifier
+from runbooks.engine.plan import fresh
 from runbooks.engine.records import (
     Act,
     AskPerson,
@@ -112,20 +114,8 @@ class Remediate:
         return True
 
     async def _refuse_moved_world(self, row: PlanRow) -> None:
-        for step in row.plan.steps:
-            if moved := await self._moved(step):
-                raise StaleError(moved)
-
-    async def _moved(self, step: PlannedStep) -> str:
-        """What changed in the step's target since the plan was made, "" when nothing did."""
-        action = self._actions[step.action]
-        try:
-            state = await action.read(action.params.model_validate(dict(step.params)))
-        except ActionError as error:
-            return f"the state of {step.target} cannot be read: {error}"
-        if dict(state) != dict(step.before):
-            return f"{step.target} changed since the plan was made"
-        return ""
+        if moved := await fresh(row.plan, self._actions):
+            raise StaleError(safe_text("; ".join(moved)))
 
     async def move_on(self, plan_id: str) -> bool:
         """Make the next move; True when the plan is over or waits for a person."""
@@ -166,8 +156,8 @@ class Remediate:
         if refusal := await self._not_carried(row, entries):
             await self._write(row, entries, Outcome(step=step.index, ok=False, detail=f"not started: {refusal}"))
             return
-        if moved := await self._moved(step):
-            await self._step_aside(row, step, entries, moved)
+        if moved := await fresh(row.plan, self._actions, [step.index]):
+            await self._step_aside(row, step, entries, safe_text("; ".join(moved)))
             return
         token = secrets.token_hex(16)
         await self._write(row, entries, Intent(step=step.index, token=token))

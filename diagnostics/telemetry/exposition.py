@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -182,8 +183,9 @@ class _Times(dict[str, int]):
         self[text] = time
         return time
 
+    @abstractmethod
     def read(self, text: str) -> int:
-        raise NotImplementedError
+        """In ms; NO_TIME where none is written. Raises ValueError."""
 
 
 class _Milliseconds(_Times):

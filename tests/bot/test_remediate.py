@@ -286,7 +286,7 @@ async def test_a_world_that_moved_is_not_touched(scene: Scene) -> None:
 
     row = await scene.store.plans.get("plan-1")
     assert row.state is PlanState.STALE
-    assert "changed since the plan was made" in row.why
+    assert "value was 8 and is 9 now" in row.why
     assert scene.action.acts == []
 
 
