@@ -18,9 +18,12 @@ from pydantic import ValidationError
 from bot.config.entries import (
     DATASOURCES,
     Cluster,
+    Command,
     Datasource,
     Entry,
+    Gateway,
     GitSource,
+    HttpEndpoint,
     LangfuseSource,
     Person,
     PolicyRule,
@@ -36,10 +39,13 @@ from bot.config.references import NAMED_BY, metrics_sources, misfits
 
 __all__ = [
     "Cluster",
+    "Command",
     "Config",
     "ConfigError",
     "Datasource",
+    "Gateway",
     "GitSource",
+    "HttpEndpoint",
     "LangfuseSource",
     "Person",
     "PolicyRule",
@@ -55,6 +61,9 @@ FORMAT = 1
 _KINDS: Mapping[str, type[Entry]] = {
     "service": Service,
     "cluster": Cluster,
+    "gateway": Gateway,
+    "http_endpoint": HttpEndpoint,
+    "command": Command,
     "runbooks": RunbookFolder,
     "policy": PolicyRule,
     "person": Person,
@@ -69,6 +78,9 @@ class Config(Entry):
     services: tuple[Service, ...] = ()
     datasources: tuple[Datasource, ...] = ()
     clusters: tuple[Cluster, ...] = ()
+    gateways: tuple[Gateway, ...] = ()
+    http_endpoints: tuple[HttpEndpoint, ...] = ()
+    commands: tuple[Command, ...] = ()
     runbooks: tuple[RunbookFolder, ...] = ()
     policy: tuple[PolicyRule, ...] = ()
     people: tuple[Person, ...] = ()
@@ -95,8 +107,9 @@ class Config(Entry):
 
     def credentials(self) -> tuple[str, ...]:
         """The names of all variables that the entries name as credentials."""
-        entries = (*self.datasources, *self.clusters)
-        named = (getattr(entry, key, None) for entry in entries for key in ("credential", "action_credential"))
+        entries = (*self.datasources, *self.clusters, *self.gateways, *self.http_endpoints)
+        named = [getattr(entry, key, None) for entry in entries for key in ("credential", "action_credential")]
+        named += [name for command in self.commands for name in command.environment]
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     @property
@@ -106,6 +119,7 @@ class Config(Entry):
             "services": self.services,
             "datasources": self.datasources,
             "clusters": self.clusters,
+            "gateways": self.gateways,
             "folders of runbooks": self.runbooks,
             "policy rules": self.policy,
             "people": self.people,
@@ -155,6 +169,9 @@ def load_config(path: Path, *, prometheus_url: str | None = None) -> Config:
         services=tuple(entries["service"].values()),
         datasources=tuple(paths_below(source, folder) for source in entries["datasource"].values()),
         clusters=tuple(paths_below(cluster, folder) for cluster in entries["cluster"].values()),
+        gateways=tuple(paths_below(gateway, folder) for gateway in entries["gateway"].values()),
+        http_endpoints=tuple(paths_below(endpoint, folder) for endpoint in entries["http_endpoint"].values()),
+        commands=tuple(entries["command"].values()),
         runbooks=tuple(paths_below(folder_of_runbooks, folder) for folder_of_runbooks in entries["runbooks"].values()),
         policy=tuple(entries["policy"].values()),
         people=tuple(entries["person"].values()),

@@ -81,7 +81,16 @@ def _matchers(value: Mapping[str, str]) -> Mapping[str, str]:
     return value
 
 
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is not a regular expression: {error}; correct it") from None
+    return value
+
+
 Name = Annotated[str, AfterValidator(_name)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 PrivateAddress = Annotated[str, AfterValidator(_private_address)]
 CredentialName = Annotated[str, AfterValidator(_variable)]
@@ -163,6 +172,48 @@ class Cluster(Entry):
     ca_file: Path | None = None
 
 
+class Gateway(Entry):
+    """A LiteLLM proxy's admin API; `credential` is a key that reads, `action_credential` one that may change it."""
+
+    name: Name
+    url: PrivateAddress
+    kind: Literal["litellm"] = "litellm"
+    credential: CredentialName | None = None
+    action_credential: CredentialName | None = None
+    ca_file: Path | None = None
+
+
+class HttpEndpoint(Entry):
+    """
+    A host that `http.request` may call, and nothing else: `paths` are regular expressions for whole paths.
+
+    `tier` is how much its worst call can hurt; whoever keeps this file says so, never a runbook.
+    """
+
+    name: Name
+    url: PrivateAddress
+    methods: tuple[Literal["GET", "POST", "PUT", "PATCH", "DELETE"], ...] = Field(min_length=1)
+    paths: tuple[Pattern, ...] = Field(min_length=1)
+    tier: Literal["R1", "R2", "R3"] = "R3"
+    action_credential: CredentialName | None = None
+    ca_file: Path | None = None
+
+
+class Command(Entry):
+    """
+    A whole command line that `command.run` may run, without a shell.
+
+    `argv` holds literals; an element `{name}` stands for one whole argument that matches `arguments[name]` entirely.
+    """
+
+    name: Name
+    argv: tuple[str, ...] = Field(min_length=1)
+    arguments: Mapping[str, Pattern] = Field(default_factory=dict)
+    timeout_s: float = Field(default=60.0, gt=0, le=3600)
+    environment: tuple[CredentialName, ...] = ()
+    tier: Literal["R1", "R2", "R3"] = "R3"
+
+
 class Budgets(Entry):
     """What the service promised; absent where nothing was promised. Times in seconds, ratio 0 to 1."""
 
@@ -206,7 +257,9 @@ class Service(Entry):
     environment: Environment = "prod"
     datasource: str | None = None
     cluster: str | None = None
+    gateway: str | None = None
     mode: Literal["observe", "approve"] = "observe"
+    prompt_diff: Literal["full", "redacted", "link"] = "redacted"
     owners: tuple[str, ...] = ()
     approvers: Mapping[Role, tuple[str, ...]] = Field(default_factory=dict)
     budgets: Budgets = Budgets()

@@ -13,7 +13,15 @@ Entries = Mapping[str, Mapping[int, Any]]
 """The entries that are right for themselves: kind -> position in the file -> value."""
 
 
-NAMED_BY = {"datasource": "name", "cluster": "name", "service": "name", "person": "id"}
+NAMED_BY = {
+    "datasource": "name",
+    "cluster": "name",
+    "gateway": "name",
+    "http_endpoint": "name",
+    "command": "name",
+    "service": "name",
+    "person": "id",
+}
 """The key of each kind of entry that others refer to it by."""
 
 
@@ -43,8 +51,20 @@ def _service(
                 what=f"datasource {service.datasource} is of kind {kinds[service.datasource]} and has no metrics",
                 remedy="name one of kind prometheus or recorder",
             )
-    if service.cluster is not None:
-        yield from _known(service.cluster, (*at, "cluster"), "cluster", names["cluster"])
+    for kind in ("cluster", "gateway"):
+        if (name := getattr(service, kind)) is not None:
+            yield from _known(name, (*at, kind), kind, names[kind])
+    yield from _prompts(service, at, kinds, names)
+    for number, person in enumerate(service.owners):
+        yield from _known(person, (*at, "owners", number), "person", names["person"])
+    for role, people in service.approvers.items():
+        for number, person in enumerate(people):
+            yield from _known(person, (*at, "approvers", role, number), "person", names["person"])
+
+
+def _prompts(
+    service: Service, at: TomlPath, kinds: Mapping[str, str], names: Mapping[str, frozenset[str]]
+) -> Iterator[Problem]:
     for number, prompt in enumerate(service.prompts):
         if prompt.source is None:
             continue
@@ -56,11 +76,6 @@ def _service(
                 what=f"datasource {prompt.source} is of kind {kinds[prompt.source]} and knows no prompts",
                 remedy="name one of kind langfuse or git",
             )
-    for number, person in enumerate(service.owners):
-        yield from _known(person, (*at, "owners", number), "person", names["person"])
-    for role, people in service.approvers.items():
-        for number, person in enumerate(people):
-            yield from _known(person, (*at, "approvers", role, number), "person", names["person"])
 
 
 def _rule(rule: PolicyRule, at: TomlPath, services: frozenset[str]) -> Iterator[Problem]:

@@ -102,6 +102,7 @@ incident = Table(
     Column("resolved_key", String(512), nullable=False),
     Column("reopened_key", String(512), nullable=False),
     Column("run", Integer, nullable=False),
+    Column("merged_into", String(255)),  # PagerDuty's id of the incident that took this one in
     Column("acknowledged_by", String(255)),
     Column("resolved_by", String(255)),
     # The card is a projection: `revision` counts changes, `shown` is the revision that Slack shows.
@@ -239,4 +240,55 @@ label_sighting = Table(
     Column("label", String(255), primary_key=True),
     Column("seen_at", Utc, primary_key=True),
     Column("version", Integer, nullable=False),
+)
+
+# Who works on this database: each process beats every few seconds, by the database's clock, and a silent one is dead.
+worker = Table(
+    "worker",
+    metadata,
+    Column("executor_id", String(64), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("role", String(16), nullable=False),  # serve | worker
+    Column("started_at", Utc, nullable=False),
+    Column("beat_at", Utc, nullable=False),
+    Column("ended_at", Utc),
+)
+
+# How operators sign in outside Slack: the SHA-256 of a secret that was shown once. A session is one with a short life.
+operator_token = Table(
+    "operator_token",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("person_id", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),  # token | session
+    Column("label", Text, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+    Column("revoked_at", Utc),
+    Index(None, "person_id"),
+)
+
+# Slack delivers an event up to four times; whoever inserts its id first handles it.
+slack_event = Table(
+    "slack_event",
+    metadata,
+    Column("event_id", String(255), primary_key=True),
+    Column("received_at", Utc, nullable=False),
+)
+
+# What a person asked for that only a process with the action credentials can do; the row is the queue.
+errand = Table(
+    "errand",
+    metadata,
+    Column("errand_id", Integer, primary_key=True, autoincrement=True),
+    Column("key", String(255), nullable=False, unique=True),
+    Column("kind", String(32), nullable=False),  # undo
+    Column("subject", String(255), nullable=False),
+    Column("person_id", String(255), nullable=False),
+    Column("content", Json, nullable=False),
+    Column("state", String(16), nullable=False),  # new | done | refused
+    Column("why", Text),
+    Column("created_at", Utc, nullable=False),
+    Index(None, "state"),
 )
