@@ -13,7 +13,20 @@ from typer.main import get_command
 
 from bot.cli import app
 from bot.config import Config, GitSource, LangfuseSource, PrometheusSource, RecorderSource
-from bot.config.entries import Budgets, Cluster, Deployment, Entry, Person, PolicyRule, PromptRef, Provider, Service
+from bot.config.entries import (
+    Budgets,
+    Cluster,
+    Command,
+    Deployment,
+    Entry,
+    Gateway,
+    HttpEndpoint,
+    Person,
+    PolicyRule,
+    PromptRef,
+    Provider,
+    Service,
+)
 from bot.settings import PROCESS, VARIABLES
 
 ROOT = Path(__file__).parents[1]
@@ -114,8 +127,8 @@ def test_no_document_names_a_variable_that_nobody_reads(file: Path) -> None:
 @pytest.mark.parametrize(
     "entry",
     [
-        PrometheusSource, RecorderSource, LangfuseSource, GitSource, Cluster, Service, Budgets, Deployment, PromptRef,
-        Provider, PolicyRule, Person,
+        PrometheusSource, RecorderSource, LangfuseSource, GitSource, Cluster, Gateway, HttpEndpoint, Command, Service,
+        Budgets, Deployment, PromptRef, Provider, PolicyRule, Person,
     ],
 )  # fmt: skip
 def test_every_key_is_documented(entry: type[Entry]) -> None:
@@ -168,7 +181,7 @@ SCOPES = {
 def test_the_example_shows_every_kind_of_entry() -> None:
     """Whoever copies the example sees where everything goes."""
     example = text_of(ROOT / "watchkeeper.example.toml")
-    kinds = {"datasources": "datasource", "services": "service", "clusters": "cluster", "people": "person"}
+    kinds = {"policy": "policy", "people": "person", "runbooks": "runbooks"}
 
     for field in set(Config.model_fields) - {"path"}:
-        assert f"[[{kinds.get(field, field)}]]" in example
+        assert f"[[{kinds.get(field, field.removesuffix('s'))}]]" in example
