@@ -180,9 +180,11 @@ class Respond:
             now=datetime.now(UTC),
             namespace=service.namespace,
             cluster=service.cluster or "",
+            gateway=service.gateway or "",
             deployments=tuple(each.name for each in service.deployments if each.kind == "engine"),
             suspect=suspect.change.id if suspect else None,
             suspect_undo=suspect.change.undo if suspect else {},
+            scope={found.scope.dimension: found.scope.values} if found.scope else {},
             frame=FRAME.dump_python(found.frame, mode="json"),
         )
 

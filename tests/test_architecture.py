@@ -19,6 +19,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from diagnostics.causes import knowledge
+from runbooks.engine.placeholders import SCOPE_KEYS
+
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("bot", "diagnostics", "retrieval", "runbooks", "lab")
 
@@ -256,6 +259,13 @@ def test_runbooks_name_only_what_exists() -> None:
 
     assert count >= 6
     assert [str(problem) for problem in problems] == []
+
+
+def test_a_runbook_may_name_every_dimension_of_a_scope() -> None:
+    """`{scope.X}` exists for exactly the dimensions in which the catalogue's causes act; "fleet" names no value."""
+    dimensions = {cause.scope for cause in knowledge.load().causes.values()}
+
+    assert set(SCOPE_KEYS) == dimensions - {"fleet"}
 
 
 def test_every_package_is_in_the_wheel() -> None:

@@ -10,7 +10,7 @@ from runbooks.engine.placeholders import Literal, Placeholder, PlaceholderError,
 from runbooks.engine.values import CannotPlanError, JsonObject
 
 # Parameters that a step may leave out: they are the service's own unless the runbook says otherwise.
-CONTEXT_DEFAULTS = ("namespace", "cluster")
+CONTEXT_DEFAULTS = ("namespace", "cluster", "gateway")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +19,9 @@ class PlanContext:
     What is known when a plan is made.
 
     `deployments` are the service's engine deployments. `suspect` is the id of the change that the diagnosis holds
-    guilty and `suspect_undo` its literals (for a prompt: prompt, label, version, previous_version). `requester` is the
-    person who asked or edited; None for Watchkeeper's own unedited plan. `frame` is the diagnosis' frame as JSON.
+    guilty and `suspect_undo` its literals (for a prompt: prompt, label, version, previous_version). `scope` is where
+    the trouble is: a dimension of the diagnosis (node, pod, api_key, ...) and its values. `requester` is the person
+    who asked or edited; None for Watchkeeper's own unedited plan. `frame` is the diagnosis' frame as JSON.
     """
 
     incident_id: str
@@ -30,9 +31,11 @@ class PlanContext:
     now: datetime
     namespace: str = ""
     cluster: str = ""
+    gateway: str = ""
     deployments: tuple[str, ...] = ()
     suspect: str | None = None
     suspect_undo: Mapping[str, str] = field(default_factory=dict)
+    scope: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     expiry: timedelta = timedelta(minutes=15)
     requester: str | None = None
     frame: JsonObject = field(default_factory=dict)
@@ -43,10 +46,13 @@ class PlanContext:
             return self._deployment()
         if name.startswith("suspect."):
             return self._suspect(name.removeprefix("suspect."))
+        if name.startswith("scope."):
+            return self._only(name.removeprefix("scope."))
         plain = {
             "service": self.service,
             "namespace": self.namespace,
             "cluster": self.cluster,
+            "gateway": self.gateway,
             "environment": self.environment,
             "incident": self.incident_id,
         }
@@ -66,6 +72,16 @@ class PlanContext:
             raise CannotPlanError(f"the service {self.service} has no engine deployment in the configuration")
         names = ", ".join(self.deployments)
         raise CannotPlanError(f"{self.service} has {len(self.deployments)} engine deployments ({names}): choose one")
+
+    def _only(self, dimension: str) -> str:
+        """The one value of this dimension that the trouble is confined to."""
+        words = dimension.replace("_", " ")
+        values = self.scope.get(dimension, ())
+        if not values:
+            raise CannotPlanError(f"the diagnosis does not confine the trouble to one {words}")
+        if len(values) > 1:
+            raise CannotPlanError(f"the trouble is on {len(values)} {words}s ({', '.join(values)}): choose one")
+        return values[0]
 
     def _suspect(self, key: str) -> Literal:
         if self.suspect is None:

@@ -16,8 +16,13 @@ Literal = str | int | float | bool | None
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _GRAMMAR = re.compile(r"\s*([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)\s*(?:([+-])\s*([0-9]{1,9})\s*)?", re.ASCII)
 
-# What the plan's context knows; `suspect.` and `before.` carry further names.
-CONTEXT_NAMES = ("service", "namespace", "cluster", "environment", "deployment", "incident")
+# What the plan's context knows; `suspect.`, `scope.` and `before.` carry further names.
+CONTEXT_NAMES = ("service", "namespace", "cluster", "gateway", "environment", "deployment", "incident")
+# The dimensions in which the causes' catalogue says where a cause acts; a test across rooms holds the two together.
+SCOPE_KEYS = (
+    "account", "agent", "api_key", "data_source", "evaluator", "model", "node", "pod", "policy", "prompt_version",
+    "provider", "rack", "revision", "route", "segment", "tenant", "tool",
+)  # fmt: skip
 SUSPECT_KEYS = ("id", "prompt", "label", "version", "previous_version", "deployment")
 STATE_NAMES = ("replicas_now",)
 
@@ -41,11 +46,9 @@ class Placeholder:
 
     @property
     def is_known(self) -> bool:
-        return (
-            self.name in CONTEXT_NAMES
-            or self.from_state
-            or (self.name.startswith("suspect.") and self.name.removeprefix("suspect.") in SUSPECT_KEYS)
-        )
+        group, _, key = self.name.partition(".")
+        keys = {"suspect": SUSPECT_KEYS, "scope": SCOPE_KEYS}.get(group, ())
+        return self.name in CONTEXT_NAMES or self.from_state or key in keys
 
 
 def placeholders(text: str) -> list[Placeholder]:

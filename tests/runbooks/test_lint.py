@@ -52,6 +52,7 @@ def test_a_good_runbook_is_clean() -> None:
         ('"{replicas_now + 2}"', '"{replicas_now * 2}"', 14, "`{replicas_now * 2}` is not"),
         ('"{replicas_now + 2}"', '"{replicas}"', 14, "`{replicas}` is not a known placeholder"),
         ('"{deployment}"', '"{suspect.password}"', 14, "`{suspect.password}` is not a known placeholder"),
+        ('"{deployment}"', '"{scope.fleet}"', 14, "`{scope.fleet}` is not a known placeholder"),
         ('"{deployment}"', "Chat_VLLM", 14, "`deployment`: Value error, not the name of a Kubernetes object"),
         ("password: <yours>", "password: hunter2hunter2", 1, "looks like a secret"),
         ("Bearer $TOKEN", "Bearer abcdefghijklmnopqrstuvwxyz", 1, "looks like a secret"),

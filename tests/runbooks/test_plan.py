@@ -97,6 +97,12 @@ async def test_two_plans_are_never_the_same(actions: dict[str, Action]) -> None:
         (scale_to("5"), replace(CONTEXT, deployments=("a", "b")), "choose one"),
         (scale_to("1"), CONTEXT, "more than half"),
         (scale_to('"{replicas_now + 99}"'), CONTEXT, "less than or equal to 64"),
+        (scale_to("5").replace("{deployment}", "{scope.pod}"), CONTEXT, "does not confine the trouble to one pod"),
+        (scale_to("5").replace("{deployment}", "{scope.pod}"), replace(CONTEXT, scope={"pod": ("a", "b")}),
+         r"on 2 pods \(a, b\): choose one"),
+        (scale_to("5").replace("{deployment}", "{scope.pod}"), replace(CONTEXT, scope={"pod": ("../x",)}),
+         "not the name of a Kubernetes object"),
+        (scale_to("5").replace("{deployment}", "{gateway}"), CONTEXT, "no gateway in the configuration"),
         (scale_to('"{before.colour}"'), CONTEXT, "no `colour`"),
         (scale_to('"{service + 1}"'), CONTEXT, "not a whole number"),
         ('action: kubernetes.scale\nwith: {deployment: "{__class__}", replicas: 5}', CONTEXT, "`{__class__}` is not"),
@@ -118,6 +124,15 @@ async def test_values_are_never_read_for_placeholders(actions: dict[str, Action]
     made = plan(runbook('action: manual\nwith: {instruction: "Look at {suspect.label}"}'), context, actions)
 
     assert (await made).steps[0].params == {"instruction": "Look at {service}"}
+
+
+async def test_a_step_may_name_where_the_trouble_is(actions: dict[str, Action]) -> None:
+    """`{scope.node}` is the one node that the diagnosis found, `{gateway}` the service's gateway."""
+    context = replace(CONTEXT, scope={"node": ("gpu-3",)}, gateway="litellm")
+    text = 'action: manual\nwith: {instruction: "Look at {scope.node} behind {gateway}"}'
+    made = await plan(runbook(text), context, actions)
+
+    assert made.steps[0].params == {"instruction": "Look at gpu-3 behind litellm"}
 
 
 async def test_no_plan_without_steps_or_for_another_service(actions: dict[str, Action]) -> None:
