@@ -262,6 +262,7 @@ operator_token = Table(
     Column("token_hash", String(64), primary_key=True),
     Column("person_id", String(255), nullable=False),
     Column("kind", String(16), nullable=False),  # token | session
+    Column("parent", String(64)),  # of a session: the token that it was begun with, and that ends it
     Column("label", Text, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("expires_at", Utc, nullable=False),
