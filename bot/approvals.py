@@ -40,27 +40,31 @@ class Approvals:
         self._people = people
         self._policy = policy
 
-    async def approve(self, plan_id: str, *, by: Person, now: datetime) -> bool:
+    async def approve(self, plan_id: str, *, by: Person, now: datetime, digest: str | None = None) -> bool:
         """
         Approve exactly this plan; True when that was the last approval it needed.
 
-        Raises NotAllowedError, AlreadyDecidedError, StaleError, NotFoundError.
+        `digest` is the hash of what the person read, where they came by a way that says so. Raises NotAllowedError,
+        AlreadyDecidedError, StaleError, NotFoundError.
         """
-        return await self._decide(plan_id, "approve", by=by, now=now)
+        return await self._decide(plan_id, "approve", by=by, now=now, digest=digest)
 
-    async def deny(self, plan_id: str, *, by: Person, now: datetime) -> None:
+    async def deny(self, plan_id: str, *, by: Person, now: datetime, digest: str | None = None) -> None:
         """Refuse the plan for good. Whoever may approve may deny. Raises as `approve` does."""
-        await self._decide(plan_id, "deny", by=by, now=now)
+        await self._decide(plan_id, "deny", by=by, now=now, digest=digest)
 
-    async def _decide(self, plan_id: str, decision: str, *, by: Person, now: datetime) -> bool:
+    async def _decide(self, plan_id: str, decision: str, *, by: Person, now: datetime, digest: str | None) -> bool:
         row = await self._plans.get(plan_id)
         incident = await self._incidents.get(row.plan.incident_id)
         grant = self._policy.grant(by, row.plan, incident)
+        if digest not in (None, row.digest):
+            raise StaleError("This is not the fix that you read; look at it again.")
         self._refuse_stale(row, incident, now)
         return await self._plans.decide(
             row,
             decision,
             by=by.person_id,
+            channel=by.channel,
             role=grant.role,
             needed=grant.needed,
             start_by=now + START_WITHIN,

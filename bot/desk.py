@@ -72,7 +72,7 @@ class Desk:
         try:
             yield
         except NotAllowedError as refusal:
-            await self.refused(who=by.person_id, what=what, why=str(refusal), subject=subject)
+            await self.refused(who=by.person_id, what=what, why=str(refusal), subject=subject, channel=by.channel)
             raise
         self._ring()
 
@@ -102,15 +102,15 @@ class Desk:
             self._policy.may_act(by, await self._incidents.get(incident_id))
             await self._incidents.ask_again(incident_id, by=by.person_id, now=datetime.now(UTC))
 
-    async def approve(self, plan_id: str, by: Person) -> None:
-        """Approve exactly this plan."""
+    async def approve(self, plan_id: str, by: Person, *, digest: str | None = None) -> None:
+        """Approve exactly this plan; with `digest` only if that is still its hash."""
         async with self._deed("approve", plan_id, by):
-            await self._approvals.approve(plan_id, by=by, now=datetime.now(UTC))
+            await self._approvals.approve(plan_id, by=by, now=datetime.now(UTC), digest=digest)
 
-    async def deny(self, plan_id: str, by: Person) -> None:
+    async def deny(self, plan_id: str, by: Person, *, digest: str | None = None) -> None:
         """Refuse this plan for good."""
         async with self._deed("deny", plan_id, by):
-            await self._approvals.deny(plan_id, by=by, now=datetime.now(UTC))
+            await self._approvals.deny(plan_id, by=by, now=datetime.now(UTC), digest=digest)
 
     async def request(self, plan_id: str, by: Person) -> None:
         """Put another possible fix on the table."""
@@ -222,10 +222,16 @@ class Desk:
         """Runbooks for a person's words."""
         return await self._search.search(Question(text=text))
 
-    async def refused(self, *, who: str, what: str, why: str, subject: str) -> None:
+    async def refused(self, *, who: str, what: str, why: str, subject: str, channel: str = "slack") -> None:
         """Put a refused click on record; `subject` is the incident's or the plan's id."""
         await self._incidents.refused(
-            await self._incident_of(subject), who=who, what=what, why=why, about=subject, now=datetime.now(UTC)
+            await self._incident_of(subject),
+            who=who,
+            what=what,
+            why=why,
+            about=subject,
+            channel=channel,
+            now=datetime.now(UTC),
         )
         self._ring()
 

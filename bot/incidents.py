@@ -133,7 +133,11 @@ class Incident:
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Somebody whom the configuration knows; roles are global, the others depend on the service and the incident."""
+    """
+    Somebody whom the configuration knows; roles are global, the others depend on the service and the incident.
+
+    `channel` is how they came this time: `slack`, or `operator` for who signed in outside it. It goes on record.
+    """
 
     person_id: str
     name: str
@@ -141,6 +145,7 @@ class Person:
     email: str | None = None
     roles: frozenset[str] = frozenset()
     slack_user: str = ""
+    channel: str = "slack"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -83,7 +83,7 @@ class Operators:
             log.warning("sign-in refused", kind=kind, address=address, token=found.token_id if found else None)
             raise NotSignedInError
         self._remember(token_hash)
-        return Operator(person=person, credential=found)
+        return Operator(person=replace(person, channel="operator"), credential=found)
 
     def _remember(self, token_hash: str) -> None:
         self._known[token_hash] = None

@@ -187,15 +187,23 @@ class Incidents:
             await connection.execute(
                 incident.update().where(incident.c.incident_id == incident_id).values({column: by.person_id})
             )
-            await chain.append(connection, at=now, actor=by.person_id, action=f"incident.{kind}", subject=incident_id)
+            await chain.append(
+                connection,
+                at=now,
+                actor=by.person_id,
+                action=f"incident.{kind}",
+                subject=incident_id,
+                channel=by.channel,
+            )
 
-    async def refused(self, incident_id: str, *, who: str, what: str, why: str, about: str, now: datetime) -> None:
+    async def refused(
+        self, incident_id: str, *, who: str, what: str, why: str, about: str, now: datetime, channel: str = "slack"
+    ) -> None:
         """Somebody tried what they may not; it goes on record and on the card."""
+        said = {"what": what, "why": why, "about": about, "channel": channel}
         async with self._database.write() as connection:
             await touch(connection, incident_id)
-            await chain.append(
-                connection, at=now, actor=who, action="refused", subject=incident_id, what=what, why=why, about=about
-            )
+            await chain.append(connection, at=now, actor=who, action="refused", subject=incident_id, **said)
 
     async def cards_to_show(self, *, now: datetime, limit: int = 20) -> list[CardPlace]:
         """Cards whose incident changed since they were last drawn, unless Slack asked us to wait."""

@@ -116,7 +116,16 @@ class Plans:
             await note(connection, item, "plan.requested", actor=by, now=now, digest=item.digest)
 
     async def decide(
-        self, item: PlanRow, decision: str, *, by: str, role: str, needed: int, start_by: datetime, now: datetime
+        self,
+        item: PlanRow,
+        decision: str,
+        *,
+        by: str,
+        role: str,
+        needed: int,
+        start_by: datetime,
+        now: datetime,
+        channel: str = "slack",
     ) -> bool:
         """
         Write down that this person approves or denies this plan; True when that settles it.
@@ -153,7 +162,8 @@ class Plans:
                     .where(plan.c.plan_id == plan_id)
                     .values(state=state.value, state_at=now, start_by=start_by)
                 )
-            await note(connection, item.plan, f"plan.{decision}", actor=by, now=now, role=role, digest=item.digest)
+            said = {"role": role, "digest": item.digest, "channel": channel}
+            await note(connection, item.plan, f"plan.{decision}", actor=by, now=now, **said)
             return settles
 
     async def _lock(self, connection: AsyncConnection, item: PlanRow) -> None:
