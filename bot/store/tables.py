@@ -101,6 +101,7 @@ incident = Table(
     Column("latest_state", String(16), nullable=False),
     Column("resolved_key", String(512), nullable=False),
     Column("reopened_key", String(512), nullable=False),
+    Column("assigned_key", String(512)),  # of the newest event that named assignees; null in rows of version 1
     Column("run", Integer, nullable=False),
     Column("merged_into", String(255)),  # PagerDuty's id of the incident that took this one in
     Column("acknowledged_by", String(255)),
@@ -111,6 +112,7 @@ incident = Table(
     Column("channel", String(64)),
     Column("card_ts", String(64)),
     Column("card_due", Utc),
+    Column("card_owner", String(64)),  # the process that draws it; free when that one is dead
     Index(None, "state"),
 )
 
@@ -194,6 +196,7 @@ outbox = Table(
     Column("attempts", Integer, nullable=False),
     Column("due_at", Utc, nullable=False),
     Column("why", Text),
+    Column("owner", String(64)),  # the process that delivers it; free when that one is dead
     Index(None, "state", "lane", "due_at"),
 )
 
@@ -248,11 +251,21 @@ worker = Table(
     metadata,
     Column("executor_id", String(64), primary_key=True),
     Column("host", Text, nullable=False),
+    Column("place", Text, nullable=False),  # the boot and the process namespace in which `pid` means something
     Column("pid", Integer, nullable=False),
-    Column("role", String(16), nullable=False),  # serve | worker
+    Column("role", String(16), nullable=False),  # serve | web | worker
     Column("started_at", Utc, nullable=False),
     Column("beat_at", Utc, nullable=False),
-    Column("ended_at", Utc),
+    Column("ended_at", Utc),  # it stopped, or somebody declared it dead
+)
+
+# What only one process at a time does: looking at prompts, taking over from the dead, reconciling.
+duty = Table(
+    "duty",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("until", Utc, nullable=False),
 )
 
 # How operators sign in outside Slack: the SHA-256 of a secret that was shown once. A session is one with a short life.
@@ -290,6 +303,7 @@ errand = Table(
     Column("content", Json, nullable=False),
     Column("state", String(16), nullable=False),  # new | done | refused
     Column("why", Text),
+    Column("owner", String(64)),  # the process that runs it; free when that one is dead
     Column("created_at", Utc, nullable=False),
     Index(None, "state"),
 )
