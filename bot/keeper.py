@@ -20,10 +20,10 @@ from bot.incidents import NotFoundError, StoreUnavailableError
 from bot.pagerduty_client import PagerDutyClient, PagerDutyError
 from bot.redact import safe_text
 from bot.respond import diagnosis_of
-from bot.slack import thread
+from bot.slack import portrait, thread
 from bot.slack.blocks import card
 from bot.slack.client import SlackClient, SlackError
-from bot.slack.picture import LatencyPicture, StageBar, describe, draw
+from bot.slack.picture import LatencyPicture, describe, draw
 from bot.slack.view import CardView, Message, PlanLine
 from bot.store.incidents import CardPlace, Incidents
 from bot.store.outbox import Outbox, Parcel
@@ -181,16 +181,7 @@ class SlackCourier:
                 series = tuple(matrix.get((), ()))
             except TelemetryError as error:
                 log.warning("no time line in the picture", why=str(error))
-        return LatencyPicture(
-            service=found.service,
-            stages=tuple(
-                StageBar(stage=stage.stage, now_s=stage.now_s, baseline_s=stage.baseline_s) for stage in found.stages
-            ),
-            ttft=series,
-            since=found.since,
-            budget_s=service.budgets.ttft_p95_s if service else None,
-            budget_label="budget (p95)",
-        )
+        return portrait.latency_picture(found, budget_s=service.budgets.ttft_p95_s if service else None, ttft=series)
 
 
 class PagerDutyCourier:

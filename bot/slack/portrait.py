@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from bot.incidents import PlanState
+from bot.slack.picture import LatencyPicture, StageBar
 from bot.slack.view import CauseLine, Choice, EvidenceLine, PlanLine, RunbookLine, StepLine, StepState, SuspectLine
 from diagnostics.diagnosis import Diagnosis, Scope, Suspect
 from diagnostics.findings import Finding, Measure, Status
@@ -145,6 +146,22 @@ def _step(step: PlannedStep, state: StepState, note: str) -> StepLine:
             f"{name}: {value}" for name, value in step.undo.items() if value is not None
         )
     return StepLine(index=step.index, title=step.title, effect=step.effect, undo=undo, state=state, note=note)
+
+
+def latency_picture(
+    found: Diagnosis, *, budget_s: float | None, ttft: Sequence[tuple[datetime, float]] = ()
+) -> LatencyPicture:
+    """Where the time to the first token goes; `ttft` are (time, seconds) pairs for the line below, if they are known."""
+    return LatencyPicture(
+        service=found.service,
+        stages=tuple(
+            StageBar(stage=stage.stage, now_s=stage.now_s, baseline_s=stage.baseline_s) for stage in found.stages
+        ),
+        ttft=tuple(ttft),
+        since=found.since,
+        budget_s=budget_s,
+        budget_label="budget (p95)",
+    )
 
 
 def choices(plans: Iterable[Plan]) -> tuple[Choice, ...]:

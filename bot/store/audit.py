@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -54,28 +54,40 @@ def link_hash(seq: int, at: datetime, actor: str, action: str, subject: str, det
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What goes on record: a link of the chain before it has its place."""
+
+    actor: str
+    action: str
+    subject: str
+    details: Mapping[str, Any]
+
+
 async def append(
     connection: AsyncConnection, *, at: datetime, actor: str, action: str, subject: str, **details: Any
 ) -> None:
     """Lengthen the chain inside the caller's transaction, so that a change and its record stand or fall together."""
+    await append_all(connection, [Entry(actor=actor, action=action, subject=subject, details=details)], at=at)
+
+
+async def append_all(connection: AsyncConnection, entries: Sequence[Entry], *, at: datetime) -> None:
+    """Lengthen the chain by all of these, in their order."""
+    if not entries:
+        return
     if connection.dialect.name == "postgresql":
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CHAIN_LOCK)))
     newest = sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
     last = (await connection.execute(newest)).one_or_none()
-    seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
-    row_hash = link_hash(seq, at, actor, action, subject, details, previous)
-    await connection.execute(
-        audit.insert().values(
-            seq=seq,
-            at=at,
-            actor=actor,
-            action=action,
-            subject=subject,
-            details=details,
-            previous_hash=previous,
-            hash=row_hash,
-        )
-    )
+    seq, previous = (last.seq, last.hash) if last else (0, GENESIS)
+    rows = []
+    for entry in entries:
+        said = {"actor": entry.actor, "action": entry.action, "subject": entry.subject, "details": entry.details}
+        seq += 1
+        link = link_hash(seq, at, entry.actor, entry.action, entry.subject, entry.details, previous)
+        rows.append({"seq": seq, "at": at, **said, "previous_hash": previous, "hash": link})
+        previous = link
+    await connection.execute(audit.insert(), rows)
 
 
 class AuditLog:
@@ -89,6 +101,18 @@ class AuditLog:
         async with self._database.read() as connection:
             rows = await connection.execute(sa.select(audit).where(audit.c.subject == subject).order_by(audit.c.seq))
             return [AuditRow(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name
+
+    async def newest(self, *, subject: str, actor: str, before: int | None, limit: int) -> list[AuditRow]:
+        """Rows about this subject and of this actor (empty ones take all), newest first, older than `before`."""
+        query = sa.select(audit).order_by(audit.c.seq.desc()).limit(limit)
+        if subject:
+            query = query.where(audit.c.subject == subject)
+        if actor:
+            query = query.where(audit.c.actor == actor)
+        if before is not None:
+            query = query.where(audit.c.seq < before)
+        async with self._database.read() as connection:
+            return [AuditRow(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - as above
 
     async def verify(self) -> ChainReport:
         """Recompute every hash. Cutting off the newest rows is the one thing that only an outside checkpoint shows."""
