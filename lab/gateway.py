@@ -1,0 +1,265 @@
+"""
+The LLM gateway's state: deployments with weights, fallbacks, keys with limits; and where the traffic goes by it.
+
+It is LiteLLM's model. A *model group* is what clients ask for; `chat` is our own engines, one deployment a GPU node,
+and `chat-overflow` is the part of the traffic that outside providers answer. Each provider has a quota in tokens per
+minute; what goes beyond it comes back as 429, and part of that is tried again by the client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+CHAT = "chat"
+OVERFLOW = "chat-overflow"
+OWN = "hosted_vllm"
+
+PROMPT_TOKENS = 3000.0
+OUTPUT_TOKENS = 300.0
+
+NODE_WEIGHT = 10
+"""Every node's weight at rest; LiteLLM's weights are whole numbers, and only their ratios count."""
+
+OVERFLOW_PER_CHAT = 1 / 6
+"""Requests to `chat-overflow` for each one to `chat`."""
+
+RETRIED = 2 / 3
+"""The share of refused requests that their client sends again."""
+
+TENANTS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What reaches the self-hosted engines: requests per second and mean tokens per request."""
+
+    rps: float
+    prompt_tokens: float = PROMPT_TOKENS
+    output_tokens: float = OUTPUT_TOKENS
+
+
+@dataclass(kw_only=True)
+class ModelDeployment:
+    """One way to answer a model group's requests. `node` is "" for a provider; None as weight is "never set"."""
+
+    id: str
+    group: str
+    provider: str
+    model: str
+    api_base: str
+    weight: int | None = NODE_WEIGHT
+    node: str = ""
+
+
+@dataclass(kw_only=True)
+class Key:
+    """An API key as the gateway stores it: by its hash. `share` is its part of the organic traffic."""
+
+    alias: str
+    token: str
+    name: str  # the last characters of the key itself, as LiteLLM shows them
+    share: float
+    tpm_limit: int | None = None
+    rpm_limit: int | None = None
+    max_budget: float | None = None
+    blocked: bool = False
+
+    def admitted(self, rps: float, tokens_per_s: float) -> float:
+        """The share of its requests that the gateway lets pass."""
+        if self.blocked:
+            return 0.0
+        allowed = 1.0
+        if self.rpm_limit is not None and rps > 0:
+            allowed = min(allowed, self.rpm_limit / 60 / rps)
+        if self.tpm_limit is not None and tokens_per_s > 0:
+            allowed = min(allowed, self.tpm_limit / 60 / tokens_per_s)
+        return allowed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Requests of one key to one model group, per second, with their mean tokens."""
+
+    key: str
+    group: str
+    rps: float
+    prompt_tokens: float = PROMPT_TOKENS
+    output_tokens: float = OUTPUT_TOKENS
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.rps * (self.prompt_tokens + self.output_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderLoad:
+    """One provider right now, per second: requests asked of it, those it refused with 429, and tokens it may take."""
+
+    provider: str
+    model: str
+    asked: float
+    refused: float
+    quota_tokens_per_s: float
+
+    @property
+    def headroom(self) -> float:
+        """The share of the quota that is left, 0 to 1."""
+        wanted = self.asked * (PROMPT_TOKENS + OUTPUT_TOKENS)
+        return max(0.0, 1 - wanted / self.quota_tokens_per_s) if self.quota_tokens_per_s else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Where everything goes right now. `turned_away` are requests per second by the key whose limit or block it was."""
+
+    streams: tuple[Stream, ...]
+    turned_away: Mapping[str, float]
+    providers: tuple[ProviderLoad, ...]
+    rescued: float  # requests per second that a provider refused and a fallback answered
+
+    def to(self, group: str) -> tuple[Stream, ...]:
+        return tuple(stream for stream in self.streams if stream.group == group)
+
+    @property
+    def engines(self) -> Demand:
+        """What the engines get: the streams to `chat`, and what falls back on them."""
+        own = [*self.to(CHAT), Stream(key="", group=CHAT, rps=self.rescued)]
+        rps = sum(stream.rps for stream in own)
+        if rps <= 0:
+            return Demand(rps=0.0)
+        return Demand(
+            rps=rps,
+            prompt_tokens=sum(stream.rps * stream.prompt_tokens for stream in own) / rps,
+            output_tokens=sum(stream.rps * stream.output_tokens for stream in own) / rps,
+        )
+
+
+@dataclass(kw_only=True)
+class Gateway:
+    """
+    The gateway as it is now. Whoever writes to it (the admin API, a scenario) changes where the traffic goes.
+
+    `jobs` is traffic beyond the organic one; `quotas` are tokens per minute by provider.
+    """
+
+    deployments: dict[str, ModelDeployment]
+    keys: dict[str, Key]  # by token
+    quotas: dict[str, float]
+    fallbacks: dict[str, list[str]] = field(default_factory=dict)
+    jobs: list[Stream] = field(default_factory=list)
+    organic_rps: float = 0.0
+
+    def engine_weights(self) -> Mapping[str, float]:
+        """Node -> the weight of its deployment, 1.0 at rest; a node that is missing counts as 1.0."""
+        return {
+            one.node: (one.weight or 0) / NODE_WEIGHT
+            for one in self.deployments.values()
+            if one.node and one.group == CHAT
+        }
+
+    def demand(self, organic_rps: float) -> Demand:
+        """What reaches the engines when clients send this many requests per second to `chat`."""
+        self.organic_rps = organic_rps
+        return self.traffic().engines
+
+    def traffic(self) -> Traffic:
+        """Everything that the present state does with the present demand."""
+        streams: list[Stream] = []
+        turned_away: dict[str, float] = {}
+        for key in self.keys.values():
+            wanted = self._wanted(key)
+            rps = sum(stream.rps for stream in wanted)
+            admitted = key.admitted(rps, sum(stream.tokens_per_s for stream in wanted))
+            streams += (replace(stream, rps=stream.rps * admitted) for stream in wanted)
+            if admitted < 1:
+                turned_away[key.alias] = rps * (1 - admitted)
+        overflow = sum(stream.rps for stream in streams if stream.group == OVERFLOW)
+        providers = tuple(self._load(one, share * overflow) for one, share in self._shares(OVERFLOW))
+        rescued = sum(load.refused for load in providers) if CHAT in self.fallbacks.get(OVERFLOW, []) else 0.0
+        return Traffic(streams=tuple(streams), turned_away=turned_away, providers=providers, rescued=rescued)
+
+    def _wanted(self, key: Key) -> list[Stream]:
+        own = self.organic_rps * key.share
+        organic = [
+            Stream(key=key.alias, group=CHAT, rps=own),
+            Stream(key=key.alias, group=OVERFLOW, rps=own * OVERFLOW_PER_CHAT),
+        ]
+        return organic + [job for job in self.jobs if job.key == key.alias]
+
+    def _shares(self, group: str) -> Iterable[tuple[ModelDeployment, float]]:
+        """Each deployment's share of its group's requests; without any weight above zero LiteLLM takes any."""
+        members = [one for one in self.deployments.values() if one.group == group]
+        whole = sum(one.weight or 0 for one in members)
+        return [(one, (one.weight or 0) / whole if whole else 1 / len(members)) for one in members]
+
+    def _load(self, one: ModelDeployment, fresh: float) -> ProviderLoad:
+        """`fresh` requests per second, and those that were refused and are tried again."""
+        quota = self.quotas[one.provider] / 60
+        served = quota / (PROMPT_TOKENS + OUTPUT_TOKENS)
+        # asked = fresh + RETRIED x (asked - served), solved for asked.
+        asked = fresh if fresh <= served else (fresh - RETRIED * served) / (1 - RETRIED)
+        return ProviderLoad(
+            provider=one.provider,
+            model=one.model,
+            asked=asked,
+            refused=max(0.0, asked - served),
+            quota_tokens_per_s=quota,
+        )
+
+
+def build(rng: np.random.Generator, nodes: Iterable[str]) -> Gateway:
+    """The reference gateway: a deployment for each GPU node, two providers for the overflow, sixty tenants' keys."""
+    own = [
+        ModelDeployment(
+            id=f"chat-{node}",
+            group=CHAT,
+            provider=OWN,
+            model="llama-3.1-8b-instruct",
+            api_base=f"http://{node}:8000/v1",
+            node=node,
+        )
+        for node in nodes
+    ]
+    outside = [
+        ModelDeployment(
+            id="overflow-openai",
+            group=OVERFLOW,
+            provider="openai",
+            model="gpt-4.1-nano",
+            api_base="https://api.openai.com/v1",
+            weight=75,
+        ),
+        ModelDeployment(
+            id="overflow-anthropic",
+            group=OVERFLOW,
+            provider="anthropic",
+            model="claude-3-haiku",
+            api_base="https://api.anthropic.com",
+            weight=25,
+        ),
+    ]
+    keys = [
+        Key(alias=f"key-{tenant}", token=_token(rng), name=f"sk-...{place:04d}", share=share)
+        for place, (tenant, share) in enumerate(_tenants().items(), 1)
+    ]
+    return Gateway(
+        deployments={one.id: one for one in (*own, *outside)},
+        keys={key.token: key for key in keys},
+        quotas={"openai": 1_500_000.0, "anthropic": 1_000_000.0},
+    )
+
+
+def _tenants() -> dict[str, float]:
+    """Shares of the traffic: Zipf with exponent 1.1 over 60 tenants."""
+    weights = np.arange(1, TENANTS + 1, dtype=float) ** -1.1
+    weights /= weights.sum()
+    return {f"tenant-{place:02d}": float(weight) for place, weight in enumerate(weights, 1)}
+
+
+def _token(rng: np.random.Generator) -> str:
+    """The hash that LiteLLM keeps instead of a key (SHA-256, hex)."""
+    return hashlib.sha256(rng.bytes(16)).hexdigest()
