@@ -258,6 +258,7 @@ def build(rng: np.random.Generator, now: datetime) -> Cluster:
         cluster.put("nodes", objects.node(f"gpu-{place + 1}", f"rack-{place % 2 + 1}", 1, created=built))
     cluster.put("nodes", objects.node("cpu-1", "rack-1", 0, created=built))
     old_args = ["--model", f"meta-llama/{MODEL}", "--max-num-seqs", "192", "--enable-prefix-caching"]
+    old_args += ["--gpu-memory-utilization", "0.90"]
     for name, replicas, template in (
         (ENGINE, 4, objects.engine_template("vllm/vllm-openai:v0.11.0", old_args)),
         ("chat-gateway", 2, objects.plain_template("chat-gateway", "ghcr.io/berriai/litellm:v1.80.0")),
