@@ -57,8 +57,38 @@ def upgrade() -> None:
         "slack_event",
         sa.Column("event_id", sa.String(length=255), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("event_id", name=op.f("pk_slack_event")),
     )
+    with op.batch_alter_table("slack_event", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_slack_event_received_at"), ["received_at"], unique=False)
+
+    op.create_table(
+        "burst",
+        sa.Column("burst_id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("joined_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("is_begun", sa.Boolean(), nullable=False),
+        sa.Column("channel", sa.String(length=64), nullable=True),
+        sa.Column("card_ts", sa.String(length=64), nullable=True),
+        sa.Column("shown", sa.String(length=64), nullable=True),
+        sa.PrimaryKeyConstraint("burst_id", name=op.f("pk_burst")),
+    )
+    op.create_table(
+        "burst_member",
+        sa.Column("incident_id", sa.String(length=255), nullable=False),
+        sa.Column("burst_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["burst_id"], ["burst.burst_id"], name=op.f("fk_burst_member_burst_id_burst")),
+        sa.ForeignKeyConstraint(
+            ["incident_id"], ["incident.incident_id"], name=op.f("fk_burst_member_incident_id_incident")
+        ),
+        sa.PrimaryKeyConstraint("incident_id", name=op.f("pk_burst_member")),
+    )
+    with op.batch_alter_table("burst_member", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_burst_member_burst_id"), ["burst_id"], unique=False)
+
     op.create_table(
         "worker",
         sa.Column("executor_id", sa.String(length=64), nullable=False),
@@ -93,6 +123,8 @@ def downgrade() -> None:
         batch_op.drop_column("assigned_key")
 
     op.drop_table("worker")
+    op.drop_table("burst_member")
+    op.drop_table("burst")
     op.drop_table("slack_event")
     with op.batch_alter_table("operator_token", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_operator_token_person_id"))

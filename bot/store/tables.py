@@ -283,12 +283,38 @@ operator_token = Table(
     Index(None, "person_id"),
 )
 
-# Slack delivers an event up to four times; whoever inserts its id first handles it.
+# Slack delivers an event up to four times; whoever inserts its id first handles it. One that was begun and not done
+# was cut off by a crash, and is handled when it comes again.
 slack_event = Table(
     "slack_event",
     metadata,
     Column("event_id", String(255), primary_key=True),
     Column("received_at", Utc, nullable=False),
+    Column("done_at", Utc),
+    Index(None, "received_at"),
+)
+
+# Incidents that came together, faster than Slack takes cards: one summary card for them, a projection like every card.
+burst = Table(
+    "burst",
+    metadata,
+    Column("burst_id", Integer, primary_key=True, autoincrement=True),
+    Column("opened_at", Utc, nullable=False),
+    Column("joined_at", Utc, nullable=False),  # when the last incident joined
+    Column("closed_at", Utc),
+    Column("due_at", Utc, nullable=False),  # whoever moves this on draws the card
+    Column("is_begun", Boolean, nullable=False),  # a first post may have gone out: look before posting again
+    Column("channel", String(64)),
+    Column("card_ts", String(64)),
+    Column("shown", String(64)),  # hash of what Slack shows
+)
+
+burst_member = Table(
+    "burst_member",
+    metadata,
+    Column("incident_id", ForeignKey("incident.incident_id"), primary_key=True),
+    Column("burst_id", ForeignKey("burst.burst_id"), nullable=False),
+    Index(None, "burst_id"),
 )
 
 # What a person asked for that only a process with the action credentials can do; the row is the queue.
