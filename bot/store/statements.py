@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,10 +18,23 @@ _TARGETS_LOCK = 7_303_014_920
 
 async def insert_new(connection: AsyncConnection, table: sa.Table, row: Mapping[str, Any]) -> bool:
     """INSERT unless one of the table's keys is taken; True when the row is new. Decides races, as no SELECT could."""
+    return bool(await insert_all_new(connection, table, [row]))
+
+
+async def insert_all_new(
+    connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+) -> frozenset[Any]:
+    """
+    INSERT these rows, of the same columns, except where one of the table's keys is taken; returns the new ones' keys.
+
+    One statement for hundreds of rows, which the dialect prepares once for each number of them.
+    """
+    if not rows:
+        return frozenset()
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     key = next(iter(table.primary_key.columns))
-    statement = dialect.insert(table).values(row).on_conflict_do_nothing().returning(key)
-    return (await connection.execute(statement)).first() is not None
+    statement = dialect.insert(table).on_conflict_do_nothing().returning(key)
+    return frozenset((await connection.execute(statement, list(rows))).scalars())
 
 
 async def touch(connection: AsyncConnection, incident_id: str) -> None:
@@ -59,6 +72,18 @@ async def new_run(
             incident_id=incident_id, number=number, reason=reason, requested_by=by, state="new", created_at=now
         )
     )
+
+
+async def queue_runs(connection: AsyncConnection, runs: Sequence[tuple[str, int, str]], *, now: datetime) -> None:
+    """Queue diagnoses that events ask for: incident, number, reason. A first one has nothing to withdraw."""
+    first = [each for each in runs if each[1] == 1]
+    columns = ("incident_id", "number", "reason")
+    if first:
+        rows = [{**dict(zip(columns, each, strict=True)), "state": "new", "created_at": now} for each in first]
+        await connection.execute(run.insert(), rows)
+    for incident_id, number, reason in runs:
+        if number > 1:
+            await new_run(connection, incident_id, number, reason=reason, by=None, now=now)
 
 
 async def lock_targets(connection: AsyncConnection) -> None:
