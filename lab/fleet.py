@@ -9,13 +9,16 @@ from math import cos, tau
 
 import numpy as np
 
-from lab import cluster_metrics, hardware
+from lab import cluster_metrics
 from lab.application import ROUTES, Application
 from lab.cluster import ENGINE, MODEL, Cluster
 from lab.cluster_objects import GPU, NAMESPACE, TEMPLATE_HASH, Json
+from lab.engine_physics import Load, engine_limits
 from lab.exposition import STEP, Registry, render
+from lab.gateway import Gateway
+from lab.hardware import Gpu, Hardware, export
 from lab.prompt_store import PRODUCTION, PromptStore, cacheable_share
-from lab.serving import Load, Replica
+from lab.serving import Replica
 
 FLEET_RPS = 24.0
 """Requests per second at the top of the day, over all replicas: six for each of four."""
@@ -34,6 +37,15 @@ def hit_ratio(text: str) -> float:
     A template whose first fifth is variable text shares next to nothing, down to .03 for whole requests repeated.
     """
     return 0.03 + 0.37 * min(1.0, cacheable_share(text) / 0.8)
+
+
+def gpu_racks(cluster: Cluster) -> dict[str, str]:
+    """Every node that has a GPU, and the rack that it stands in."""
+    return {
+        name: str(node["metadata"]["labels"]["topology.kubernetes.io/rack"])
+        for name, node in cluster.kinds["nodes"].items()
+        if GPU in node["status"]["capacity"]
+    }
 
 
 @dataclass(kw_only=True)
@@ -69,13 +81,15 @@ class Fleet:
     """
     All exporters of the reference fleet. Step 0 is at `start`; each step is one scrape interval of lab time.
 
-    `peak` is when the day has most traffic; the state of `prompts` and `cluster` at each step decides everything else.
+    `peak` is when the day has most traffic; the state of everything else at each step decides what is measured.
     """
 
     start: datetime
     peak: datetime
     prompts: PromptStore
     cluster: Cluster
+    gateway: Gateway
+    hardware: Hardware
     rng: np.random.Generator
     registry: Registry = field(default_factory=Registry)
     steps: int = -1
@@ -84,7 +98,7 @@ class Fleet:
     def __post_init__(self) -> None:
         self.clients = PromptClients(store=self.prompts)
         self._application = Application(registry=self.registry, rng=self.rng)
-        self._gpus: dict[str, hardware.Gpu] = {}
+        self._gpus: dict[str, Gpu] = {}
 
     @property
     def now(self) -> datetime:
@@ -101,12 +115,14 @@ class Fleet:
         self.cluster.advance(self.now)
         self.clients.refresh(self.steps)
         self._follow_pods()
-        load = self._load()
-        finished = [replica.step(load) for replica in self._replicas.values()]
+        loads = self._loads()
+        busy = {self._replicas[pod].labels["node"] for pod, load in loads.items() if load.rps > 0}
+        self.hardware.step(gpu_racks(self.cluster), busy)
+        finished = [replica.step(loads[pod]) for pod, replica in self._replicas.items()]
         self._application.step(finished, {route.prompt: self.clients.shares(route.prompt) for route in ROUTES})
         cluster_metrics.step(self.registry, self.cluster, self.rng)
         if self.steps % 2 == 0:
-            self._step_gpus()
+            self._export_gpus(busy)
         if self.steps == 0:
             self._age_counters()
 
@@ -114,10 +130,25 @@ class Fleet:
         """The text exposition of the last step, with its lab time on every line; `only` names families."""
         return render(self.registry, self.steps, round(self.start.timestamp() * 1000), only=only)
 
-    def _load(self) -> Load:
+    def _loads(self) -> dict[str, Load]:
+        """What each ready pod is asked to do: the gateway shares the traffic out by the weights of their nodes."""
         day = (self.now - self.peak) / timedelta(days=1)
-        traffic = FLEET_RPS * (1 + _DAILY_SWING * cos(tau * day)) / (1 + _DAILY_SWING)
-        return Load(rps=traffic / max(1, len(self._replicas)), hit=self.clients.hit())
+        demand = self.gateway.demand(FLEET_RPS * (1 + _DAILY_SWING * cos(tau * day)) / (1 + _DAILY_SWING))
+        weights, hit = self.gateway.engine_weights(), self.clients.hit()
+        nodes = {pod: replica.labels["node"] for pod, replica in self._replicas.items()}
+        wanted = {pod: weights.get(node, 1.0) for pod, node in nodes.items()}
+        if not sum(wanted.values()):
+            wanted = dict.fromkeys(wanted, 1.0)  # a gateway without any weight picks at random
+        return {
+            pod: Load(
+                rps=demand.rps * weight / sum(wanted.values()),
+                prompt_tokens=demand.prompt_tokens,
+                output_tokens=demand.output_tokens,
+                hit=hit,
+                slowness=self.hardware.slowness(nodes[pod]),
+            )
+            for pod, weight in wanted.items()
+        }
 
     def _follow_pods(self) -> None:
         """Ready pods take traffic and are scraped; a pod that is gone takes its series with it."""
@@ -128,8 +159,12 @@ class Fleet:
             self._replicas = {name: replica for name, replica in self._replicas.items() if name not in gone}
         for name, pod in pods.items():
             if name not in self._replicas:
-                labels = self._serving_labels(pod)
-                self._replicas[name] = Replica(registry=self.registry, labels=labels, rng=self.rng)
+                self._replicas[name] = Replica(
+                    registry=self.registry,
+                    labels=self._serving_labels(pod),
+                    rng=self.rng,
+                    limits=engine_limits(pod["spec"]["containers"][0].get("args", [])),
+                )
 
     def _serving_labels(self, pod: Json) -> dict[str, str]:
         node = self.cluster.get("nodes", pod["spec"]["nodeName"])
@@ -142,21 +177,18 @@ class Fleet:
             "revision": str(pod["metadata"]["labels"][TEMPLATE_HASH]),
         }
 
-    def _step_gpus(self) -> None:
-        users = {
-            str(p["spec"]["nodeName"]): str(p["metadata"]["name"]) for p in self.cluster.pods_of(ENGINE, ready=True)
-        }
-        for node, item in self.cluster.kinds["nodes"].items():
-            if GPU not in item["status"]["capacity"]:
-                continue
+    def _export_gpus(self, busy: AbstractSet[str]) -> None:
+        """The exporter's answer for every GPU node; those that serve requests are busy."""
+        users = {replica.labels["node"]: name for name, replica in self._replicas.items()}
+        for node in gpu_racks(self.cluster):
             pod = users.get(node, "")
-            gpu = hardware.Gpu(node=node, pod=pod, namespace=NAMESPACE if pod else "")
+            gpu = Gpu(node=node, pod=pod, namespace=NAMESPACE if pod else "")
             if self._gpus.get(node, gpu) != gpu:  # the exporter labels a GPU by the pod that has it
                 self._forget_gpu(self._gpus[node])
             self._gpus[node] = gpu
-            hardware.step(self.registry, gpu, self.rng, busy=bool(pod))
+            export(self.registry, gpu, self.hardware, self.rng, busy=node in busy)
 
-    def _forget_gpu(self, gpu: hardware.Gpu) -> None:
+    def _forget_gpu(self, gpu: Gpu) -> None:
         for series in self.registry.series:
             if series.labels.get("Hostname") == gpu.node and series.labels.get("pod") == gpu.pod:
                 self.registry.values[series.index] = np.nan

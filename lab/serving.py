@@ -1,9 +1,4 @@
-"""
-How one vLLM replica behaves under a given load: mean times from load, and the metrics that its requests leave.
-
-The equations are those of a RAG chat service on one H100 with an 8B model. Per replica at rest: 6 requests/s, prompts
-of 3000 tokens, answers of 300, 40 % of the prompt found in the prefix cache.
-"""
+"""The exporter of one vLLM replica: the requests of each scrape interval, and the metrics that they leave."""
 
 from __future__ import annotations
 
@@ -12,11 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lab.engine_physics import BLOCK_TOKENS, EngineLimits, Load, Means, means
 from lab.exposition import STEP, Family, Floats, Histogram, Registry
 
-KV_CAPACITY_TOKENS = 425_000
-BLOCK_TOKENS = 16
-MAX_NUM_SEQS = 256
 LATENCY_SIGMA = 0.35
 
 # Bounds are vLLM V1's own. Those that an 8B chat never comes near are left out, as clusters drop them at the scrape to
@@ -62,61 +55,6 @@ _FAMILIES = {
 _FINISHED = {"stop": 0.965, "length": 0.03, "abort": 0.004, "error": 0.001}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What one replica is asked to do: requests per second, mean tokens, share of the prompt found in the cache."""
-
-    rps: float
-    prompt_tokens: float = 3000.0
-    output_tokens: float = 300.0
-    hit: float = 0.40
-
-
-@dataclass(frozen=True, kw_only=True)
-class Means:
-    """How a replica behaves under that load: mean seconds per request and the state of its batch."""
-
-    queue_s: float
-    prefill_s: float
-    frontend_s: float
-    itl_s: float
-    running: float
-    kv: float
-
-    @property
-    def ttft_s(self) -> float:
-        return self.queue_s + self.prefill_s + self.frontend_s
-
-    def e2e_s(self, output_tokens: float) -> float:
-        return self.ttft_s + self.itl_s * (output_tokens - 1)
-
-
-def means(load: Load) -> Means:
-    """
-    The steady state of a replica (no saturation: scenarios that saturate bring their own queue).
-
-    Running is Little's law, and the time between tokens grows with running: .013 (1 + .0078 running). Both together
-    are linear in running, so it has a closed form. Prompt tokens that miss the cache are computed in the same steps
-    as other requests' tokens and slow those down, and newcomers wait for those steps: that is the last factor of ITL
-    and of the queue, set so that a hit ratio of .03 gives 18.4 ms and .05 s, and one of .40 gives 16 ms and .02 s.
-    """
-    missed = max(0.0, 0.40 - load.hit)
-    prefill_s = 0.030 + 0.00022 * load.prompt_tokens * (1 - load.hit)
-    itl_idle_s = 0.013 * (1 + 0.265 * missed)
-    decode_steps = load.output_tokens - 1
-    running = load.rps * (prefill_s + itl_idle_s * decode_steps)
-    running /= max(0.05, 1 - load.rps * itl_idle_s * decode_steps * 0.0078)
-    running = min(running, MAX_NUM_SEQS, 0.99 * KV_CAPACITY_TOKENS / (load.prompt_tokens + load.output_tokens / 2))
-    return Means(
-        queue_s=0.020 + 0.081 * missed,
-        prefill_s=prefill_s,
-        frontend_s=0.020,
-        itl_s=itl_idle_s * (1 + 0.0078 * running),
-        running=running,
-        kv=running * (load.prompt_tokens + load.output_tokens / 2) / KV_CAPACITY_TOKENS,
-    )
-
-
 def lognormal(rng: np.random.Generator, mean: float, sigma: float, size: int) -> Floats:
     """Samples with this mean (not median) and this sigma of the logarithm."""
     return rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, size)
@@ -160,9 +98,9 @@ _COLUMNS = ("prompt_tokens", "output_tokens", "queue_s", "prefill_s", "ttft_s", 
 
 
 def arrivals(rng: np.random.Generator, load: Load, now: Means) -> Requests:
-    """The requests that arrive at one replica in one step: Poisson in number, lognormal in size and time."""
+    """The requests that arrive at one replica in one step and stay: Poisson in number, lognormal in size and time."""
     step_s = STEP.total_seconds()
-    n = int(rng.poisson(load.rps * step_s))
+    n = int(rng.poisson(load.rps * (1 - now.given_up) * step_s))
     prompt = np.maximum(1, np.rint(lognormal(rng, load.prompt_tokens, 0.5, n)))
     output = np.maximum(1, np.rint(lognormal(rng, load.output_tokens, 0.6, n)))
     queue = lognormal(rng, now.queue_s, LATENCY_SIGMA, n)
@@ -188,7 +126,9 @@ class Replica:
     registry: Registry
     labels: Mapping[str, str]
     rng: np.random.Generator
+    limits: EngineLimits = field(default_factory=EngineLimits)
     running: Requests | None = None
+    given_up: int = 0  # callers who left in the last step before their first token
     _histograms: dict[str, Histogram] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -197,22 +137,26 @@ class Replica:
         for reason in _FINISHED:
             self._count("vllm:request_success_total", 0, finished_reason=reason)
         self._count("vllm:num_preemptions_total", 0)
-        info = {"block_size": str(BLOCK_TOKENS), "num_gpu_blocks": str(KV_CAPACITY_TOKENS // BLOCK_TOKENS)}
-        info |= {"enable_prefix_caching": "True", "gpu_memory_utilization": "0.9"}
+        info = {"block_size": str(BLOCK_TOKENS), "num_gpu_blocks": str(self.limits.kv_blocks)}
+        info |= {
+            "enable_prefix_caching": "True",
+            "gpu_memory_utilization": f"{self.limits.gpu_memory_utilization:g}",
+        }
         self._gauge("vllm:cache_config_info", 1, **info)
 
     def step(self, load: Load) -> Requests:
         """Let one scrape interval pass under this load; returns the requests that finished in it."""
-        now = means(load)
+        now = means(load, self.limits)
         arrived = arrivals(self.rng, load, now)
         everything = arrived if self.running is None else self.running.joined(arrived)
         finished, self.running = everything.split(STEP.total_seconds())
         self._observe_arrivals(arrived, load)
         self._observe_finished(finished)
         self._observe_steps(now, load)
+        self._observe_overload(now, load)
         noise = self.rng.lognormal(0, 0.05, 2)
         self._gauge("vllm:num_requests_running", round(now.running * noise[0]))
-        self._gauge("vllm:num_requests_waiting", 0)
+        self._gauge("vllm:num_requests_waiting", round(now.waiting * noise[1]))
         self._gauge("vllm:kv_cache_usage_perc", round(min(1.0, now.kv * noise[1]), 4))
         return finished
 
@@ -242,10 +186,25 @@ class Replica:
         for reason, n in zip(_FINISHED, reasons.tolist(), strict=True):
             self._count("vllm:request_success_total", n, finished_reason=reason)
 
+    def _observe_overload(self, now: Means, load: Load) -> None:
+        """Callers who gave up while they waited, and requests that lost their place in the KV cache."""
+        self.given_up = 0
+        if now.waiting:
+            self.given_up = int(self.rng.poisson(load.rps * now.given_up * STEP.total_seconds()))
+            self._count("vllm:request_success_total", self.given_up, finished_reason="abort")
+            preempted = int(self.rng.poisson(now.preemptions_per_s * STEP.total_seconds()))
+            self._count("vllm:num_preemptions_total", preempted)
+
     def _observe_steps(self, now: Means, load: Load) -> None:
-        """One ITL per generated token and one iteration per engine step, from a few hundred samples each."""
+        """
+        One ITL per generated token and one iteration per engine step, from a few hundred samples each.
+
+        An engine with nothing to do makes no steps.
+        """
+        if not load.rps and not (self.running and self.running.done_s.size):
+            return
         step_s = STEP.total_seconds()
-        tokens = int(self.rng.poisson(load.rps * load.output_tokens * step_s))
+        tokens = int(self.rng.poisson(load.rps * (1 - now.given_up) * load.output_tokens * step_s))
         iterations = int(self.rng.poisson(step_s / now.itl_s))
         self._observe("vllm:inter_token_latency_seconds", lognormal(self.rng, now.itl_s, 0.2, 256), tokens // 256)
         batch = now.running + load.rps * load.prompt_tokens * (1 - load.hit) * now.itl_s

@@ -1,4 +1,4 @@
-"""The world of a drill: clock, prompt store, cluster, fleet and alert rule, held together and served over HTTP."""
+"""The world of a drill: clock, prompts, cluster, gateway, fleet and alert rules, held together and served over HTTP."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
 from diagnostics.telemetry.recorder import Recorder
-from lab import cluster
+from lab import cluster, gateway
 from lab.alertmanager import Alertmanager
 from lab.clock import LabClock
 from lab.exposition import STEP
-from lab.fleet import Fleet
+from lab.fleet import Fleet, gpu_racks
+from lab.hardware import Hardware
 from lab.history import History
 from lab.kubernetes import KubernetesApi
 from lab.langfuse import LangfuseApi
 from lab.prompt_store import PromptStore
-from lab.rule import HIGH_TTFT, RuleState
-from lab.scenario import Deed, Stage, scenario
+from lab.rule import RuleState
+from lab.scenarios import scenario
+from lab.scenarios.scenario import Deed, Stage
 
 PAST = timedelta(hours=2)
 _RULE_PAST = timedelta(minutes=30)
-"""How far back the rule is evaluated before the live start: longer than `for` and `keep_firing_for` together."""
+"""How far back rules are evaluated before the live start: longer than `for` and `keep_firing_for` of any together."""
 
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -75,9 +77,19 @@ class World:
         rng = np.random.default_rng(seed)
         self.prompts = PromptStore()
         self.cluster = cluster.build(rng, start)
-        self.stage = Stage(prompts=self.prompts, cluster=self.cluster, rng=rng)
+        self.gateway = gateway.build(rng, gpu_racks(self.cluster))
+        hardware = Hardware()
+        self.stage = Stage(prompts=self.prompts, cluster=self.cluster, gateway=self.gateway, hardware=hardware, rng=rng)
         self.scenario.set_up(self.stage, start)
-        self.fleet = Fleet(start=start, peak=live_start, prompts=self.prompts, cluster=self.cluster, rng=rng)
+        self.fleet = Fleet(
+            start=start,
+            peak=live_start,
+            prompts=self.prompts,
+            cluster=self.cluster,
+            gateway=self.gateway,
+            hardware=hardware,
+            rng=rng,
+        )
         self.onset = self.clock.start - self.scenario.onset_before_live
         self._deeds: deque[Deed] = deque(self.scenario.deeds(self.onset))
         self._broken_at: datetime | None = None
@@ -117,7 +129,7 @@ class World:
             self._step()
             history.record(self.fleet.registry)
         history.write(self.fleet.registry, self.history_path)
-        history.write(self.fleet.registry, self._rule_history_path, only={HIGH_TTFT.metric})
+        history.write(self.fleet.registry, self._rule_history_path, only=self._rule_metrics)
 
     def _step(self) -> None:
         """Do what is due, let one scrape interval pass, and note whether the fault is still there."""
@@ -135,12 +147,12 @@ class World:
 
     async def run(self) -> None:
         """
-        Let lab time pass: step the fleet, keep the cluster's promises, evaluate the rule, page.
+        Let lab time pass: step the fleet, keep the cluster's promises, evaluate the rules, page.
 
-        Raises TelemetryError when the rule's own recorder fails, which would be a mistake of the lab.
+        Raises TelemetryError when the rules' own recorder fails, which would be a mistake of the lab.
         """
         async with (
-            httpx.AsyncClient(transport=_InProcess(self._rule_metrics)) as scraping,
+            httpx.AsyncClient(transport=_InProcess(lambda: self.fleet.metrics(only=self._rule_metrics))) as scraping,
             httpx.AsyncClient(timeout=5.0) as paging,
         ):
             recorder = Recorder(
@@ -150,27 +162,30 @@ class World:
                 history=self._rule_history_path,
             )
             await recorder.open()
-            rule = RuleState(rule=HIGH_TTFT, telemetry=recorder)
-            pages = Alertmanager(
-                client=paging, url=self._pagerduty_events_url, routing_key=self._credentials.pagerduty_routing_key
-            )
-            await self._evaluate_the_past(rule)
+            rules = [RuleState(rule=rule, telemetry=recorder) for rule in self.scenario.rules]
+            key = self._credentials.pagerduty_routing_key
+            pages = [Alertmanager(client=paging, url=self._pagerduty_events_url, routing_key=key) for _ in rules]
+            await self._evaluate_the_past(rules)
             self.clock.run()
             while True:
                 await self.clock.sleep_until(self.fleet.next_step)
                 self._step()
                 await recorder.scrape_once()
-                await pages.flush(await rule.evaluate(self.fleet.now), self.fleet.now)
+                for rule, group in zip(rules, pages, strict=True):
+                    await group.flush(await rule.evaluate(self.fleet.now), self.fleet.now)
 
-    async def _evaluate_the_past(self, rule: RuleState) -> None:
+    async def _evaluate_the_past(self, rules: list[RuleState]) -> None:
         """Prometheus was running all the time: an alert may be pending when the drill begins."""
         at = self.fleet.now - _RULE_PAST
         while at <= self.fleet.now:
-            await rule.evaluate(at)
+            for rule in rules:
+                await rule.evaluate(at)
             at += STEP
 
-    def _rule_metrics(self) -> str:
-        return self.fleet.metrics(only={HIGH_TTFT.metric})
+    @property
+    def _rule_metrics(self) -> frozenset[str]:
+        """What the scenario's rules read; their recorder keeps nothing else."""
+        return frozenset[str]().union(*(rule.condition.metrics for rule in self.scenario.rules))
 
     def truth(self) -> dict[str, Any]:
         """What only the scenario's author knows: the cause, the guilty change, and whether it is healed since when."""

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lab import cluster
-from lab.fleet import Fleet
+from lab import cluster, gateway
+from lab.fleet import Fleet, gpu_racks
+from lab.hardware import Hardware
 from lab.prompt_store import PromptStore
-from lab.scenario import Stage, scenario
+from lab.scenarios import scenario
+from lab.scenarios.scenario import Stage
 from lab.world import Credentials, World
 
 LIVE_START = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
@@ -26,9 +28,15 @@ CREDENTIALS = Credentials(
 )
 
 
-def new_world(folder: Path, *, events_url: str = "http://127.0.0.1:9/v2/enqueue", pace: float = 20.0) -> World:
+def new_world(
+    folder: Path,
+    *,
+    scenario_id: str = "S04",
+    events_url: str = "http://127.0.0.1:9/v2/enqueue",
+    pace: float = 20.0,
+) -> World:
     return World(
-        "S04",
+        scenario_id,
         pace=pace,
         seed=11,
         folder=folder,
@@ -39,9 +47,9 @@ def new_world(folder: Path, *, events_url: str = "http://127.0.0.1:9/v2/enqueue"
 
 
 @functools.cache
-def prepared_world() -> World:
-    """A world at its live start, six minutes after the onset. Shared by all tests: look, do not touch."""
-    world = new_world(Path(tempfile.mkdtemp(prefix="lab-world-")))
+def prepared_world(scenario_id: str = "S04") -> World:
+    """A world at its live start, some minutes after the onset. Shared by all tests: look, do not touch."""
+    world = new_world(Path(tempfile.mkdtemp(prefix="lab-world-")), scenario_id=scenario_id)
     world._live_through_the_past()
     return world
 
@@ -49,14 +57,26 @@ def prepared_world() -> World:
 class SmallWorld:
     """A fleet that has just started, with the prompts of the reference service and nothing wrong yet."""
 
-    def __init__(self, seed: int = 5) -> None:
+    def __init__(self, scenario_id: str = "S04", *, seed: int = 5) -> None:
         rng = np.random.default_rng(seed)
         self.prompts = PromptStore()
         self.cluster = cluster.build(rng, LIVE_START)
-        self.stage = Stage(prompts=self.prompts, cluster=self.cluster, rng=rng)
-        self.scenario = scenario("S04")
+        self.gateway = gateway.build(rng, gpu_racks(self.cluster))
+        self.hardware = Hardware()
+        self.stage = Stage(
+            prompts=self.prompts, cluster=self.cluster, gateway=self.gateway, hardware=self.hardware, rng=rng
+        )
+        self.scenario = scenario(scenario_id)
         self.scenario.set_up(self.stage, LIVE_START)
-        self.fleet = Fleet(start=LIVE_START, peak=LIVE_START, prompts=self.prompts, cluster=self.cluster, rng=rng)
+        self.fleet = Fleet(
+            start=LIVE_START,
+            peak=LIVE_START,
+            prompts=self.prompts,
+            cluster=self.cluster,
+            gateway=self.gateway,
+            hardware=self.hardware,
+            rng=rng,
+        )
         self.fleet.step()
 
     def pass_time(self, span: timedelta) -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from diagnostics.telemetry.model import Aggregation, Function, Query
 from diagnostics.telemetry.recorder import Recorder
+from lab.engine_physics import Load, means
 from lab.exposition import STEP
 from lab.fleet import hit_ratio
 from lab.history import kept_steps
 from lab.prompt_store import PRODUCTION
 from lab.prompt_texts import CHAT_SUMMARY, CHAT_SYSTEM_TIMESTAMPED, chat_system
-from lab.serving import Load, means
 from tests.lab.played_worlds import LIVE_START, SmallWorld, prepared_world
 
 RECENT = timedelta(minutes=4)  # the onset was six minutes ago, and clients need one to fetch the prompt
@@ -263,7 +263,7 @@ def test_more_replicas_share_the_traffic_once_they_are_ready() -> None:
 
     small.pass_time(timedelta(minutes=1))
     assert len(small.fleet._replicas) == 6
-    assert small.fleet._load().rps == pytest.approx(4.0, rel=0.01)
+    assert {round(load.rps, 1) for load in small.fleet._loads().values()} == {4.0}
 
 
 def test_a_pod_that_is_gone_takes_its_series_along() -> None:

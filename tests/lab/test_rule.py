@@ -18,13 +18,15 @@ from fastapi import FastAPI, Request, Response
 
 from diagnostics.telemetry.model import Matrix, Query, Vector
 from diagnostics.telemetry.recorder import Recorder
+from lab.alert_rules import HIGH_TTFT
 from lab.alertmanager import Alertmanager, event
+from lab.conditions import MeanAboveBaseline
 from lab.exposition import STEP
-from lab.rule import HIGH_TTFT, Alert, MeanRule, RuleState
+from lab.rule import Alert, Rule, RuleState
 from tests.lab.played_worlds import CREDENTIALS, LIVE_START, new_world, prepared_world
 from tests.real_prometheus import start_prometheus
 
-RULE = MeanRule(name="Slow", metric="m", factor=1.4)
+RULE = Rule(name="Slow", condition=MeanAboveBaseline(metric="m", factor=1.4))
 START = LIVE_START
 
 
@@ -124,7 +126,7 @@ async def test_the_story_is_pending_when_the_drill_begins() -> None:
     while at <= LIVE_START:
         assert await rule.evaluate(at) == []
         at += STEP
-    assert len(await rule._exceeding(LIVE_START)) == 4
+    assert len(await HIGH_TTFT.condition.exceeding(recorder, LIVE_START)) == 4
 
 
 @pytest.mark.integration
@@ -132,12 +134,7 @@ async def test_prometheus_finds_the_same_excess() -> None:
     """The rule's expression in PromQL, asked of a real Prometheus over the same history, agrees pod by pod."""
     recorder = Recorder(clock="samples", history=prepared_world()._rule_history_path)
     await recorder.open()
-    rule = RuleState(rule=HIGH_TTFT, telemetry=recorder)
-    name = HIGH_TTFT.metric
-    by_pod = f"sum by (model_name, pod) (rate({name}_sum[5m])) / sum by (model_name, pod) (rate({name}_count[5m]))"
-    past = "sum by (model_name) (rate({0}_{1}[6h] offset 30m))"
-    baseline = f"{past.format(name, 'sum')} / {past.format(name, 'count')}"
-    expression = f"{by_pod} > on (model_name) group_left () (1.4 * {baseline})"
+    expression = HIGH_TTFT.condition.promql()
     with start_prometheus(prepared_world().history_path) as url:
         for minutes in (30, 3, 0):
             at = LIVE_START - timedelta(minutes=minutes)
@@ -145,7 +142,8 @@ async def test_prometheus_finds_the_same_excess() -> None:
             async with httpx.AsyncClient(trust_env=False) as prometheus:
                 answer = (await prometheus.get(f"{url}/api/v1/query", params=query)).json()
             theirs = {row["metric"]["pod"]: float(row["value"][1]) for row in answer["data"]["result"]}
-            ours = {pod: excess.value for (_, pod), excess in (await rule._exceeding(at)).items()}
+            found = await HIGH_TTFT.condition.exceeding(recorder, at)
+            ours = {pod: excess.value for (_, pod), excess in found.items()}
             assert ours == pytest.approx(theirs, rel=0.01)
     assert len(ours) == 4
 

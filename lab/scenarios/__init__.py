@@ -1,0 +1,25 @@
+"""The scenarios that the lab can play, by the id of the cause that each is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lab.scenarios.prefix_cache_collapse import PrefixCacheCollapse
+from lab.scenarios.scenario import Scenario
+
+
+class UnknownScenarioError(Exception):
+    """No scenario has this id; the message names those that exist."""
+
+
+SCENARIOS: Mapping[str, Callable[[], Scenario]] = {
+    "S04": PrefixCacheCollapse,
+}
+
+
+def scenario(id_: str) -> Scenario:
+    """The scenario with this id. Raises UnknownScenarioError."""
+    try:
+        return SCENARIOS[id_]()
+    except KeyError:
+        raise UnknownScenarioError(f"there is no scenario {id_!r}; there is {', '.join(sorted(SCENARIOS))}") from None

@@ -1,0 +1,74 @@
+"""What a scenario is: a fault in the world, what heals it, who pages, and the truth that only its author knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import numpy as np
+
+from lab.cluster import Cluster
+from lab.gateway import Gateway
+from lab.hardware import Hardware
+from lab.people import Person
+from lab.prompt_store import PromptStore
+from lab.rule import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a scenario may change: the state of the world, never its telemetry."""
+
+    prompts: PromptStore
+    cluster: Cluster
+    gateway: Gateway
+    hardware: Hardware
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deed:
+    """Something that somebody does to the world at a lab time."""
+
+    at: datetime
+    do: Callable[[Stage], None]
+
+
+class Scenario(Protocol):
+    """One fault. It lives in the world's state, so that only a change of that state heals it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def onset_before_live(self) -> timedelta:
+        """How long before the live start it goes wrong: so long that the alert is about to fire."""
+
+    @property
+    def pace(self) -> float:
+        """How many times faster than the wall a demo of it plays, unless somebody asks for another pace."""
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The alert rules that watch; each pages for itself."""
+
+    @property
+    def approver(self) -> Person:
+        """Who may approve the fix that belongs to it, by the lab's policy."""
+
+    def set_up(self, stage: Stage, start: datetime) -> None:
+        """Give the world the past that it has when the history starts."""
+
+    def deeds(self, onset: datetime) -> list[Deed]:
+        """What happens, in order of time."""
+
+    def is_healthy(self, stage: Stage) -> bool:
+        """Whether the world's state is free of the fault right now (telemetry follows within minutes)."""
+
+    def truth(self) -> dict[str, Any]:
+        """Cause, class, scope, culprit and decoys, in the words of a case's truth."""
