@@ -71,14 +71,32 @@ def _begin() -> None:
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    *,
+    no_work: Annotated[
+        bool, typer.Option("--no-work", help="The doors and Slack only; `watchkeeper worker` does the work.")
+    ] = False,
+) -> None:
     """Receive pages, keep cards, run approved fixes."""
     settings, config = _configured()
-    if missing := settings.missing_for_serving():
-        raise WatchkeeperError("\n".join(missing))
+    missing = settings.missing_for_the_doors() if no_work else settings.missing_for_serving()
+    forbidden = settings.too_powerful(config.action_credentials()) if no_work else ()
+    if missing or forbidden:
+        raise WatchkeeperError("\n".join((*missing, *forbidden)))
     from bot.app import serve as serve_forever
 
-    asyncio.run(serve_forever(settings, config))
+    asyncio.run(serve_forever(settings, config, work=not no_work))
+
+
+@app.command()
+def worker() -> None:
+    """Work only, beside any number of others: diagnose, keep cards, run fixes. Probes if WATCHKEEPER_PORT is set."""
+    settings, config = _configured()
+    if missing := settings.missing_for_working():
+        raise WatchkeeperError("\n".join(missing))
+    from bot.app import work
+
+    asyncio.run(work(settings, config))
 
 
 @app.command()

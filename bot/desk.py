@@ -7,7 +7,7 @@ is done afterwards by whoever sweeps. So a listener can commit before it acknowl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Literal
@@ -25,17 +25,16 @@ from bot.incidents import (
     StaleError,
 )
 from bot.policy import Policy
-from bot.respond import diagnosis_of, without_secrets
+from bot.respond import diagnosis_of
+from bot.store.errands import Errands
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal, JournalEntry
 from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
 from retrieval.documents import Hit, Question
 from retrieval.ranking import RunbookSearch
-from runbooks.engine.plan import undo_plan
 from runbooks.engine.records import AskPerson, Settled, record_from_json, record_json
-from runbooks.engine.run import changed_steps, decide
-from runbooks.engine.values import Action, CannotPlanError
+from runbooks.engine.run import decide
 
 _ANSWERS: Mapping[str, Literal["ran", "did_not_run", "stop"]] = {each: each for each in ("ran", "did_not_run", "stop")}
 
@@ -52,8 +51,7 @@ class Desk:
         approvals: Approvals,
         policy: Policy,
         search: RunbookSearch,
-        actions: Mapping[str, Action],
-        telemetry_now: Callable[[str], Awaitable[datetime | None]],
+        errands: Errands,
         ring: Callable[[], None],
     ) -> None:
         self._incidents = incidents
@@ -62,8 +60,7 @@ class Desk:
         self._approvals = approvals
         self._policy = policy
         self._search = search
-        self._actions = actions
-        self._telemetry_now = telemetry_now
+        self._errands = errands
         self._ring = ring
 
     @asynccontextmanager
@@ -119,46 +116,16 @@ class Desk:
 
     async def undo(self, plan_id: str, by: Person) -> None:
         """
-        Take back what this plan did: a plan of its own, made from the state now, approved by this click.
-
-        Where the policy asks for more than one person it stays on the card for the others.
+        Ask for what this plan did to be taken back. Whoever works reads the state now, makes the undo, and approves
+        it in this person's name if they still may.
         """
         async with self._deed("undo", plan_id, by):
             row = await self._plans.get(plan_id)
             self._policy.grant(by, row.plan, await self._incidents.get(row.plan.incident_id))
             if row.state not in MAY_BE_UNDONE:
                 raise StaleError("There is nothing to take back.")
-            ready = await self._undo_on_the_table(row) or await self._offer_undo(row)
-            await self._approvals.approve(ready, by=by, now=datetime.now(UTC))
-
-    async def _offer_undo(self, row: PlanRow) -> str:
-        """Put a fresh undo of this plan on the table; returns its id."""
-        now = datetime.now(UTC)
-        records = [record_from_json(entry.record) for entry in await self._journal.read(row.plan.plan_id)]
-        try:
-            undo = await undo_plan(
-                row.plan,
-                changed_steps(row.plan, records),
-                self._actions,
-                now=now,
-                policy_version=self._policy.version,
-            )
-        except CannotPlanError as refusal:
-            raise StaleError(f"This cannot be taken back: {refusal}.") from refusal
-        undo = without_secrets(undo)
-        await self._plans.save(undo, run=row.run, rank=None, state=PlanState.PROPOSED, now=now)
-        return undo.plan_id
-
-    async def _undo_on_the_table(self, row: PlanRow) -> str | None:
-        """An undo of this plan that is proposed already; raises StaleError when one ran or runs."""
-        for other in await self._plans.of_incident(row.plan.incident_id):
-            if other.plan.undoes != row.plan.plan_id:
-                continue
-            if other.state is PlanState.PROPOSED and other.plan.expires_at > datetime.now(UTC):
-                return other.plan.plan_id
-            if other.state in (PlanState.APPROVED, PlanState.RUNNING, PlanState.IN_DOUBT, PlanState.DONE):
-                raise StaleError("This is being taken back, or was taken back already.")
-        return None
+            now = datetime.now(UTC)
+            await self._errands.ask("undo", plan_id, incident_id=row.plan.incident_id, by=by, now=now)
 
     async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None:
         """Say what a step that nobody can prove did: `ran`, `did_not_run` or `stop`."""
@@ -179,7 +146,6 @@ class Desk:
                 record=record_json(record),
                 by=by.person_id,
                 now=datetime.now(UTC),
-                telemetry_at=await self._telemetry_now(row.plan.service),
             )
 
     async def _stop_for_good(self, row: PlanRow, answer: str, by: Person) -> None:

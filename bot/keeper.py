@@ -143,6 +143,8 @@ class SlackCourier:
         view = await self._cards.view(parcel.incident_id, parcel.content.get("run"))
         if parcel.kind == "evidence":
             return thread.evidence(view)
+        if parcel.kind == "refusal":
+            return thread.note(narrate.REFUSED_ERRAND.format(**parcel.content))
         line = plan_in(view, parcel.content["plan"])
         return thread.progress(line) if line else thread.note("A fix ended; see the card.")
 

@@ -73,10 +73,12 @@ DONE = {
     "rediagnose": "Diagnosing again; the card follows.",
     "approve": "Your approval is recorded.",
     "deny": "Denied; nothing will run.",
-    "undo": "The undo is on its way; the card follows.",
+    "undo": "The undo is being prepared from the state now; the card and the thread follow.",
     "request": "Requested; the card shows the new fix.",
     "settle": "Recorded.",
 }
+
+REFUSED_ERRAND = "{name} asked for an {what}, and it was not done. {why}"
 
 
 def seconds(value: float) -> str:

@@ -215,7 +215,11 @@ class Remediate:
             return Happened.CANNOT_TELL
 
     async def _verify(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
-        changed_at = next((e.telemetry_at for e in reversed(entries) if e.step == step.index and e.telemetry_at), None)
+        own = [entry for entry in entries if entry.step == step.index]
+        if own[-1].kind == "settled":  # a person says that it took place, and not when: only the time from now counts
+            changed_at = await self._verifier.now(row.plan.service)
+        else:
+            changed_at = next((entry.telemetry_at for entry in reversed(own) if entry.telemetry_at), None)
         status, summary = await self._verifier.watch(row.plan, step, changed_at)
         await self._write(row, entries, Verified(step=step.index, status=status.value, summary=summary))
 

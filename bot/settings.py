@@ -51,6 +51,9 @@ _NEEDED_TO_SERVE = {
     "PAGERDUTY_WEBHOOK_SECRETS": "what PagerDuty showed when the webhook subscription was made (comma list)",
 }
 
+_NEEDED_TO_WORK = ("INCIDENT_CHANNEL", "PAGERDUTY_API_KEY", "PAGERDUTY_FROM")
+"""What a process that only receives can do without."""
+
 _PLACEHOLDERS = frozenset(
     {"changeme", "change-me", "change_me", "default", "example", "password", "placeholder", "secret", "todo", "xxx"}
 )
@@ -152,12 +155,30 @@ class Settings(BaseSettings):
 
     def missing_for_serving(self) -> tuple[str, ...]:
         """One line for each setting without which `watchkeeper serve` cannot do its work, with its remedy."""
-        listening = "SLACK_APP_TOKEN" if self.socket_mode else "SLACK_SIGNING_SECRET"
+        return self._missing(_NEEDED_TO_SERVE)
+
+    def missing_for_the_doors(self) -> tuple[str, ...]:
+        """The same for `watchkeeper serve --no-work`."""
+        return self._missing(name for name in _NEEDED_TO_SERVE if name not in _NEEDED_TO_WORK)
+
+    def missing_for_working(self) -> tuple[str, ...]:
+        """The same for `watchkeeper worker`."""
+        return self._missing(("SLACK_BOT_TOKEN", *_NEEDED_TO_WORK))
+
+    def _missing(self, names: Iterable[str]) -> tuple[str, ...]:
+        unused = "SLACK_SIGNING_SECRET" if self.socket_mode else "SLACK_APP_TOKEN"
         return tuple(
             f"{name} is not set: {_NEEDED_TO_SERVE[name]}"
-            for name in _NEEDED_TO_SERVE
-            if not getattr(self, name.lower())
-            and (name == listening or name not in {"SLACK_APP_TOKEN", "SLACK_SIGNING_SECRET"})
+            for name in names
+            if not getattr(self, name.lower()) and name != unused
+        )
+
+    def too_powerful(self, names: Iterable[str]) -> tuple[str, ...]:
+        """One line for each of these that is set here, where nothing may change production."""
+        return tuple(
+            f"{name} is set, and a process that does no work must not hold what changes production: unset it here"
+            for name in dict.fromkeys(names)
+            if name in self._environ or f"{name}_FILE" in self._environ
         )
 
     def missing_credentials(self, names: Iterable[str]) -> tuple[str, ...]:

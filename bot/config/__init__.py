@@ -108,9 +108,15 @@ class Config(Entry):
     def credentials(self) -> tuple[str, ...]:
         """The names of all variables that the entries name as credentials."""
         entries = (*self.datasources, *self.clusters, *self.gateways, *self.http_endpoints)
-        named = [getattr(entry, key, None) for entry in entries for key in ("credential", "action_credential")]
+        named = [getattr(entry, "credential", None) for entry in entries]
+        return tuple(dict.fromkeys((*filter(None, named), *self.action_credentials())))
+
+    def action_credentials(self) -> tuple[str, ...]:
+        """The names of those that change production; a process that only receives must not have them."""
+        entries = (*self.datasources, *self.clusters, *self.gateways, *self.http_endpoints)
+        named = [getattr(entry, "action_credential", None) for entry in entries]
         named += [name for command in self.commands for name in command.environment]
-        return tuple(dict.fromkeys(name for name in named if name is not None))
+        return tuple(dict.fromkeys(filter(None, named)))
 
     @property
     def summary(self) -> str:

@@ -92,7 +92,6 @@ class Journal:
         record: Mapping[str, Any],
         by: str,
         now: datetime,
-        telemetry_at: datetime | None = None,
     ) -> None:
         """A person says what a step in doubt did: answer and next chapter together. Raises AlreadyDecidedError."""
         async with self._database.write() as connection:
@@ -111,7 +110,6 @@ class Journal:
                 "kind": "settled",
                 "at": now,
                 "record": dict(record),
-                "telemetry_at": telemetry_at,
             }
             if not await insert_new(connection, step_record, row):
                 raise AlreadyDecidedError("This doubt is settled already.")

@@ -78,6 +78,13 @@ def build_web(
     return web
 
 
+def build_probes(readiness: Readiness, registry: CollectorRegistry) -> FastAPI:
+    """What a process without doors serves: probes and metrics."""
+    web = FastAPI(title="Watchkeeper", openapi_url=None)
+    _add_probes(web, readiness, registry)
+    return web
+
+
 def _add_probes(web: FastAPI, readiness: Readiness, registry: CollectorRegistry) -> None:
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "alive"})

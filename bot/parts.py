@@ -1,0 +1,98 @@
+"""What every process has: the database and what stands over it, people and policy, and Slack's client."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from bot.approvals import Approvals
+from bot.card import Cards
+from bot.config import Config
+from bot.library import open_shelf
+from bot.operate import services_by_pagerduty
+from bot.policy import Policy
+from bot.settings import Settings
+from bot.slack.client import SlackClient, web_client
+from bot.store.audit import AuditLog
+from bot.store.database import Database, sync_url
+from bot.store.errands import Errands
+from bot.store.inbox import Inbox
+from bot.store.incidents import Incidents
+from bot.store.journal import Journal
+from bot.store.outbox import Outbox
+from bot.store.people import PeopleTable
+from bot.store.plans import Plans
+from bot.store.workers import Duties, Workers
+from bot.vitals import Vitals
+
+
+class Parts:
+    """Made once per process and handed to those who need them; nothing here holds a credential that changes things."""
+
+    def __init__(self, settings: Settings, config: Config) -> None:
+        self.settings = settings
+        self.config = config
+        self.url = settings.database_url.get_secret_value()
+        self.database = Database(self.url)
+        self.incidents = Incidents(self.database)
+        self.plans = Plans(self.database)
+        self.journal = Journal(self.database)
+        self.outbox = Outbox(self.database)
+        self.errands = Errands(self.database)
+        self.workers = Workers(self.database)
+        self.me = identity()
+        self.duties = Duties(self.database, self.me)
+        self.people = PeopleTable(self.database)
+        self.inbox = Inbox(self.database, services=services_by_pagerduty(config))
+        self.policy = Policy(config)
+        self.shelf = open_shelf(config.runbooks)
+        self.cards = Cards(
+            incidents=self.incidents,
+            plans=self.plans,
+            journal=self.journal,
+            outbox=self.outbox,
+            record=AuditLog(self.database),
+            config=config,
+            policy=self.policy,
+        )
+        self.approvals = Approvals(plans=self.plans, incidents=self.incidents, people=self.people, policy=self.policy)
+        self.slack_web = web_client(reveal(settings.slack_bot_token), settings.slack_api_base_url)
+        self.slack = SlackClient(self.slack_web)
+        self.registry = CollectorRegistry()
+        self.vitals = Vitals(self.database, self.registry)
+
+
+def identity() -> str:
+    """This process among all that work on the database; never the same twice, so a successor is not mistaken for it."""
+    return f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def engine_url(url: str) -> Any:
+    """
+    Where DBOS keeps its own tables.
+
+    On SQLite a file of its own: one file has one writer, and the engine's checkpoints would wait for the webhooks.
+    """
+    parsed = sync_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return parsed
+    path = Path(parsed.database)
+    return parsed.set(database=str(path.with_name(f"{path.stem}-engine{path.suffix}")))
+
+
+def vectors_path(url: str) -> Path:
+    """The cache of embeddings stands beside the SQLite database, else in the working folder."""
+    parsed = sync_url(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database
+    folder = Path(parsed.database).parent if is_file and parsed.database else Path()
+    return folder / "vectors.sqlite"
+
+
+def reveal(secret: Any) -> str:
+    """A secret's value, at the place where it is handed to a client."""
+    return secret.get_secret_value() if secret is not None else ""

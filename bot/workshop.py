@@ -1,0 +1,145 @@
+"""The part of a process that works: the engine with its stories, the sweepers, the couriers, diagnoses and actions."""
+
+from __future__ import annotations
+
+import structlog
+
+from bot import prompt_watch, vitals
+from bot.connections import Connections, connect, connect_actions
+from bot.engine import Engine, Sweeper
+from bot.errands import ErrandRunner
+from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
+from bot.pagerduty_client import PagerDutyClient
+from bot.parts import Parts, engine_url, reveal, vectors_path
+from bot.prompt_watch import PromptWatch
+from bot.remediate import Remediate, RemediateWorkflow
+from bot.respond import Respond, RespondWorkflow
+from bot.store.database import workflow_engine
+from bot.store.sightings import LabelSightings
+from bot.verify import Verifier
+from retrieval.embedder import EmbeddingError, MiniLmEmbedder
+from retrieval.ranking import RunbookSearch
+from retrieval.vectors import SqliteVectors
+from retrieval.weights import WeightsError
+
+log = structlog.get_logger()
+
+
+class Workshop:
+    """Everything that reads telemetry, changes production, or tells Slack and PagerDuty; made where work is done."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        settings, config = parts.settings, parts.config
+        self.connections: Connections = connect(settings, config, lambda name: LabelSightings(parts.database, name))
+        self.actions = connect_actions(settings, config)
+        self.diagnosers = self.connections.diagnosers(config)
+        self.search = RunbookSearch(MiniLmEmbedder(), SqliteVectors(vectors_path(parts.url)))
+        self.verifier = Verifier(diagnosers=self.diagnosers, config=config)
+        self.pagerduty = PagerDutyClient(reveal(settings.pagerduty_api_key), base_url=settings.pagerduty_api_base_url)
+        self.engine = self._engine()
+
+    def _engine(self) -> Engine:
+        """The sweepers of every working process; `more` share the bell, `timed` run by the clock alone."""
+        parts = self._parts
+        watch = PromptWatch(tuple(self.connections.sources.values()), self.diagnosers, parts.config)
+        return Engine(
+            system_engine=workflow_engine(engine_url(parts.url)),
+            inbox=parts.inbox,
+            incidents=parts.incidents,
+            plans=parts.plans,
+            more=(*self._couriers(), Sweeper("errands", self._errands().sweep)),
+            timed={
+                vitals.EVERY_S: [Sweeper("vitals", parts.vitals.sweep)],
+                prompt_watch.EVERY_S: [Sweeper("prompts", watch.sweep)],
+                # Whatever asks PagerDuty or an outside watcher by the clock (reconciling, heartbeat out) goes here.
+            },
+        )
+
+    def _errands(self) -> ErrandRunner:
+        parts = self._parts
+        return ErrandRunner(
+            me=parts.me,
+            errands=parts.errands,
+            incidents=parts.incidents,
+            plans=parts.plans,
+            journal=parts.journal,
+            approvals=parts.approvals,
+            people=parts.people,
+            policy=parts.policy,
+            actions=self.actions,
+        )
+
+    def _couriers(self) -> tuple[Sweeper, ...]:
+        """Whoever tells Slack and PagerDuty what is on record."""
+        parts = self._parts
+        keeper = CardKeeper(
+            incidents=parts.incidents,
+            cards=parts.cards,
+            slack=parts.slack,
+            channel=parts.settings.incident_channel or "",
+        )
+        slack = SlackCourier(
+            incidents=parts.incidents,
+            cards=parts.cards,
+            slack=parts.slack,
+            diagnosers=self.diagnosers,
+            config=parts.config,
+        )
+        pagerduty = PagerDutyCourier(
+            cards=parts.cards, pagerduty=self.pagerduty, from_email=parts.settings.pagerduty_from or ""
+        )
+        return (
+            Sweeper("cards", keeper.sweep),
+            Sweeper("slack", Mailroom("slack", parts.outbox, slack.deliver).sweep),
+            Sweeper("pagerduty", Mailroom("pagerduty", parts.outbox, pagerduty.deliver).sweep),
+        )
+
+    def respond(self) -> RespondWorkflow:
+        """The durable story of an incident."""
+        parts = self._parts
+        story = Respond(
+            incidents=parts.incidents,
+            plans=parts.plans,
+            outbox=parts.outbox,
+            config=parts.config,
+            diagnosers=self.diagnosers,
+            search=self.search,
+            runbooks=parts.shelf.runbooks,
+            actions=self.actions,
+            pagerduty=self.pagerduty,
+        )
+        return RespondWorkflow(story, self.engine.stories)
+
+    def remediate(self) -> RemediateWorkflow:
+        """The durable story of a fix."""
+        parts = self._parts
+        story = Remediate(
+            plans=parts.plans,
+            journal=parts.journal,
+            approvals=parts.approvals,
+            verifier=self.verifier,
+            actions=self.actions,
+        )
+        return RemediateWorkflow(story, self.engine.stories)
+
+    async def start(self) -> None:
+        """Telemetry and runbooks first, then the engine."""
+        await self.connections.start()
+        for problem in self._parts.shelf.problems:
+            log.error("runbook left out", problem=str(problem))
+        await self.search.refresh(self._parts.shelf.documents())
+        await self.engine.start(respond=self.respond, remediate=self.remediate)
+
+    async def warm(self) -> None:
+        """Load what the first diagnosis would wait for; without the embedding model search goes on by words."""
+        for diagnoser in self.diagnosers.values():
+            await diagnoser.warm_up()
+        try:
+            await self.search.warm()
+        except (WeightsError, EmbeddingError) as error:
+            log.error("the embedding model cannot be used; searching by words only", why=str(error))  # noqa: TRY400
+
+    async def stop(self) -> None:
+        await self.engine.stop()
+        await self.connections.close()
