@@ -199,4 +199,4 @@ def _in_words(row: AuditRow) -> str:
         return f"the fix is {_ENDED[row.action]}. {facts.get('why') or ''}".strip()
     words = _WORDS.get(row.action, row.action.replace(".", " ").replace("_", " "))
     said = words.format_map(_Shown(facts)).strip()
-    return f"{said}{step}" if row.action in ("step.intent",) else said
+    return f"{said}{step}" if row.action == "step.intent" else said

@@ -142,7 +142,7 @@ def plan(
 def _step(step: PlannedStep, state: StepState, note: str) -> StepLine:
     undo = ""
     if step.undo is not None:
-        undo = f"{step.action} " + ", ".join(
+        undo = f"{step.undo_action} " + ", ".join(
             f"{name}: {value}" for name, value in step.undo.items() if value is not None
         )
     return StepLine(index=step.index, title=step.title, effect=step.effect, undo=undo, state=state, note=note)
@@ -151,7 +151,7 @@ def _step(step: PlannedStep, state: StepState, note: str) -> StepLine:
 def latency_picture(
     found: Diagnosis, *, budget_s: float | None, ttft: Sequence[tuple[datetime, float]] = ()
 ) -> LatencyPicture:
-    """Where the time to the first token goes; `ttft` are (time, seconds) pairs for the line below, if they are known."""
+    """Where the time to the first token goes; `ttft` are (time, seconds) pairs for the line, if they are known."""
     return LatencyPicture(
         service=found.service,
         stages=tuple(

@@ -1,0 +1,158 @@
+"""What `watchkeeper incidents`, `show`, `approve` and `deny` ask for: JSON, behind a bearer token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from bot import narrate
+from bot.chronicle import Chronicle, IncidentStory, PlanStory
+from bot.incidents import Incident
+from bot.slack.view import PlanLine
+from bot.store.plan_rows import PlanRow
+from bot.web.body import IncompleteError, TooLargeError, read_body
+from bot.web.entrance import FORM_LIMITS, BadFormError, Entrance, Visit
+from bot.web.pages import DecisionDesk
+from bot.web.render import HEADERS
+
+Json = dict[str, Any]
+
+
+class _Decision(BaseModel):
+    """All that a caller may say; who they are and what they may is never theirs to say."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class OperatorApi:
+    """The command line's counterpart; the same desk decides as behind Slack's buttons."""
+
+    def __init__(self, *, chronicle: Chronicle, desk: DecisionDesk, entrance: Entrance) -> None:
+        self._chronicle = chronicle
+        self._desk = desk
+        self._entrance = entrance
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """What the web serves programs of operators."""
+        call = self._entrance.call
+        return (
+            Route("/api/incidents", call(self._incidents), methods=["GET"]),
+            Route("/api/incidents/{incident_id}", call(self._incident), methods=["GET"]),
+            Route("/api/plans/{plan_id}", call(self._plan), methods=["GET"]),
+            Route("/api/plans/{plan_id}/approve", call(self._approve), methods=["POST"]),
+            Route("/api/plans/{plan_id}/deny", call(self._deny), methods=["POST"]),
+        )
+
+    async def _incidents(self, _: Visit) -> Response:
+        found, more = await self._chronicle.incidents(state="open")
+        return _json({"incidents": [incident_json(incident) for incident in found], "more": more})
+
+    async def _incident(self, visit: Visit) -> Response:
+        return _json(story_json(await self._chronicle.incident(visit.request.path_params["incident_id"])))
+
+    async def _plan(self, visit: Visit) -> Response:
+        plan_id = visit.request.path_params["plan_id"]
+        return _json(plan_story_json(await self._chronicle.plan(plan_id, visit.operator.person)))
+
+    async def _approve(self, visit: Visit) -> Response:
+        digest = await _digest(visit.request)
+        await self._desk.approve(visit.request.path_params["plan_id"], visit.operator.person, digest=digest)
+        return await self._decided(visit, narrate.DONE["approve"])
+
+    async def _deny(self, visit: Visit) -> Response:
+        digest = await _digest(visit.request)
+        await self._desk.deny(visit.request.path_params["plan_id"], visit.operator.person, digest=digest)
+        return await self._decided(visit, narrate.DONE["deny"])
+
+    async def _decided(self, visit: Visit, sentence: str) -> Response:
+        story = await self._chronicle.plan(visit.request.path_params["plan_id"], visit.operator.person)
+        return _json({"said": sentence, "state": story.row.state.value})
+
+
+def incident_json(incident: Incident) -> Json:
+    """An incident in the list."""
+    return {
+        "id": incident.incident_id,
+        "number": incident.number,
+        "title": incident.title,
+        "service": incident.service or incident.pagerduty_service_name,
+        "state": incident.state.value,
+        "created_at": _iso(incident.created_at),
+        "url": incident.url,
+    }
+
+
+def story_json(story: IncidentStory) -> Json:
+    """An incident with its verdict, plans and timeline."""
+    view = story.view
+    return {
+        **incident_json(story.incident),
+        "since": _iso(view.since),
+        "user_impact": view.user_impact,
+        "causes": [
+            {
+                "cause": cause.cause,
+                "title": cause.title,
+                "probability": cause.probability,
+                "for": cause.evidence_for,
+                "against": cause.evidence_against,
+            }
+            for cause in view.causes
+        ],
+        "not_checked": view.blind_spots,
+        "troubles": view.troubles,
+        "plans": [plan_json(row, line) for row, line in story.plans],
+        "timeline": [{"at": _iso(each.at), "who": each.who, "what": each.what} for each in story.moments],
+    }
+
+
+def plan_json(row: PlanRow, line: PlanLine) -> Json:
+    """A plan as somebody has to know it before they decide."""
+    return {
+        "id": row.plan.plan_id,
+        "incident": row.plan.incident_id,
+        "service": row.plan.service,
+        "environment": row.plan.environment,
+        "title": row.plan.title,
+        "state": row.state.value,
+        "state_in_words": narrate.PLAN_STATE[row.state],
+        "why": row.why,
+        "tier": row.plan.tier.name,
+        "tier_in_words": narrate.TIER[row.plan.tier],
+        "digest": row.digest,
+        "effects": [step.effect for step in row.plan.steps],
+        "undo": [step.undo for step in line.steps],
+        "may_approve": line.may_approve,
+        "needed": line.needed,
+        "approved_by": line.approved_by,
+        "expires_at": _iso(row.plan.expires_at),
+    }
+
+
+def plan_story_json(story: PlanStory) -> Json:
+    """The same, and why the caller may not decide on it ("" when they may)."""
+    return {**plan_json(story.row, story.line), "refusal": story.refusal}
+
+
+async def _digest(request: Request) -> str:
+    try:
+        raw = await read_body(request, FORM_LIMITS)
+        return _Decision.model_validate_json(raw).digest
+    except (TooLargeError, IncompleteError, ValidationError) as error:
+        raise BadFormError('The body has to be {"digest": "..."}, the hash of the plan that is meant.') from error
+
+
+def _json(value: Json) -> Response:
+    return JSONResponse(value, headers=dict(HEADERS))
+
+
+def _iso(at: datetime | None) -> str | None:
+    return at.isoformat() if at else None
