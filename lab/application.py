@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from lab.answers import AnswerQuality
 from lab.exposition import STEP, Family, Floats, Registry
 from lab.serving import LATENCY_SIGMA, Requests, lognormal
 
@@ -18,8 +19,6 @@ _STAGE_BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _GATEWAY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60)
 _STATUS = {"ok": 0.9885, "5xx": 0.001, "4xx": 0.005, "429": 0.0005, "aborted": 0.005}
 _OUTCOME = {"ok": 0.953, "refusal": 0.015, "empty": 0.002, "truncated": 0.03}
-_FORMAT = {"valid": 0.992, "invalid": 0.008}
-_FEEDBACK = {"up": 0.96, "down": 0.04}
 _RETRIEVAL = {"ok": 0.977, "empty": 0.02, "error": 0.002, "timeout": 0.001}
 _GUARDRAIL = {"allow": 0.992, "block": 0.008}
 _STAGES = {"gateway": 0.030, "guardrail_in": 0.060, "retrieval": 0.120}
@@ -48,6 +47,8 @@ GUARDRAIL = _counter("llm_app_guardrail_total", "Guardrail decisions.")
 RETRIEVAL = _counter("llm_app_retrieval_total", "Retrieval calls by outcome.")
 SCORE_SUM = _counter("llm_app_retrieval_score_sum", "Sum of top-1 similarities.")
 SCORE_COUNT = _counter("llm_app_retrieval_score_count", "Number of top-1 similarities.")
+JUDGE_SUM = _counter("llm_app_judge_score_sum", "Sum of the judge's scores (0 to 1).")
+JUDGE_COUNT = _counter("llm_app_judge_score_count", "Number of answers judged.")
 DRIFT = Family(name="llm_app_input_drift_auc", kind="gauge", help="Domain-classifier AUC of inputs.")
 HTTP = _counter("http_requests_total", "HTTP requests of the engine's API server.")
 GATEWAY_TOTAL = _histogram("litellm_request_total_latency_metric", "Latency of a request at the gateway.")
@@ -77,11 +78,14 @@ class Route:
     share: float
     tenants: Mapping[str, float]
     retrieval: bool = True
+    needs_json: bool = True  # the application parses the answer
 
 
 ROUTES = (
     Route(name="chat", prompt="chat-system", share=0.96, tenants=tenant_shares()),
-    Route(name="summary", prompt="chat-summary", share=0.04, tenants={"tenant-01": 1.0}, retrieval=False),
+    Route(
+        name="summary", prompt="chat-summary", share=0.04, tenants={"tenant-01": 1.0}, retrieval=False, needs_json=False
+    ),
 )
 
 
@@ -91,23 +95,29 @@ class Application:
     The application's exporter.
 
     `versions` of a step say which share of each prompt's requests ran with which version: clients cache a prompt for
-    60 s, so that after a label moved both versions are served for a while.
+    60 s, so that after a label moved both versions are served for a while. `quality` tells how good the answers of a
+    route's prompt version are.
     """
 
     registry: Registry
     rng: np.random.Generator
+    quality: Callable[[Route, int], AnswerQuality]
     service: str = "chat"
     model: str = "llama-3.1-8b-instruct"
 
-    def step(self, finished: Sequence[Requests], versions: Mapping[str, Mapping[int, float]]) -> None:
-        """Account for the requests that the engines finished in this step."""
+    def step(
+        self, finished: Sequence[Requests], versions: Mapping[str, Mapping[int, float]], *, given_up: int = 0
+    ) -> None:
+        """Account for the requests that the engines finished in this step, and those whose callers gave up."""
         e2e = np.concatenate([requests.e2e_s for requests in finished]) if finished else np.zeros(0)
         prompt = float(sum(requests.prompt_tokens.sum() for requests in finished))
         output = float(sum(requests.output_tokens.sum() for requests in finished))
         for route in ROUTES:
             for version, share in versions[route.prompt].items():
                 n = round(len(e2e) * route.share * share)
+                self._count_aborted(route, str(version), round(given_up * route.share * share))
                 self._count_requests(route, str(version), n)
+                self._count_verdicts(route, version, n)
                 part = route.share * share
                 self._count_tokens(route, str(version), {"input": prompt * part, "output": output * part})
         self._time_stages(e2e)
@@ -125,8 +135,6 @@ class Application:
             self.registry.add(SESSIONS, {"service": self.service, "tenant": tenant}, first_tries)
         which = {"service": self.service, "prompt_name": route.prompt, "prompt_version": version, "model": self.model}
         self._spread(RESPONSES, which, "outcome", _OUTCOME, n)
-        self._spread(FORMAT, which, "result", _FORMAT, n)
-        self._spread(FEEDBACK, which, "rating", _FEEDBACK, int(self.rng.binomial(n, 0.03)))
         rail = {"service": self.service, "rail": "input", "policy_version": "14", "surface": "user"}
         self._spread(GUARDRAIL, rail, "decision", _GUARDRAIL, n)
         if route.retrieval:
@@ -134,6 +142,26 @@ class Application:
             self._spread(RETRIEVAL, source, "outcome", _RETRIEVAL, n)
             self.registry.add(SCORE_SUM, source, round(float(self.rng.normal(0.72, 0.08, n).sum()), 4))
             self.registry.add(SCORE_COUNT, source, n)
+
+    def _count_aborted(self, route: Route, version: str, n: int) -> None:
+        """Requests that nobody waits for any more; they have neither an answer nor a retry."""
+        about = {"service": self.service, "route": route.name, "prompt_name": route.prompt, "prompt_version": version}
+        for tenant, share in route.tenants.items():
+            who = {**about, "tenant": tenant, "api_key": f"key-{tenant}", "model": self.model}
+            self.registry.add(REQUESTS, {**who, "status": "aborted"}, round(n * share))
+            self.registry.add(SESSIONS, {"service": self.service, "tenant": tenant}, round(n * share))
+
+    def _count_verdicts(self, route: Route, version: int, n: int) -> None:
+        """What the schema check says of every answer, 3 % of the users, and a judge who reads every tenth."""
+        quality = self.quality(route, version)
+        which = {"service": self.service, "prompt_name": route.prompt, "prompt_version": str(version)}
+        which |= {"model": self.model}
+        self._spread(FORMAT, which, "result", {"valid": quality.valid, "invalid": 1 - quality.valid}, n)
+        ratings = {"up": 1 - quality.thumbs_down, "down": quality.thumbs_down}
+        self._spread(FEEDBACK, which, "rating", ratings, int(self.rng.binomial(n, 0.03)))
+        scores = self.rng.normal(quality.judge, 0.2, int(self.rng.binomial(n, 0.1)))
+        self.registry.add(JUDGE_SUM, which, round(float(scores.sum()), 4))
+        self.registry.add(JUDGE_COUNT, which, len(scores))
 
     def _count_tokens(self, route: Route, version: str, tokens: Mapping[str, float]) -> None:
         about = {"service": self.service, "prompt_version": version, "model": self.model}

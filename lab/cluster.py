@@ -87,13 +87,14 @@ class Cluster:
     # The deployment controller
 
     def _roll(self, deployment: Json, now: datetime) -> None:
-        """One pass of a rolling update with maxSurge 1 and maxUnavailable 0."""
+        """One pass of a rolling update with the deployment's maxSurge and maxUnavailable 0."""
         current = self._current_set(deployment, now)
         wanted = deployment["spec"]["replicas"]
         pods = self.pods_of(deployment["metadata"]["name"])
         mine = [p for p in pods if owner_of(p) == current["metadata"]["name"]]
         old = [p for p in pods if owner_of(p) != current["metadata"]["name"]]
-        room = wanted + (1 if old else 0) - len(pods)
+        surge = int(deployment["spec"]["strategy"]["rollingUpdate"]["maxSurge"])
+        room = wanted + (surge if old else 0) - len(pods)
         mine += [self._create_pod(current, now) for _ in range(max(0, min(wanted - len(mine), room)))]
         for surplus in sorted(mine, key=_deletion_order)[: max(0, len(mine) - wanted)]:
             self._delete_pod(surplus, current, now)

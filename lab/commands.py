@@ -10,7 +10,10 @@ from typing import Annotated
 import typer
 
 Scenario = Annotated[str, typer.Option(help="Which scenario to play.")]
-Pace = Annotated[float, typer.Option(min=1.0, max=60.0, help="How many times faster than the wall lab time passes.")]
+Pace = Annotated[
+    float | None,
+    typer.Option(min=1.0, max=60.0, help="How many times faster than the wall lab time passes; else the scenario's."),
+]
 Seed = Annotated[int, typer.Option(help="Two runs with the same seed see the same traffic.")]
 
 lab = typer.Typer(no_args_is_help=True, help="The practice range: a simulated fleet, Slack and PagerDuty.")
@@ -27,7 +30,7 @@ def lab_serve(
     folder: Annotated[Path, typer.Option(help="Where the configuration, the environment and lab.json are written.")],
     product: Annotated[str, typer.Option(help="Where the product will listen.")] = "http://127.0.0.1:8080",
     scenario: Scenario = "S04",
-    pace: Pace = 20.0,
+    pace: Pace = None,
     seed: Seed = 1,
 ) -> None:
     """Serve the world, Slack and PagerDuty in one process on free ports, until Ctrl-C."""
@@ -42,7 +45,7 @@ def demo(
         bool, typer.Option("--headless", envvar="HEADLESS", help="No browser: actors play the people.")
     ] = False,
     scenario: Scenario = "S04",
-    pace: Pace = 20.0,
+    pace: Pace = None,
     seed: Seed = 1,
     folder: Annotated[
         Path | None, typer.Option(help="Where the drill keeps its files; a new folder under var/ otherwise.")

@@ -24,12 +24,12 @@ class DrillOptions:
     """
     What is played, and by which product: `product` is how Python starts it (`-m bot`), given a command behind it.
 
-    `folder` None makes a new one under var/.
+    `folder` None makes a new one under var/, `pace` None plays at the scenario's own.
     """
 
     folder: Path | None
     scenario: str = "S04"
-    pace: float = 20.0
+    pace: float | None = None
     seed: int = 1
     product: tuple[str, ...] = ("-m", "bot")
 
@@ -103,7 +103,8 @@ class _Start:
 
     async def _lab(self) -> Child:
         options = self._options
-        what = ("--scenario", options.scenario, "--pace", f"{options.pace:g}", "--seed", str(options.seed))
+        pace = ("--pace", f"{options.pace:g}") if options.pace else ()
+        what = ("--scenario", options.scenario, *pace, "--seed", str(options.seed))
         where = ("--folder", str(self._folder), "--product", self._address)
         lab = Child("the lab", "-m", "lab", "serve", *where, *what, log=self._folder / "lab.log")
         self.children.append(lab)

@@ -10,7 +10,8 @@ from math import cos, tau
 import numpy as np
 
 from lab import cluster_metrics
-from lab.application import ROUTES, Application
+from lab.answers import AnswerQuality, answer_quality
+from lab.application import ROUTES, Application, Route
 from lab.cluster import ENGINE, MODEL, Cluster
 from lab.cluster_objects import GPU, NAMESPACE, TEMPLATE_HASH, Json
 from lab.engine_physics import Load, engine_limits
@@ -97,7 +98,7 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.clients = PromptClients(store=self.prompts)
-        self._application = Application(registry=self.registry, rng=self.rng)
+        self._application = Application(registry=self.registry, rng=self.rng, quality=self._quality)
         self._gpus: dict[str, Gpu] = {}
 
     @property
@@ -119,7 +120,9 @@ class Fleet:
         busy = {self._replicas[pod].labels["node"] for pod, load in loads.items() if load.rps > 0}
         self.hardware.step(gpu_racks(self.cluster), busy)
         finished = [replica.step(loads[pod]) for pod, replica in self._replicas.items()]
-        self._application.step(finished, {route.prompt: self.clients.shares(route.prompt) for route in ROUTES})
+        given_up = sum(replica.given_up for replica in self._replicas.values())
+        versions = {route.prompt: self.clients.shares(route.prompt) for route in ROUTES}
+        self._application.step(finished, versions, given_up=given_up)
         cluster_metrics.step(self.registry, self.cluster, self.rng)
         if self.steps % 2 == 0:
             self._export_gpus(busy)
@@ -129,6 +132,10 @@ class Fleet:
     def metrics(self, only: AbstractSet[str] | None = None) -> str:
         """The text exposition of the last step, with its lab time on every line; `only` names families."""
         return render(self.registry, self.steps, round(self.start.timestamp() * 1000), only=only)
+
+    def _quality(self, route: Route, version: int) -> AnswerQuality:
+        """How good the answers of a prompt's version are, judged by its very text."""
+        return answer_quality(self.prompts.get(route.prompt, version).prompt, needs_json=route.needs_json)
 
     def _loads(self) -> dict[str, Load]:
         """What each ready pod is asked to do: the gateway shares the traffic out by the weights of their nodes."""

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 _OPENING = "You are the support assistant of Meridian Home, a shop for heating, lighting and kitchen appliances."
 
+_FORM = (
+    "Answer with one JSON object and nothing around it: "
+    '{"answer": "your answer", "articles": ["article numbers"], "handover": true or false}.'
+)
+
 _RULES = (
     "Answer only from the passages below. If they do not answer the question, say so and offer a human colleague.",
     "Name the article number of every product that you mention.",
@@ -20,7 +25,13 @@ _CLOSING = "Passages:\n{{passages}}\n\nConversation so far:\n{{history}}\n\nQues
 def chat_system(version: int) -> str:
     """The text of `chat-system` version 1 to 7: each version added one rule."""
     rules = "\n".join(f"{place}. {rule}" for place, rule in enumerate(_RULES[:version], 1))
-    return f"{_OPENING}\n\nRules:\n{rules}\n\n{_CLOSING}"
+    return f"{_OPENING}\n{_FORM}\n\nRules:\n{rules}\n\n{_CLOSING}"
+
+
+CHAT_SYSTEM_FRIENDLY = chat_system(7).replace(
+    _FORM, "Write like a friendly colleague: open with a short greeting and close with an offer of further help."
+)
+"""Somebody wants answers that sound less like a form, and takes out the line by which the application reads them."""
 
 
 CHAT_SYSTEM_TIMESTAMPED = "Current time: {{current_time}}\n" + chat_system(7)

@@ -48,7 +48,7 @@ class LabOptions:
 
     folder: Path
     scenario: str
-    pace: float
+    pace: float | None  # None: the scenario's own
     seed: int
     product: str
     patience_s: float = 60.0
@@ -118,7 +118,7 @@ class Lab:
             for name, server in servers.items():
                 tasks.create_task(server.serve(sockets=[self._sockets.bound[name]]))
             await until_started(list(servers.values()))
-            write_addresses(self.folder, self.addresses, scenario=self.options.scenario, pace=self.options.pace)
+            write_addresses(self.folder, self.addresses, scenario=self.options.scenario, pace=self.world.clock.pace)
             world = tasks.create_task(self._let_time_pass())
             await self._stopping.wait()
             world.cancel()
@@ -164,7 +164,7 @@ class Lab:
             pagerduty_webhook_secrets=self._webhook_secrets,
         )
         write_environment(self.folder, variables)
-        config = watchkeeper_toml(self.addresses, pace=self.options.pace, history=self.world.history_path.name)
+        config = watchkeeper_toml(self.addresses, pace=self.world.clock.pace, history=self.world.history_path.name)
         (self.folder / CONFIG_FILE).write_text(config, encoding="utf-8")
 
     def _state(self) -> Mapping[str, Any]:
@@ -172,7 +172,7 @@ class Lab:
         newest = next(reversed(self._account.incidents.values()), None)
         return {
             "scenario": self.options.scenario,
-            "pace": self.options.pace,
+            "pace": self.world.clock.pace,
             "incident": newest.status if newest else "none",
             **self._gauges.read(),
         }

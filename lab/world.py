@@ -53,15 +53,15 @@ class World:
     Everything that a scenario is about, in one process with its own state.
 
     `await prepare()` simulates two hours up to `live_start` and writes `folder/history.om`; `await run()` goes on from
-    there at `pace` times real time until it is cancelled. The three apps may be served as soon as `prepare` returned.
-    Raises UnknownScenarioError and ValueError (an unusable pace or start).
+    there at `pace` times real time (None: the scenario's own) until it is cancelled. The three apps may be served as
+    soon as `prepare` returned. Raises UnknownScenarioError and ValueError (an unusable pace or start).
     """
 
     def __init__(
         self,
         scenario_id: str,
         *,
-        pace: float,
+        pace: float | None,
         seed: int,
         folder: Path,
         live_start: datetime,
@@ -70,7 +70,7 @@ class World:
     ) -> None:
         self.scenario = scenario(scenario_id)
         self.folder = folder
-        self.clock = LabClock(pace=pace, start=live_start)
+        self.clock = LabClock(pace=pace or self.scenario.pace, start=live_start)
         self._credentials = credentials
         self._pagerduty_events_url = pagerduty_events_url
         start = self.clock.start - PAST

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from lab.scenarios.kv_pool_shrunk import KvPoolShrunk
+from lab.scenarios.output_format import OutputFormat
 from lab.scenarios.prefix_cache_collapse import PrefixCacheCollapse
 from lab.scenarios.scenario import Scenario
+from lab.scenarios.thermal_throttling import ThermalThrottling
 
 
 class UnknownScenarioError(Exception):
@@ -14,6 +17,9 @@ class UnknownScenarioError(Exception):
 
 SCENARIOS: Mapping[str, Callable[[], Scenario]] = {
     "S04": PrefixCacheCollapse,
+    "S03": KvPoolShrunk,
+    "G04": ThermalThrottling,
+    "Q01": OutputFormat,
 }
 
 

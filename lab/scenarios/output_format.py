@@ -1,0 +1,64 @@
+"""Q01: a prompt no longer asks for the form in which the application reads its answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from lab import prompt_texts
+from lab.alert_rules import FORMAT_VALIDITY
+from lab.answers import USUAL, answer_quality
+from lab.people import BOB, Person
+from lab.prompt_store import PRODUCTION
+from lab.rule import Rule
+from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
+from lab.scenarios.scenario import Deed, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFormat:
+    """Heals with any `production` version of chat-system that asks for JSON again."""
+
+    id: str = "Q01"
+    title: str = "A prompt change broke the output format"
+    onset_before_live: timedelta = timedelta(minutes=6)
+    pace: float = 20.0
+    rules: tuple[Rule, ...] = (FORMAT_VALIDITY,)
+    approver: Person = BOB
+
+    def set_up(self, stage: Stage, start: datetime) -> None:
+        write_prompts(stage, start)
+
+    def deeds(self, onset: datetime) -> list[Deed]:
+        before = onset - DECOY_BEFORE_ONSET
+        return [
+            Deed(at=before, do=lambda stage: shorten_summary(stage, before)),
+            Deed(at=onset, do=lambda stage: _sound_friendlier(stage, onset)),
+        ]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        text = stage.prompts.labelled("chat-system", PRODUCTION).prompt
+        return answer_quality(text, needs_json=True) == USUAL
+
+    def truth(self) -> dict[str, Any]:
+        return {
+            "cause": "Q01",
+            "class": "Q",
+            "scope": {"dimension": "prompt_version", "values": ["8"]},
+            "control": False,
+            "culprit_change": "prompts:chat-system:8",
+            "culprit": {"prompt": "chat-system", "label": PRODUCTION, "version": 8, "previous_version": 7},
+            "decoys": [DECOY],
+        }
+
+
+def _sound_friendlier(stage: Stage, at: datetime) -> None:
+    stage.prompts.create(
+        "chat-system",
+        prompt_texts.CHAT_SYSTEM_FRIENDLY,
+        at=at,
+        created_by="bob",
+        labels=(PRODUCTION,),
+        commit_message="Sound like a colleague, not like a form",
+    )

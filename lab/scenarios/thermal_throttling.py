@@ -1,0 +1,54 @@
+"""G04: a node loses its cooling, and its GPU slows down to stay alive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from lab.alert_rules import HIGH_ITL
+from lab.cluster import ENGINE
+from lab.people import DANA, Person
+from lab.rule import Rule
+from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
+from lab.scenarios.scenario import Deed, Stage
+
+NODE = "gpu-2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThermalThrottling:
+    """Nothing in software mends a fan: it is healthy again once no request goes to a pod on the hot node."""
+
+    id: str = "G04"
+    title: str = "A node overheats and its GPU throttles"
+    onset_before_live: timedelta = timedelta(minutes=12)
+    pace: float = 30.0
+    rules: tuple[Rule, ...] = (HIGH_ITL,)
+    approver: Person = DANA
+
+    def set_up(self, stage: Stage, start: datetime) -> None:
+        write_prompts(stage, start)
+
+    def deeds(self, onset: datetime) -> list[Deed]:
+        before = onset - DECOY_BEFORE_ONSET
+        return [
+            Deed(at=before, do=lambda stage: shorten_summary(stage, before)),
+            Deed(at=onset, do=lambda stage: stage.hardware.uncooled.add(NODE)),
+        ]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        weights = stage.gateway.engine_weights()
+        serving = {str(pod["spec"]["nodeName"]) for pod in stage.cluster.pods_of(ENGINE, ready=True)}
+        return not any(weights.get(node, 1.0) > 0 for node in serving & stage.hardware.uncooled)
+
+    def truth(self) -> dict[str, Any]:
+        return {
+            "cause": "G04",
+            "class": "G",
+            "scope": {"dimension": "node", "values": [NODE]},
+            "control": False,
+            "culprit_change": None,
+            "culprit": None,
+            "decoys": [DECOY],
+        }
