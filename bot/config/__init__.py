@@ -135,7 +135,7 @@ class Config(Entry):
 
     @property
     def policy_version(self) -> str:
-        """Twelve hex digits that change whenever anything changes that says who may approve what."""
+        """Twelve hex digits that change whenever anything changes that says who may approve what, or what it does."""
         deciding = {
             "policy": [rule.model_dump(mode="json") for rule in self.policy],
             "people": {person.id: person.model_dump(mode="json") for person in self.people},
@@ -143,6 +143,8 @@ class Config(Entry):
                 service.name: [service.environment, service.mode, service.owners, dict(service.approvers)]
                 for service in self.services
             },
+            "http_endpoints": [endpoint.model_dump(mode="json") for endpoint in self.http_endpoints],
+            "commands": [command.model_dump(mode="json") for command in self.commands],
         }
         text = json.dumps(deciding, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]

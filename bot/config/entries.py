@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from diagnostics import target
+from runbooks.engine.actions import command_line
 
 Environment = Literal["prod", "staging", "dev"]
 Role = Literal["on-call", "service-owner", "platform", "security", "budget", "prompt-owner"]
@@ -208,10 +209,18 @@ class Command(Entry):
 
     name: Name
     argv: tuple[str, ...] = Field(min_length=1)
-    arguments: Mapping[str, Pattern] = Field(default_factory=dict)
+    arguments: Mapping[str, Pattern] = Field(default_factory=dict, validate_default=True)
     timeout_s: float = Field(default=60.0, gt=0, le=3600)
     environment: tuple[CredentialName, ...] = ()
     tier: Literal["R1", "R2", "R3"] = "R3"
+
+    @field_validator("arguments")
+    @classmethod
+    def _fit(cls, arguments: Mapping[str, str], info: ValidationInfo) -> Mapping[str, str]:
+        if argv := info.data.get("argv"):
+            for what, remedy in command_line.faults(argv, arguments):
+                raise ValueError(f"{what}; {remedy}")
+        return arguments
 
 
 class Budgets(Entry):

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
-from runbooks.engine.placeholders import Literal, Placeholder, PlaceholderError, placeholders, resolve
+from runbooks.engine.placeholders import (
+    Literal,
+    Placeholder,
+    PlaceholderError,
+    placeholders,
+    resolve,
+    texts_in,
+    with_texts,
+)
 from runbooks.engine.values import CannotPlanError, JsonObject
 
 # Parameters that a step may leave out: they are the service's own unless the runbook says otherwise.
@@ -94,15 +103,15 @@ class PlanContext:
         return value
 
 
-def parsed(title: str, name: str, text: str) -> list[Placeholder]:
+def parsed(title: str, name: str, value: Any) -> list[Placeholder]:
     """The placeholders of the step's parameter. Raises CannotPlanError naming both."""
     try:
-        return placeholders(text)
+        return [found for text in texts_in(value) for found in placeholders(text)]
     except PlaceholderError as error:
         raise CannotPlanError(f"{title}: {name}: {error}") from error
 
 
-def filled(title: str, name: str, text: str, context: PlanContext, state: JsonObject | None = None) -> Literal:
+def filled(title: str, name: str, value: Any, context: PlanContext, state: JsonObject | None = None) -> Any:
     """The parameter with its placeholders filled in, from the context and from the state that was read."""
 
     def value_of(placeholder: str) -> Literal:
@@ -111,7 +120,7 @@ def filled(title: str, name: str, text: str, context: PlanContext, state: JsonOb
         return context.value_of(placeholder)
 
     try:
-        return resolve(text, value_of)
+        return with_texts(value, lambda text: resolve(text, value_of))
     except (PlaceholderError, CannotPlanError) as error:
         raise CannotPlanError(f"{title}: {name}: {error}") from error
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from runbooks.engine.context import CONTEXT_DEFAULTS
-from runbooks.engine.placeholders import PlaceholderError, placeholders
+from runbooks.engine.placeholders import PlaceholderError, placeholders, texts_in
 from runbooks.engine.problems import Problem
 from runbooks.engine.values import Action, GuardedAction, Runbook, StepTemplate, Tier
 
@@ -109,9 +109,10 @@ def _params(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Pr
     """Names, placeholders, and every literal that can be checked before there is an incident."""
     open_names = set(CONTEXT_DEFAULTS) - set(step.params)
     for name, value in step.params.items():
-        if isinstance(value, str) and ("{" in value or "}" in value):
-            open_names.add(name)
-            yield from _placeholders(runbook, step, name, value, action)
+        for text in texts_in(value):
+            if "{" in text or "}" in text:
+                open_names.add(name)
+                yield from _placeholders(runbook, step, name, text, action)
     try:
         action.params.model_validate(dict(step.params))
     except ValidationError as error:

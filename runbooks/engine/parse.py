@@ -16,9 +16,8 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from runbooks.engine.placeholders import Literal
 from runbooks.engine.problems import Problem, RunbookError
-from runbooks.engine.values import Runbook, StepTemplate
+from runbooks.engine.values import JsonObject, Runbook, StepTemplate
 from runbooks.engine.yaml_block import Entry, YamlBlockError, load_mapping
 
 FORMAT = 1
@@ -237,7 +236,7 @@ class _Reader:
             return ""
         return entry.value
 
-    def _params(self, entries: dict[str, Entry]) -> dict[str, Literal]:
+    def _params(self, entries: dict[str, Entry]) -> JsonObject:
         entry = entries.get("with")
         if entry is None or entry.value is None:
             return {}
@@ -245,13 +244,14 @@ class _Reader:
             self.complain(entry.line, "`with` is not a mapping", "write `with: {name: value}`")
             return {}
         for name, value in entry.value.items():
-            if isinstance(value, dict | list):
+            if _has_bare_placeholder(value):
                 self.complain(
                     entry.line,
                     f"the value of `{name[:60]}` is not plain",
                     f'quote placeholders: {name[:60]}: "{{service}}"',
                 )
-        return entry.value
+        params: JsonObject = entry.value
+        return params
 
     def _undo(self, entries: dict[str, Entry]) -> str:
         entry = entries.get("undo")
@@ -271,6 +271,15 @@ class _Reader:
             return float(int(match[1]) * _SECONDS[match[2]])
         self.complain(entry.line, f"settle cannot be {entry.value!r}"[:120], "write `90s` or `4m`, at most `1h`")
         return 120.0
+
+
+def _has_bare_placeholder(value: Any) -> bool:
+    """Without quotes YAML reads `{service}` as a mapping of a name to nothing."""
+    if isinstance(value, list):
+        return any(map(_has_bare_placeholder, value))
+    if not isinstance(value, dict):
+        return False
+    return all(member is None for member in value.values()) or any(map(_has_bare_placeholder, value.values()))
 
 
 def _heading_lines(lines: list[str], heading: _Heading) -> int:

@@ -8,8 +8,9 @@ because every expression language that peers embedded was escaped from sooner or
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 Literal = str | int | float | bool | None
 
@@ -49,6 +50,27 @@ class Placeholder:
         group, _, key = self.name.partition(".")
         keys = {"suspect": SUSPECT_KEYS, "scope": SCOPE_KEYS}.get(group, ())
         return self.name in CONTEXT_NAMES or self.from_state or key in keys
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in a parameter's value, which may be a mapping or a list of them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for member in value.values():
+            yield from texts_in(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from texts_in(member)
+
+
+def with_texts(value: Any, change: Callable[[str], Literal]) -> Any:
+    """The same value with every text in it changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {name: with_texts(member, change) for name, member in value.items()}
+    return [with_texts(member, change) for member in value] if isinstance(value, list) else value
 
 
 def placeholders(text: str) -> list[Placeholder]:
