@@ -10,7 +10,6 @@ Facts: PATCH /api/public/v2/prompts/{name}/versions/{version} with `newLabels`; 
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -19,8 +18,11 @@ from urllib.parse import quote
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from runbooks.engine.actions.json_api import change, look, object_of, open_client
 from runbooks.engine.actions.parameters import ConfigName, Whole
 from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+
+_SYSTEM = "Langfuse"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. /-]{0,199}", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,35}", re.ASCII)
@@ -68,21 +70,8 @@ class LangfuseAccess:
 
     def client(self) -> httpx.AsyncClient:
         """Raises ActionError when `ca_file` or `url` cannot be used."""
-        try:
-            trusted = ssl.create_default_context(cafile=self.ca_file) if self.ca_file else True
-        except OSError as error:  # ssl.SSLError is one, too
-            raise ActionError(f"{self.ca_file} is no file of certificates: {error}") from error
-        try:
-            return httpx.AsyncClient(
-                verify=trusted,
-                base_url=self.url,
-                auth=httpx.BasicAuth(self.public_key, self.secret_key),
-                timeout=httpx.Timeout(self.timeout_s, connect=min(self.timeout_s, 3.0)),
-                follow_redirects=False,  # a redirect could send the keys and the change to somebody else
-                headers={"User-Agent": "watchkeeper", "Accept": "application/json"},
-            )
-        except httpx.InvalidURL as error:
-            raise ActionError(f"{self.url!r} is no address of a Langfuse: {error}") from error
+        auth = httpx.BasicAuth(self.public_key, self.secret_key)
+        return open_client(_SYSTEM, self.url, timeout_s=self.timeout_s, ca_file=self.ca_file, auth=auth)
 
 
 class MoveLabel:
@@ -132,7 +121,8 @@ class MoveLabel:
             # Langfuse adds `newLabels` to those that the version has; a server that replaced them would drop the
             # others, so they are all sent.
             labels = sorted({params.label, *await self._labels(client, params)} - {"latest"})
-            answer = await self._change(client, params, labels, token)
+            path = f"{_path(params.prompt)}/versions/{params.version}"
+            answer = await change(client, _SYSTEM, "PATCH", path, {"newLabels": labels}, token)
         if answer.get("version") != params.version or params.label not in _texts(answer.get("labels")):
             raise OutcomeUnknownError("Langfuse answered, but not with the version and its label")
         return {"version": params.version, "labels": _texts(answer.get("labels"))}
@@ -169,39 +159,16 @@ class MoveLabel:
     async def _labels(self, client: httpx.AsyncClient, params: MoveLabelParams) -> list[str]:
         return _texts((await _get(client, params, {"version": str(params.version)})).get("labels"))
 
-    async def _change(
-        self, client: httpx.AsyncClient, params: MoveLabelParams, labels: list[str], token: str
-    ) -> JsonObject:
-        path = f"{_path(params.prompt)}/versions/{params.version}"
-        try:
-            answer = await client.patch(path, json={"newLabels": labels}, headers={"X-Request-Id": token})
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-            raise ActionError(f"Langfuse cannot be reached ({_words(error)}): nothing was changed") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:  # sent, or perhaps; an answer may be unreadable gzip
-            raise OutcomeUnknownError(f"Langfuse gave no answer that can be read ({_words(error)})") from error
-        status = answer.status_code
-        if status >= 500 or status == 408:
-            raise OutcomeUnknownError(f"Langfuse answered HTTP {status}")
-        if not 200 <= status < 300:
-            raise ActionError(f"Langfuse refused with HTTP {status}: nothing was changed")
-        try:
-            return _object(answer)
-        except ActionError as error:
-            raise OutcomeUnknownError(str(error)) from error
-
 
 async def _get(client: httpx.AsyncClient, params: LabelOfPrompt, query: dict[str, str]) -> JsonObject:
     """Raises ActionError: reading changes nothing, whatever went wrong."""
     wanted = " ".join(f"{name} {value}" for name, value in query.items())
-    try:
-        answer = await client.get(_path(params.prompt), params=query)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ActionError(f"Langfuse cannot be read ({_words(error)})") from error
+    answer = await look(client, _SYSTEM, _path(params.prompt), query)
     if answer.status_code == 404:
         raise ActionError(f"Langfuse has no prompt `{params.prompt}` with {wanted}")
     if answer.status_code != 200:
         raise ActionError(f"Langfuse answered HTTP {answer.status_code} for `{params.prompt}` with {wanted}")
-    return _object(answer)
+    return object_of(answer, _SYSTEM)
 
 
 def _path(prompt: str) -> str:
@@ -209,19 +176,5 @@ def _path(prompt: str) -> str:
     return f"/api/public/v2/prompts/{quote(prompt, safe='')}"
 
 
-def _object(answer: httpx.Response) -> JsonObject:
-    try:
-        value = answer.json()
-    except (ValueError, RecursionError) as error:  # brackets nested by the thousand
-        raise ActionError("Langfuse did not answer with JSON") from error
-    if not isinstance(value, dict):
-        raise ActionError("Langfuse did not answer with an object")
-    return value
-
-
 def _texts(value: Any) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def _words(error: Exception) -> str:
-    return type(error).__name__
