@@ -157,7 +157,8 @@ class Replica:
         noise = self.rng.lognormal(0, 0.05, 2)
         self._gauge("vllm:num_requests_running", round(now.running * noise[0]))
         self._gauge("vllm:num_requests_waiting", round(now.waiting * noise[1]))
-        self._gauge("vllm:kv_cache_usage_perc", round(min(1.0, now.kv * noise[1]), 4))
+        is_pinned = now.preemptions_per_s > 0  # a full cache stays full: what one request frees the next one takes
+        self._gauge("vllm:kv_cache_usage_perc", round(min(1.0, now.kv * noise[1] ** (0.1 if is_pinned else 1)), 4))
         return finished
 
     def _observe_arrivals(self, arrived: Requests, load: Load) -> None:

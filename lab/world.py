@@ -192,7 +192,7 @@ class World:
         self._note_health(self.clock.now())
         return {
             "scenario": self.scenario.id,
-            **self.scenario.truth(),
+            **self.scenario.truth(self.stage),
             "onset": self.onset.isoformat(),
             "now": self.clock.now().isoformat(),
             "healed": self._healed_at is not None,

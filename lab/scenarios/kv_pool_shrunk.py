@@ -32,7 +32,7 @@ class KvPoolShrunk:
 
     id: str = "S03"
     title: str = "A configuration rollout shrank the KV cache"
-    onset_before_live: timedelta = timedelta(minutes=10)
+    onset_before_live: timedelta = timedelta(minutes=9)
     pace: float = 30.0
     rules: tuple[Rule, ...] = (KV_SATURATED,)
     approver: Person = DANA
@@ -54,7 +54,7 @@ class KvPoolShrunk:
         template = stage.cluster.get("deployments", ENGINE)["spec"]["template"]
         return engine_limits(template["spec"]["containers"][0]["args"]).kv_blocks >= _HEALTHY_BLOCKS
 
-    def truth(self) -> dict[str, Any]:
+    def truth(self, _stage: Stage) -> dict[str, Any]:
         return {
             "cause": "S03",
             "class": "S",

@@ -22,7 +22,7 @@ class OutputFormat:
 
     id: str = "Q01"
     title: str = "A prompt change broke the output format"
-    onset_before_live: timedelta = timedelta(minutes=6)
+    onset_before_live: timedelta = timedelta(minutes=5)
     pace: float = 20.0
     rules: tuple[Rule, ...] = (FORMAT_VALIDITY,)
     approver: Person = BOB
@@ -41,7 +41,7 @@ class OutputFormat:
         text = stage.prompts.labelled("chat-system", PRODUCTION).prompt
         return answer_quality(text, needs_json=True) == USUAL
 
-    def truth(self) -> dict[str, Any]:
+    def truth(self, _stage: Stage) -> dict[str, Any]:
         return {
             "cause": "Q01",
             "class": "Q",

@@ -43,7 +43,7 @@ class PrefixCacheCollapse:
     def is_healthy(self, stage: Stage) -> bool:
         return hit_ratio(stage.prompts.labelled("chat-system", PRODUCTION).prompt) >= HEALTHY_HIT_RATIO
 
-    def truth(self) -> dict[str, Any]:
+    def truth(self, _stage: Stage) -> dict[str, Any]:
         return {
             "cause": "S04",
             "class": "S",

@@ -70,5 +70,5 @@ class Scenario(Protocol):
     def is_healthy(self, stage: Stage) -> bool:
         """Whether the world's state is free of the fault right now (telemetry follows within minutes)."""
 
-    def truth(self) -> dict[str, Any]:
+    def truth(self, stage: Stage, /) -> dict[str, Any]:
         """Cause, class, scope, culprit and decoys, in the words of a case's truth."""

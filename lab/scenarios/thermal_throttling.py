@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from lab.alert_rules import HIGH_ITL
 from lab.cluster import ENGINE
+from lab.fleet import gpu_racks
 from lab.people import DANA, Person
 from lab.rule import Rule
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
 from lab.scenarios.scenario import Deed, Stage
-
-NODE = "gpu-2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +34,33 @@ class ThermalThrottling:
         before = onset - DECOY_BEFORE_ONSET
         return [
             Deed(at=before, do=lambda stage: shorten_summary(stage, before)),
-            Deed(at=onset, do=lambda stage: stage.hardware.uncooled.add(NODE)),
+            Deed(at=onset, do=_stop_a_fan),
         ]
 
     def is_healthy(self, stage: Stage) -> bool:
         weights = stage.gateway.engine_weights()
-        serving = {str(pod["spec"]["nodeName"]) for pod in stage.cluster.pods_of(ENGINE, ready=True)}
-        return not any(weights.get(node, 1.0) > 0 for node in serving & stage.hardware.uncooled)
+        hot = stage.hardware.uncooled.intersection(_serving_nodes(stage))
+        return not any(weights.get(node, 1.0) > 0 for node in hot)
 
-    def truth(self) -> dict[str, Any]:
+    def truth(self, stage: Stage) -> dict[str, Any]:
         return {
             "cause": "G04",
             "class": "G",
-            "scope": {"dimension": "node", "values": [NODE]},
+            "scope": {"dimension": "node", "values": sorted(stage.hardware.uncooled)},
             "control": False,
             "culprit_change": None,
             "culprit": None,
             "decoys": [DECOY],
         }
+
+
+def _stop_a_fan(stage: Stage) -> None:
+    """On a node that serves requests, in the rack where most others do: they feel its warm air."""
+    racks = gpu_racks(stage.cluster)
+    serving = _serving_nodes(stage)
+    busiest = Counter(racks[node] for node in serving).most_common(1)[0][0]
+    stage.hardware.uncooled.add(next(node for node in serving if racks[node] == busiest))
+
+
+def _serving_nodes(stage: Stage) -> list[str]:
+    return sorted(str(pod["spec"]["nodeName"]) for pod in stage.cluster.pods_of(ENGINE, ready=True))
