@@ -9,11 +9,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from runbooks.engine.context import CONTEXT_DEFAULTS, PlanContext, filled, parsed
+from runbooks.engine.placeholders import texts_in
 from runbooks.engine.values import (
     Action,
     ActionError,
@@ -26,6 +26,8 @@ from runbooks.engine.values import (
     Runbook,
     StepTemplate,
     Tier,
+    TieredAction,
+    UndoneByAnother,
 )
 
 __all__ = ["PlanContext", "fresh", "plan", "undo_plan"]
@@ -87,7 +89,7 @@ async def undo_plan(
     steps: list[PlannedStep] = []
     for step in sorted((step for step in done.steps if step.index in done_steps), key=lambda step: -step.index):
         if step.undo is not None:
-            steps.append(await _undone(len(steps), step, _action(actions, step.action, step.title)))
+            steps.append(await _undone(len(steps), step, actions))
     if not steps:
         raise CannotPlanError("none of the steps that ran can be undone")
     return Plan(
@@ -145,13 +147,12 @@ async def _moved(step: PlannedStep, actions: Mapping[str, Action]) -> list[str]:
 
 async def _planned(index: int, template: StepTemplate, action: Action, context: PlanContext) -> PlannedStep:
     title = template.title
-    texts = {name: value for name, value in _with_defaults(template.params, action).items() if isinstance(value, str)}
-    waiting = {name for name, text in texts.items() if any(used.from_state for used in parsed(title, name, text))}
-    known: dict[str, Any] = dict(template.params)
-    known |= {name: filled(title, name, text, context) for name, text in texts.items() if name not in waiting}
+    raw = _with_defaults(template.params, action)
+    waiting = {name for name, value in raw.items() if any(used.from_state for used in parsed(title, name, value))}
+    known = {name: filled(title, name, value, context) for name, value in raw.items() if name not in waiting}
     if waiting:
-        state = await _state(action, {name: known[name] for name in known if name not in waiting}, title)
-        known |= {name: filled(title, name, texts[name], context, state) for name in waiting}
+        state = await _state(action, known, title)
+        known |= {name: filled(title, name, raw[name], context, state) for name in waiting}
     params = _validated(action.params, known, title)
     before = await _read(action, params, title)
     return _step(
@@ -166,18 +167,20 @@ async def _planned(index: int, template: StepTemplate, action: Action, context: 
     )
 
 
-async def _undone(index: int, step: PlannedStep, action: Action) -> PlannedStep:
+async def _undone(index: int, step: PlannedStep, actions: Mapping[str, Action]) -> PlannedStep:
     """Only what is still as the step left it: taking back somebody else's change is no undo."""
+    action = _action(actions, step.action, step.title)
     done = _validated(action.params, step.params, step.title)
     found = await action.happened(done, step.before, "")
     if found is Happened.NO:
         raise CannotPlanError(f"{step.title}: all is as it was before, there is nothing to take back")
     if found is Happened.CANNOT_TELL:
         raise CannotPlanError(f"{step.title}: somebody changed it since, or it cannot be read: undo it by hand")
-    params = _validated(action.params, step.undo or {}, step.title)
-    before = await _read(action, params, step.title)
+    inverse = _action(actions, step.undo_action, step.title)
+    params = _validated(inverse.params, step.undo or {}, step.title)
+    before = await _read(inverse, params, step.title)
     title = step.title.removeprefix("Undo: ") if step.title.startswith("Undo: ") else f"Undo: {step.title}"
-    return _step(index, title, action, params, before, undo=True, verify=(), settle_s=step.settle_s)
+    return _step(index, title, inverse, params, before, undo=True, verify=(), settle_s=step.settle_s)
 
 
 def _step(
@@ -198,7 +201,7 @@ def _step(
         index=index,
         title=title,
         action=action.name,
-        tier=Tier(action.tier),
+        tier=Tier(action.tier_of(params) if isinstance(action, TieredAction) else action.tier),
         target=action.target(params),
         params=params.model_dump(mode="json"),
         before=dict(before),
@@ -206,6 +209,7 @@ def _step(
         undo=action.undo(params, before) if undo else None,
         verify=verify,
         settle_s=settle_s,
+        undone_by=action.undone_by if isinstance(action, UndoneByAnother) else "",
     )
 
 
@@ -254,4 +258,4 @@ def _refuse_same_target(steps: list[PlannedStep]) -> None:
 
 
 def _names_suspect(params: JsonObject) -> bool:
-    return any("suspect." in value for value in params.values() if isinstance(value, str))
+    return any("suspect." in text for value in params.values() for text in texts_in(value))

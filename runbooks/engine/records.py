@@ -22,7 +22,8 @@ class Intent:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """
-    The action answered: `ok`, or it was refused and certainly nothing changed.
+    The action answered: `ok`, or it was refused and certainly nothing changed; where a part of it was done, `detail`
+    says which.
 
     A refusal may stand without an intent (the world had moved before the call). A lost answer leaves no outcome.
     """

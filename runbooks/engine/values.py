@@ -36,6 +36,10 @@ class ActionError(Exception):
     """The action was refused or failed, and certainly changed nothing (a 4xx, a refused connection)."""
 
 
+class PartlyDoneError(ActionError):
+    """It failed on the way: the message says what was done and what was not. Nothing is still under way."""
+
+
 class OutcomeUnknownError(Exception):
     """The call was sent and its answer lost (time-out, 5xx, reset connection): it may have happened."""
 
@@ -76,7 +80,7 @@ class Action(Protocol):
         """The probe after a crash: did `act` take place? Must be able to say CANNOT_TELL."""
 
     def undo(self, params: Any, before: JsonObject) -> JsonObject | None:
-        """The parameters of the same action that restore `before`; None when that is impossible."""
+        """The parameters that restore `before`, of the same action or of its `undone_by`; None: it is impossible."""
 
 
 @runtime_checkable
@@ -93,6 +97,29 @@ class GuardedAction(Action, Protocol):
 
     def refusal(self, params: Any, before: JsonObject) -> str | None:
         """Why this must not be done from this state, in words for a person; None when it may."""
+
+
+@runtime_checkable
+class UndoneByAnother(Protocol):
+    """An action whose `undo` gives the parameters of another one: a cordon is taken back by an uncordon."""
+
+    undone_by: str
+
+
+@runtime_checkable
+class TieredAction(Action, Protocol):
+    """An action whose parameters name an entry of the configuration, and that entry says how much it can hurt."""
+
+    def tier_of(self, params: Any) -> Tier:
+        """The tier with these parameters; `tier` is the highest there is."""
+
+
+@runtime_checkable
+class PatientAction(Action, Protocol):
+    """An action that may take longer than a call to an API does."""
+
+    def patience_s(self, params: Any) -> float:
+        """After how many seconds `act` has answered, whatever happened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +153,7 @@ class Runbook:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStep:
-    """A step with nothing left to decide: literals only."""
+    """A step with nothing left to decide: literals only. `undone_by` is the action that undoes it, "" for its own."""
 
     index: int
     title: str
@@ -139,6 +166,12 @@ class PlannedStep:
     undo: JsonObject | None
     verify: tuple[str, ...]
     settle_s: float
+    undone_by: str = ""
+
+    @property
+    def undo_action(self) -> str:
+        """The name of the action that `undo` holds the parameters of."""
+        return self.undone_by or self.action
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +217,9 @@ _PLAN = TypeAdapter(Plan)
 def plan_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain JSON; `plan_from_json` is its inverse."""
     result: dict[str, Any] = _PLAN.dump_python(plan, mode="json")
+    for step in result["steps"]:
+        if not step["undone_by"]:  # younger than plans that are stored already, whose digests must stay
+            del step["undone_by"]
     return result
 
 

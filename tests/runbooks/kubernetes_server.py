@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.runbooks.http_server import RememberingServer
+from tests.runbooks.kubernetes_nodes import Nodes, status
 
 TOKEN = "kube-test-token"
 REVISION = "deployment.kubernetes.io/revision"
@@ -52,11 +53,13 @@ def json_patch(document: Any, operations: list[dict[str, Any]]) -> Any:
 
 @dataclass(kw_only=True)
 class KubernetesServer(RememberingServer):
-    """One namespace `chat`, one deployment `chat-vllm`."""
+    """One namespace `chat`, one deployment `chat-vllm`, and the nodes and pods of `fleet`."""
 
     version: int = 100
     deployment: dict[str, Any] = field(default_factory=dict)
     replica_sets: list[dict[str, Any]] = field(default_factory=list)
+    autoscalers: list[dict[str, Any]] = field(default_factory=list)
+    fleet: Nodes = field(default_factory=Nodes)
 
     def __post_init__(self) -> None:
         self.deployment = {
@@ -92,7 +95,14 @@ class KubernetesServer(RememberingServer):
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return self._status(401, "Unauthorized")
+            return status(401, "Unauthorized")
+        if (answered := await self.fleet.answer(request)) is not None:
+            return answered
+        if request.path == "/apis/autoscaling/v2/namespaces/chat/horizontalpodautoscalers":
+            return web.json_response({"kind": "HorizontalPodAutoscalerList", "items": self.autoscalers})
+        return await self._deployments(request)
+
+    async def _deployments(self, request: web.Request) -> web.Response:
         base = "/apis/apps/v1/namespaces/chat"
         if request.path == f"{base}/replicasets" and request.method == "GET":
             return self._list(request.query.get("labelSelector", ""))
@@ -103,7 +113,7 @@ class KubernetesServer(RememberingServer):
                 return await self._patch(request)
         if request.path == f"{base}/deployments/chat-vllm/scale":
             return await self._scale(request)
-        return self._status(404, f'the server could not find "{request.path}"')
+        return status(404, f'the server could not find "{request.path}"')
 
     def _list(self, selector: str) -> web.Response:
         wanted = dict(pair.split("=") for pair in selector.split(",") if pair)
@@ -113,11 +123,11 @@ class KubernetesServer(RememberingServer):
     async def _scale(self, request: web.Request) -> web.Response:
         if request.method == "PATCH":
             if request.content_type != "application/merge-patch+json":
-                return self._status(415, "unsupported patch")
+                return status(415, "unsupported patch")
             patch = await request.json()
             wanted = patch.get("metadata", {}).get("resourceVersion")
             if wanted not in (None, self.deployment["metadata"]["resourceVersion"]):
-                return self._status(409, "the object has been modified")
+                return status(409, "the object has been modified")
             self.deployment["spec"]["replicas"] = patch["spec"]["replicas"]
             self._written()
         replicas = self.deployment["spec"]["replicas"]
@@ -127,11 +137,11 @@ class KubernetesServer(RememberingServer):
 
     async def _patch(self, request: web.Request) -> web.Response:
         if request.content_type != "application/json-patch+json":
-            return self._status(415, "unsupported patch")
+            return status(415, "unsupported patch")
         try:
             self.deployment = json_patch(self.deployment, await request.json())
         except ValueError as error:
-            return self._status(422, f"the server rejected our request: {error}")
+            return status(422, f"the server rejected our request: {error}")
         self._written()
         return web.json_response(self.deployment)
 
@@ -165,6 +175,3 @@ class KubernetesServer(RememberingServer):
         if int(found["metadata"]["annotations"][REVISION]) < max(newest, 1):
             found["metadata"]["annotations"][REVISION] = str(newest + 1)
         self.deployment["metadata"].setdefault("annotations", {})[REVISION] = found["metadata"]["annotations"][REVISION]
-
-    def _status(self, code: int, message: str) -> web.Response:
-        return web.json_response({"kind": "Status", "status": "Failure", "code": code, "message": message}, status=code)

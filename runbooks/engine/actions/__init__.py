@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from runbooks.engine.actions.cluster import Cluster, ClusterAccess
+from runbooks.engine.actions.command import CommandAccess, RunCommand
+from runbooks.engine.actions.http_request import HttpAccess, HttpRequest
 from runbooks.engine.actions.kubernetes import RolloutUndo, Scale
+from runbooks.engine.actions.kubernetes_drain import Drain
+from runbooks.engine.actions.kubernetes_nodes import Cordon, Uncordon
+from runbooks.engine.actions.kubernetes_pods import DeletePod
+from runbooks.engine.actions.kubernetes_restart import Restart
 from runbooks.engine.actions.langfuse import LangfuseAccess, MoveLabel
+from runbooks.engine.actions.litellm import SetFallbacks, SetWeight
+from runbooks.engine.actions.litellm_keys import BlockKey, LimitKey
+from runbooks.engine.actions.litellm_proxy import LiteLLMAccess, LiteLLMProxy
 from runbooks.engine.actions.manual import Manual
 from runbooks.engine.values import Action
 
-__all__ = ["ClusterAccess", "LangfuseAccess", "build_actions"]
+__all__ = ["ClusterAccess", "CommandAccess", "HttpAccess", "LangfuseAccess", "LiteLLMAccess", "build_actions"]
 
 
 def build_actions(
     *,
     langfuse: Mapping[str, LangfuseAccess] | None = None,
     clusters: Mapping[str, ClusterAccess] | None = None,
+    gateways: Mapping[str, LiteLLMAccess] | None = None,
+    endpoints: Mapping[str, HttpAccess] | None = None,
+    commands: Mapping[str, CommandAccess] | None = None,
+    redact: Callable[[str], str] = str,
 ) -> dict[str, Action]:
     """
     All actions by name, each with the access it has.
 
-    Keys of the arguments are the names of datasources and of clusters in the configuration. The list is the same
-    without any access, so that runbooks can be checked anywhere: an action without access raises ActionError when it
-    is asked to read or to act.
+    Keys of the arguments are the names of their entries in the configuration. The list is the same without any access,
+    so that runbooks can be checked anywhere: an action without access raises ActionError when it is asked to read or
+    to act. `redact` takes the credentials out of what others answer.
     """
     reachable = {name: Cluster(access) for name, access in (clusters or {}).items()}
-    listed: list[Action] = [MoveLabel(langfuse or {}), Scale(reachable), RolloutUndo(reachable), Manual()]
+    proxies = {name: LiteLLMProxy(access) for name, access in (gateways or {}).items()}
+    listed: list[Action] = [
+        MoveLabel(langfuse or {}),
+        Scale(reachable),
+        RolloutUndo(reachable),
+        Restart(reachable),
+        Cordon(reachable),
+        Uncordon(reachable),
+        Drain(reachable),
+        DeletePod(reachable),
+        SetWeight(proxies),
+        SetFallbacks(proxies),
+        LimitKey(proxies),
+        BlockKey(proxies),
+        HttpRequest(endpoints or {}, redact),
+        RunCommand(commands or {}, redact),
+        Manual(),
+    ]
     return {action.name: action for action in listed}

@@ -10,11 +10,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from runbooks.engine.actions.cluster import Cluster
+from runbooks.engine.actions.cluster import Cluster, cluster_named
+from runbooks.engine.actions.kubernetes_objects import (
+    Namespace,
+    ObjectName,
+    Right,
+    at,
+    controller_of,
+    int_at,
+    kept_by,
+    name_of,
+)
 from runbooks.engine.actions.parameters import ConfigName, Whole
 from runbooks.engine.actions.pod_template import differences, digest, own_template
 from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
@@ -29,21 +39,7 @@ _KEPT_ANNOTATIONS = (
     "deployment.kubernetes.io/max-replicas",
     "deprecated.deployment.rollback.to",
 )
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
-_DNS_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
-
-
-def _namespace(value: str) -> str:
-    if not _DNS_LABEL.fullmatch(value):
-        raise ValueError("not a Kubernetes namespace")
-    return value
-
-
-def _object_name(value: str) -> str:
-    if not _DNS_NAME.fullmatch(value) or ".." in value:
-        raise ValueError("not the name of a Kubernetes object")
-    return value
 
 
 class DeploymentRef(BaseModel):
@@ -52,8 +48,8 @@ class DeploymentRef(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cluster: ConfigName
-    namespace: Annotated[str, AfterValidator(_namespace)]
-    deployment: Annotated[str, AfterValidator(_object_name)]
+    namespace: Namespace
+    deployment: ObjectName
 
 
 class ScaleParams(DeploymentRef):
@@ -68,8 +64,8 @@ class RolloutUndoParams(DeploymentRef):
     to_revision: Annotated[Whole, Field(ge=1)] | None = None
 
 
-class _OnDeployment:
-    """What both actions share: which cluster, and the lock on the deployment."""
+class OnDeployment:
+    """What the actions on a deployment share: which cluster, and the lock on the deployment."""
 
     tier = Tier.R1
     can_undo = True
@@ -82,17 +78,18 @@ class _OnDeployment:
         return f"kubernetes/deployment/{params.cluster}/{params.namespace}/{params.deployment}"
 
     def _cluster(self, params: DeploymentRef) -> Cluster:
-        cluster = self._clusters.get(params.cluster)
-        if cluster is None:
-            raise ActionError(f"the cluster {params.cluster} has no `action_credential` in the configuration")
-        return cluster
+        return cluster_named(self._clusters, params.cluster)
 
 
-class Scale(_OnDeployment):
+class Scale(OnDeployment):
     """`kubernetes.scale`, through the scale subresource."""
 
     name = "kubernetes.scale"
     params: type[BaseModel] = ScaleParams
+    rights = (
+        Right(group="apps", resource="deployments/scale", verbs=("get", "patch")),
+        Right(group="autoscaling", resource="horizontalpodautoscalers", verbs=("list",)),
+    )
 
     def effect(self, params: ScaleParams, before: JsonObject) -> str:
         return (
@@ -102,6 +99,8 @@ class Scale(_OnDeployment):
 
     def refusal(self, params: ScaleParams, before: JsonObject) -> str | None:
         now, wanted = before["replicas"], params.replicas
+        if autoscaler := before.get("autoscaler"):
+            return f"the autoscaler {autoscaler} sets the replicas of {params.deployment}: change its limits instead"
         if wanted == now:
             return f"{params.deployment} has {now} replicas already"
         if wanted == 0:
@@ -118,8 +117,10 @@ class Scale(_OnDeployment):
         return back.model_dump(mode="json")
 
     async def read(self, params: DeploymentRef) -> JsonObject:
-        """`{"replicas": int}`: how many the deployment asks for."""
-        return {"replicas": (await self._scale(params))[0]}
+        """`{"replicas": int, "autoscaler": str}`: how many the deployment asks for, and what sets that, if anything."""
+        replicas, _ = await self._scale(params)
+        scalers = await self._cluster(params).autoscalers(params.namespace)
+        return {"replicas": replicas, "autoscaler": next((name_of(one) for one in scalers if _sets(one, params)), "")}
 
     async def act(self, params: ScaleParams, before: JsonObject, token: str) -> JsonObject:
         now, version = await self._scale(params)
@@ -132,7 +133,7 @@ class Scale(_OnDeployment):
         # With the resourceVersion, a change between our look and our call is a conflict and not a surprise.
         patch = {"metadata": {"resourceVersion": version}, "spec": {"replicas": params.replicas}}
         answer = await self._cluster(params).patch_scale(params.namespace, params.deployment, patch)
-        if _int_at(answer, "spec", "replicas") != params.replicas:
+        if int_at(answer, "spec", "replicas") != params.replicas:
             raise OutcomeUnknownError("the cluster answered, but with another number of replicas")
         return {"replicas": params.replicas}
 
@@ -148,13 +149,18 @@ class Scale(_OnDeployment):
     async def _scale(self, params: DeploymentRef) -> tuple[int, str]:
         """The wanted replicas and the object's resourceVersion."""
         scale = await self._cluster(params).scale_of(params.namespace, params.deployment)
-        version = _at(scale, "metadata", "resourceVersion")
+        version = at(scale, "metadata", "resourceVersion")
         if not isinstance(version, str):
             raise ActionError(f"the cluster did not say the version of {params.deployment}")
-        return _int_at(scale, "spec", "replicas"), version  # Go leaves a zero out
+        return int_at(scale, "spec", "replicas"), version  # Go leaves a zero out
 
 
-class RolloutUndo(_OnDeployment):
+def _sets(autoscaler: JsonObject, params: DeploymentRef) -> bool:
+    target = at(autoscaler, "spec", "scaleTargetRef")
+    return (at(target, "kind"), at(target, "name")) == ("Deployment", params.deployment)
+
+
+class RolloutUndo(OnDeployment):
     """
     `kubernetes.rollout_undo`: the pod template of an earlier revision becomes the present one again.
 
@@ -165,6 +171,10 @@ class RolloutUndo(_OnDeployment):
 
     name = "kubernetes.rollout_undo"
     params: type[BaseModel] = RolloutUndoParams
+    rights = (
+        Right(group="apps", resource="deployments", verbs=("get", "patch")),
+        Right(group="apps", resource="replicasets", verbs=("list",)),
+    )
 
     def effect(self, params: RolloutUndoParams, before: JsonObject) -> str:
         return (
@@ -174,6 +184,8 @@ class RolloutUndo(_OnDeployment):
         )
 
     def refusal(self, params: RolloutUndoParams, before: JsonObject) -> str | None:
+        if tool := before.get("kept_by"):
+            return f"{params.deployment} is kept by {tool}, which would roll it forward again: revert the commit in Git"
         if before["paused"]:
             return f"the rollout of {params.deployment} is paused: resume it first"
         if before["template"] == before["to_template"]:
@@ -197,7 +209,7 @@ class RolloutUndo(_OnDeployment):
             {
                 "op": "test",
                 "path": "/metadata/resourceVersion",
-                "value": _at(deployment, "metadata", "resourceVersion"),
+                "value": at(deployment, "metadata", "resourceVersion"),
             },
             {"op": "replace", "path": "/spec/template", "value": own_template(earlier)},
             # `add`, since `replace` fails on a deployment that has no annotations at all.
@@ -230,7 +242,8 @@ class RolloutUndo(_OnDeployment):
         state = {
             "revision": _revision(deployment),
             "template": digest(present),
-            "paused": bool(_at(deployment, "spec", "paused")),
+            "paused": bool(at(deployment, "spec", "paused")),
+            "kept_by": kept_by(deployment),
             "to_revision": _revision(earlier),
             "to_template": digest(past),
             "difference": differences(present, past),
@@ -253,42 +266,23 @@ def _earlier(owned: list[JsonObject], wanted: int | None, deployment: str) -> Js
 
 def _owned(replica_sets: list[JsonObject], deployment: JsonObject) -> list[JsonObject]:
     """Those whose controller is this very deployment; a selector alone also finds other people's."""
-    uid = _at(deployment, "metadata", "uid")
-    return [
-        one
-        for one in replica_sets
-        if any(
-            isinstance(owner, dict) and owner.get("controller") and owner.get("uid") == uid
-            for owner in _at(one, "metadata", "ownerReferences") or []
-        )
-    ]
+    uid = at(deployment, "metadata", "uid")
+    return [one for one in replica_sets if uid and at(controller_of(one), "uid") == uid]
 
 
 def _selector(deployment: JsonObject) -> str:
     """The label selector as text. Expressions are rare on deployments; then the labels alone narrow enough."""
-    labels = _at(deployment, "spec", "selector", "matchLabels") or {}
+    labels = at(deployment, "spec", "selector", "matchLabels") or {}
     return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
 
 
 def _annotations(deployment: JsonObject, earlier: JsonObject) -> dict[str, str]:
-    present: Mapping[str, str] = _at(deployment, "metadata", "annotations") or {}
-    past: Mapping[str, str] = _at(earlier, "metadata", "annotations") or {}
+    present: Mapping[str, str] = at(deployment, "metadata", "annotations") or {}
+    past: Mapping[str, str] = at(earlier, "metadata", "annotations") or {}
     kept = {name: value for name, value in present.items() if name in _KEPT_ANNOTATIONS}
     return kept | {name: value for name, value in past.items() if name not in _KEPT_ANNOTATIONS}
 
 
 def _revision(owner: JsonObject) -> int:
-    value = (_at(owner, "metadata", "annotations") or {}).get(REVISION, "")
+    value = (at(owner, "metadata", "annotations") or {}).get(REVISION, "")
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else 0
-
-
-def _at(value: Any, *path: str) -> Any:
-    """What stands at the path, or None."""
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def _int_at(value: Any, *path: str) -> int:
-    found = _at(value, *path)
-    return found if isinstance(found, int) and not isinstance(found, bool) else 0
