@@ -28,8 +28,6 @@ from retrieval.ranking import RunbookSearch
 
 async def serve(settings: Settings, config: Config, *, work: bool = True) -> None:
     """The doors and Slack until SIGTERM or SIGINT, and the work unless others do it. Raises WatchkeeperError."""
-    if settings.socket_mode:
-        raise WatchkeeperError("SOCKET_MODE is not built yet: unset it and give Slack the address of /slack/events")
     await _run(settings, config, doors=True, work=work)
 
 
@@ -46,7 +44,7 @@ class Process:
         self.workshop = Workshop(parts) if work else None
         self.front = self._front() if doors else None
         sweepers = self.workshop.engine.sweepers if self.workshop else ()
-        self.readiness = Readiness(parts.database, sweepers, parts.vitals)
+        self.readiness = Readiness(parts.database, sweepers, parts.vitals, parts.troubles)
 
     def _front(self) -> Front:
         """Without work here, runbooks are searched by words (no model is loaded) and nobody is there to be rung for."""

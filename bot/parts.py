@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ class Parts:
         self.approvals = Approvals(plans=self.plans, incidents=self.incidents, people=self.people, policy=self.policy)
         self.slack_web = web_client(reveal(settings.slack_bot_token), settings.slack_api_base_url)
         self.slack = SlackClient(self.slack_web)
+        self.troubles: list[Callable[[], str]] = [self.slack.line.trouble]  # what /healthz calls degraded
         self.registry = CollectorRegistry()
         self.vitals = Vitals(self.database, self.registry)
 

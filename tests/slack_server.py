@@ -21,12 +21,17 @@ def account(user: str, **more: Any) -> dict[str, Any]:
 
 @dataclass
 class SlackServer:
-    """`accounts` answer users.info, `messages` the history; `faults` are (status, headers, body) to answer first."""
+    """
+    `accounts` answer users.info, `messages` the history; `faults` are (status, headers, body) to answer first.
+
+    `breaks` is how many calls are heard and then cut off without an answer.
+    """
 
     accounts: dict[str, dict[str, Any]] = field(default_factory=dict)
     messages: list[dict[str, Any]] = field(default_factory=list)
     faults: dict[str, list[tuple[int, dict[str, str], str]]] = field(default_factory=lambda: defaultdict(list))
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    breaks: int = 0
     url: str = ""
 
     def asked(self, method: str) -> list[dict[str, Any]]:
@@ -49,6 +54,9 @@ class SlackServer:
         method = request.match_info["method"]
         arguments = await _arguments(request)
         self.calls.append((method, arguments))
+        if self.breaks and request.transport is not None:
+            self.breaks -= 1
+            request.transport.abort()
         if self.faults[method]:
             status, headers, body = self.faults[method].pop(0)
             return web.Response(status=status, headers=headers, text=body, content_type="application/json")

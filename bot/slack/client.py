@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
+from slack_sdk.webhook.async_client import AsyncWebhookClient
 
+from bot.slack.line import Line
+from bot.slack.pace import ClosedError, Pace, Rank
 from bot.slack.view import Message
 
 METADATA_TYPE = "watchkeeper"
 _USER_CACHE_S = 60.0
 _LOOK_BACK_PAGES = 3
-_TRIES = 3
-_PATIENCE_S = 3.0
-"""A longer Retry-After is not waited out here: the caller comes back later, and other incidents go on meanwhile."""
 
 # Slack's own words for "later".
 _PASSING = frozenset(
@@ -46,7 +45,8 @@ class SlackError(Exception):
     `permanent` says that trying again cannot help, and that nobody can mend it from outside. When it is false the
     message may have been sent all the same: look it up by its key (`find_posted`) before sending it again.
     `retry_after` is Slack's own wish, in seconds; `untouched` says that Slack certainly did nothing, as after a rate
-    limit, and `missing` that the message which was to be changed is not there any more, or not ours.
+    limit, and `missing` that the message which was to be changed is not there any more, or not ours. `unreachable`
+    says that nobody was there, or nobody who speaks Slack, so that it is no message's fault.
     """
 
     def __init__(
@@ -57,76 +57,54 @@ class SlackError(Exception):
         retry_after: float | None = None,
         untouched: bool = False,
         missing: bool = False,
+        unreachable: bool = False,
     ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.retry_after = retry_after
         self.untouched = untouched
         self.missing = missing
+        self.unreachable = unreachable
 
 
 def web_client(token: str, base_url: str | None = None, timeout_s: int = 10) -> AsyncWebClient:
-    """The client that Bolt and we share; it waits out no rate limit, since the turnstile does that for each method."""
-    return AsyncWebClient(token=token, timeout=timeout_s, base_url=base_url or AsyncWebClient.BASE_URL)
-
-
-class _Turnstile:
     """
-    One call of a method at a time, and none before its Retry-After is over.
+    The client that Bolt and we share. It repeats nothing by itself.
 
-    Slack limits a method for the whole workspace. In a storm of incidents every card wants the same method, and those
-    that went on asking while one waits would keep the limit up.
+    slack_sdk's own handler sends a request again when the connection broke, also a post that Slack has taken.
     """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._closed_until: dict[str, float] = {}
-
-    async def said(self, method: str, call: Callable[[], Awaitable[AsyncSlackResponse]]) -> Mapping[str, Any]:
-        """Slack's answer; short limits are waited out. Raises SlackError."""
-        async with self._locks[method]:
-            for _ in range(_TRIES - 1):
-                await self._opening(method)
-                try:
-                    return await self._asked(method, call)
-                except SlackError as error:
-                    if not error.untouched:
-                        raise
-            await self._opening(method)
-            return await self._asked(method, call)
-
-    async def _opening(self, method: str) -> None:
-        left_s = self._closed_until.get(method, 0.0) - self._clock()
-        if left_s > _PATIENCE_S:
-            raise SlackError(
-                f"Slack limits {method} for another {left_s:.0f} s", permanent=False, retry_after=left_s, untouched=True
-            )
-        if left_s > 0:
-            await asyncio.sleep(left_s)
-
-    async def _asked(self, method: str, call: Callable[[], Awaitable[AsyncSlackResponse]]) -> Mapping[str, Any]:
-        try:
-            return await _said(call())
-        except SlackError as error:
-            if error.untouched:
-                self._closed_until[method] = self._clock() + (error.retry_after or 1.0)
-            raise
+    return AsyncWebClient(
+        token=token, timeout=timeout_s, base_url=base_url or AsyncWebClient.BASE_URL, retry_handlers=[]
+    )
 
 
 class SlackClient:
-    """Every call raises SlackError and nothing else. `clock` is monotonic seconds, for the cache of users."""
+    """
+    Every call raises SlackError and nothing else. `clock` is monotonic seconds.
+
+    What people do not wait for is not even tried while Slack is away (`line`) or its limits are reached (`pace`).
+    """
 
     def __init__(self, web: AsyncWebClient, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._web = web
         self._clock = clock
-        self._turnstile = _Turnstile(clock)
+        self._pace = Pace(clock)
         self._users: dict[str, tuple[float, Mapping[str, Any]]] = {}
+        self.line = Line("Slack: not reachable")
+        self.workspace_url = ""
 
-    async def post(self, channel: str, message: Message, *, key: str, thread_ts: str | None = None) -> str:
+    def room(self, method: str, channel: str, rank: Rank) -> int:
+        """How many calls of this importance would go through now; ask before doing the work for one."""
+        return 0 if self.line.down_since else self._pace.room(method, channel, rank)
+
+    async def post(
+        self, channel: str, message: Message, *, key: str, thread_ts: str | None = None, rank: Rank = Rank.CARD
+    ) -> str:
         """Returns the message's `ts`. `key` is unique to this message and finds it again."""
-        posted = await self._turnstile.said(
+        posted = await self._paced(
             "chat.postMessage",
+            channel,
+            rank,
             lambda: self._web.chat_postMessage(
                 channel=channel,
                 text=message.text,
@@ -141,10 +119,12 @@ class SlackClient:
         )
         return _text(posted, "ts")
 
-    async def update(self, channel: str, ts: str, message: Message, *, key: str) -> None:
+    async def update(self, channel: str, ts: str, message: Message, *, key: str, rank: Rank = Rank.CARD) -> None:
         """Replace text and blocks together: an update without blocks would remove them."""
-        await self._turnstile.said(
+        await self._paced(
             "chat.update",
+            channel,
+            rank,
             lambda: self._web.chat_update(
                 channel=channel,
                 ts=ts,
@@ -157,9 +137,11 @@ class SlackClient:
         )
 
     async def ephemeral(self, channel: str, user: str, message: Message, *, thread_ts: str | None = None) -> None:
-        """Shown to one person only, and gone when they reload."""
-        await self._turnstile.said(
+        """Shown to one person only, and gone when they reload; a person waits for it, so it is always tried."""
+        await self._tried(
             "chat.postEphemeral",
+            channel,
+            Rank.FIRST,
             lambda: self._web.chat_postEphemeral(
                 channel=channel,
                 user=user,
@@ -171,12 +153,40 @@ class SlackClient:
             ),
         )
 
+    async def respond(self, response_url: str, message: Message) -> None:
+        """The same by the address that came with a click or a command; it needs neither a channel nor a limit."""
+        if not self._is_slacks(response_url):
+            raise SlackError("there is no response_url of Slack's to answer to", permanent=True)
+        webhook = AsyncWebhookClient(
+            response_url, timeout=self._web.timeout, ssl=self._web.ssl, proxy=self._web.proxy, retry_handlers=[]
+        )
+        try:
+            answer = await webhook.send(
+                text=message.text, blocks=message.blocks, response_type="ephemeral", replace_original=False
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise SlackError(f"the response_url cannot be reached: {type(error).__name__}", permanent=False) from error
+        if answer.status_code != 200:
+            raise SlackError(f"the response_url answered {answer.status_code}", permanent=True)
+
+    def _is_slacks(self, url: str) -> bool:
+        """Only Slack can have sent it; still, nothing of ours is sent to whatever address a payload may name."""
+        try:
+            asked, ours = urlsplit(url), urlsplit(self._web.base_url)
+        except ValueError:
+            return False
+        if asked.netloc == ours.netloc and asked.scheme == ours.scheme:
+            return True  # a stand-in's
+        return asked.scheme == "https" and asked.netloc == "hooks.slack.com"
+
     async def upload_picture(
         self, channel: str, png: bytes, *, filename: str, title: str, alt_text: str, thread_ts: str | None = None
     ) -> None:
         """A PNG into the channel or a thread. It has no key: send it once, and never again after an unknown outcome."""
-        await self._turnstile.said(
+        await self._paced(
             "files.upload",
+            channel,
+            Rank.EVIDENCE,
             lambda: self._web.files_upload_v2(
                 channel=channel, file=png, filename=filename, title=title, alt_txt=alt_text, thread_ts=thread_ts
             ),
@@ -202,9 +212,14 @@ class SlackClient:
 
     async def _page(self, page: Mapping[str, Any], thread_ts: str | None) -> Mapping[str, Any]:
         if thread_ts is None:
-            return await self._turnstile.said("conversations.history", lambda: self._web.conversations_history(**page))
-        return await self._turnstile.said(
-            "conversations.replies", lambda: self._web.conversations_replies(**page, ts=thread_ts)
+            return await self._paced(
+                "conversations.history", page["channel"], Rank.CARD, lambda: self._web.conversations_history(**page)
+            )
+        return await self._paced(
+            "conversations.replies",
+            page["channel"],
+            Rank.CARD,
+            lambda: self._web.conversations_replies(**page, ts=thread_ts),
         )
 
     async def users_info(self, user: str) -> Mapping[str, Any]:
@@ -213,13 +228,58 @@ class SlackClient:
         cached = self._users.get(user)
         if cached is not None and now - cached[0] < _USER_CACHE_S:
             return cached[1]
-        answer = await _said(self._web.users_info(user=user))  # a person waits for it: never in a queue
+        answer = await self._tried("users.info", "", Rank.FIRST, lambda: self._web.users_info(user=user))
         account = answer.get("user")
         if not isinstance(account, Mapping):
             raise SlackError("users.info: the answer has no user", permanent=False)
         self._users = {name: entry for name, entry in self._users.items() if now - entry[0] < _USER_CACHE_S}
         self._users[user] = (now, account)
         return account
+
+    async def probe(self) -> None:
+        """Ask Slack who we are: whether it is there, and the workspace's address for links. Never in a queue."""
+        answer = await self._asked("auth.test", "", self._web.auth_test)
+        url = answer.get("url")
+        self.workspace_url = url if isinstance(url, str) else ""
+
+    def permalink(self, channel: str, ts: str) -> str:
+        """Where the message can be read; empty while the workspace's address is not known."""
+        return f"{self.workspace_url}archives/{channel}/p{ts.replace('.', '')}" if self.workspace_url else ""
+
+    async def _paced(
+        self, method: str, channel: str, rank: Rank, call: Callable[[], Awaitable[AsyncSlackResponse]]
+    ) -> Mapping[str, Any]:
+        async def unless_away() -> AsyncSlackResponse:
+            if self.line.down_since:  # asked as late as this: those before us in the queue may have found out
+                raise SlackError(self.line.why, permanent=False, untouched=True, unreachable=True)
+            return await call()
+
+        return await self._tried(method, channel, rank, unless_away)
+
+    async def _tried(
+        self, method: str, channel: str, rank: Rank, call: Callable[[], Awaitable[AsyncSlackResponse]]
+    ) -> Mapping[str, Any]:
+        try:
+            async with self._pace.turn(method, channel, rank):
+                return await self._asked(method, channel, call)
+        except ClosedError as error:
+            raise SlackError(str(error), permanent=False, retry_after=error.seconds, untouched=True) from error
+
+    async def _asked(
+        self, method: str, channel: str, call: Callable[[], Awaitable[AsyncSlackResponse]]
+    ) -> Mapping[str, Any]:
+        try:
+            answer = await _said(call())
+        except SlackError as error:
+            if error.unreachable:
+                self.line.lost(str(error))
+                raise
+            self.line.found()
+            if error.untouched:
+                self._pace.close(method, channel, error.retry_after or 1.0)
+            raise
+        self.line.found()
+        return answer
 
 
 async def _said(call: Awaitable[AsyncSlackResponse]) -> Mapping[str, Any]:
@@ -231,7 +291,8 @@ async def _said(call: Awaitable[AsyncSlackResponse]) -> Mapping[str, Any]:
     except SlackClientError as error:
         raise SlackError(f"the request could not be made: {error}", permanent=True) from error
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise SlackError(f"Slack cannot be reached: {type(error).__name__}", permanent=False) from error
+        why = f"Slack cannot be reached: {type(error).__name__}"
+        raise SlackError(why, permanent=False, unreachable=True) from error
     return response.data if isinstance(response.data, Mapping) else {}
 
 
@@ -251,6 +312,7 @@ def _translated(error: SlackApiError) -> SlackError:
         retry_after=retry_after,
         untouched=limited,
         missing=name in _MISSING,
+        unreachable=not limited and (status >= 500 or not name),
     )
 
 

@@ -29,7 +29,7 @@ class Readiness(Protocol):
         """Why no traffic should come here (database, migrations, shutting down); empty when it may."""
 
     async def details(self) -> Mapping[str, Any]:
-        """The state of every part, as JSON, for people."""
+        """The state of every part, as JSON, for people; `degraded` lists what does not work though traffic may come."""
 
 
 def utc_now() -> datetime:
@@ -96,9 +96,9 @@ def _add_probes(web: FastAPI, readiness: Readiness, registry: CollectorRegistry)
         )
 
     async def healthz(_: Request) -> Response:
-        reasons = list(await readiness.not_ready_because())
-        body = {"status": "not ready" if reasons else "ready", "because": reasons, "details": await readiness.details()}
-        return JSONResponse(body, 503 if reasons else 200)
+        reasons, details = list(await readiness.not_ready_because()), await readiness.details()
+        status = "not ready" if reasons else "degraded" if details.get("degraded") else "ready"
+        return JSONResponse({"status": status, "because": reasons, "details": details}, 503 if reasons else 200)
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

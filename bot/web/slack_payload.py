@@ -56,8 +56,17 @@ class _Body(_Part):
 def is_readable(raw: bytes, content_type: str) -> bool:
     """True for an object, as JSON or in a form's `payload`, with the parts where Bolt expects them; or a plain form."""
     try:
-        _Body.model_validate(_parsed(raw.decode("utf-8"), content_type.partition(";")[0].strip()))
-    except (ValueError, ValidationError):
+        parsed = _parsed(raw.decode("utf-8"), content_type.partition(";")[0].strip())
+    except ValueError:
+        return False
+    return has_parts(parsed)
+
+
+def has_parts(body: Mapping[str, Any]) -> bool:
+    """True for an object with the parts where Bolt expects them, as it comes in an envelope of Socket Mode."""
+    try:
+        _Body.model_validate(body)
+    except ValidationError:
         return False
     return True
 

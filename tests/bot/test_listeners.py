@@ -8,6 +8,7 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,7 +21,16 @@ from bot.incidents import AlreadyDecidedError, IncidentLine, NotAllowedError, Pe
 from bot.slack.authorise import Authoriser
 from bot.slack.buttons import ACTIONS
 from bot.slack.client import SlackClient, web_client
-from bot.slack.listeners import CLICKS, STILL_AT_IT, ClickListener, CommandListener, Stragglers, build_bolt
+from bot.slack.listeners import (
+    CLICKS,
+    STILL_AT_IT,
+    ClickListener,
+    CommandListener,
+    EventListener,
+    Stragglers,
+    build_bolt,
+)
+from bot.store.slack_events import Claim
 from bot.web.app import WebSettings, build_web
 from retrieval.documents import Hit
 from tests.bot_fakes import NoIntake, Ready
@@ -115,20 +125,42 @@ class FakePeople:
         return self.known.get((team, user))
 
 
+class MemoryClaims:
+    """What was handled, in memory; `fault` is raised instead."""
+
+    def __init__(self) -> None:
+        self.claims: dict[str, Claim] = {}
+        self.fault: Exception | None = None
+
+    async def claim(self, key: str, *, now: datetime) -> Claim:
+        if self.fault is not None:
+            raise self.fault
+        if key in self.claims:
+            return self.claims[key]
+        self.claims[key] = Claim.UNDER_WAY
+        return Claim.MINE
+
+    async def done(self, key: str, *, now: datetime) -> None:
+        self.claims[key] = Claim.DONE
+
+    async def release(self, key: str) -> None:
+        del self.claims[key]
+
+
 class Workspace:
     """Slack on one side, the desk on the other, the product between them."""
 
     def __init__(self, slack: SlackServer) -> None:
-        self.slack, self.desk, self.people = slack, FakeDesk(), FakePeople()
+        self.slack, self.desk, self.people, self.claims = slack, FakeDesk(), FakePeople(), MemoryClaims()
         web = web_client("xoxb-test", f"{slack.url}/api/")
         face = SlackClient(web)
         self.stragglers = Stragglers()
         self.bolt = build_bolt(
             web=web,
-            signing_secret=SIGNING,
             desk=self.desk,
             authoriser=Authoriser(people=self.people, directory=face),
             slack=face,
+            claims=self.claims,
             patience_s=0.4,
             stragglers=self.stragglers,
         )
@@ -266,13 +298,13 @@ async def test_a_stranger_is_refused_at_every_command(workspace: Workspace, text
 
 
 async def test_every_listener_is_behind_the_authoriser(workspace: Workspace) -> None:
-    """The inventory: Bolt holds no listener, middleware or lazy function but our two guarded kinds."""
+    """The inventory: Bolt holds no listener, middleware or lazy function but our three guarded kinds."""
     listeners = workspace.bolt._async_listeners
 
-    assert len(listeners) == len(ACTIONS) + 2  # every button, buttons of old cards, the command
+    assert len(listeners) == len(ACTIONS) + 3  # every button, buttons of old cards, the command, events
     for listener in listeners:
         owner = getattr(listener.ack_function, "__self__", None)
-        assert isinstance(owner, ClickListener | CommandListener)
+        assert isinstance(owner, ClickListener | CommandListener | EventListener)
         assert not listener.lazy_functions
     assert set(CLICKS) == set(ACTIONS)
 
