@@ -15,7 +15,9 @@ from pathlib import Path
 import httpx
 
 from bot.config import Config, GitSource, LangfuseSource, PrometheusSource, RecorderSource, Service
+from bot.discretion import DiscreetDiagnoser
 from bot.incidents import WatchkeeperError
+from bot.redact import safe_text
 from bot.settings import Settings
 from diagnostics.changes.change import ChangeSource
 from diagnostics.changes.git import GitPrompts
@@ -24,8 +26,15 @@ from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.model import Telemetry
 from diagnostics.telemetry.prometheus import PrometheusTelemetry
 from diagnostics.telemetry.recorder import Recorder
-from runbooks.engine.actions import ClusterAccess, LangfuseAccess, build_actions
-from runbooks.engine.values import Action
+from runbooks.engine.actions import (
+    ClusterAccess,
+    CommandAccess,
+    HttpAccess,
+    LangfuseAccess,
+    LiteLLMAccess,
+    build_actions,
+)
+from runbooks.engine.values import Action, Tier
 
 READ_TIMEOUT_S = 5.0
 
@@ -61,8 +70,14 @@ class Connections:
 
     def diagnosers(self, config: Config) -> dict[str, Diagnoser]:
         """One for every service that has telemetry."""
+        stores = {source.name: source.url for source in config.datasources if isinstance(source, LangfuseSource)}
         return {
-            service.name: Diagnoser(self.telemetry[service.datasource], self._sources_of(service))
+            service.name: DiscreetDiagnoser(
+                self.telemetry[service.datasource],
+                self._sources_of(service),
+                prompt_diff=service.prompt_diff,
+                stores=stores,
+            )
             for service in config.services
             if service.datasource is not None and service.datasource in self.telemetry
         }
@@ -135,7 +150,44 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
         for cluster in config.clusters
         if cluster.action_credential
     }
-    return build_actions(langfuse=langfuse, clusters=clusters)
+    gateways = {
+        gateway.name: LiteLLMAccess(
+            url=gateway.url,
+            key=_secret(settings, gateway.action_credential, gateway.name),
+            ca_file=str(gateway.ca_file) if gateway.ca_file else None,
+        )
+        for gateway in config.gateways
+        if gateway.action_credential
+    }
+    endpoints = {
+        endpoint.name: HttpAccess(
+            url=endpoint.url,
+            methods=endpoint.methods,
+            paths=endpoint.paths,
+            tier=Tier[endpoint.tier],
+            token=_secret(settings, endpoint.action_credential, endpoint.name) if endpoint.action_credential else None,
+            ca_file=str(endpoint.ca_file) if endpoint.ca_file else None,
+        )
+        for endpoint in config.http_endpoints
+    }
+    commands = {
+        command.name: CommandAccess(
+            argv=command.argv,
+            arguments=command.arguments,
+            environment={name: _secret(settings, name, command.name) for name in command.environment},
+            timeout_s=command.timeout_s,
+            tier=Tier[command.tier],
+        )
+        for command in config.commands
+    }
+    return build_actions(
+        langfuse=langfuse,
+        clusters=clusters,
+        gateways=gateways,
+        endpoints=endpoints,
+        commands=commands,
+        redact=safe_text,
+    )
 
 
 def _client(settings: Settings, owner: str, credential: str | None, ca_file: Path | None) -> httpx.AsyncClient:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bot.config import Config, Service
 from bot.connections import connect
+from bot.discretion import discreet
 from bot.incidents import WatchkeeperError
 from bot.redact import safe_text
 from bot.settings import Settings
@@ -43,7 +44,7 @@ async def diagnose_service(settings: Settings, config: Config, name: str) -> Ans
 async def diagnose_case(folder: Path) -> Answer:
     """Diagnose a recorded case; its truth is not read. Raises WatchkeeperError when the folder is not a case."""
     try:
-        return as_answer(await diagnose_folder(folder))
+        return as_answer(discreet(await diagnose_folder(folder), "full"))
     except (CaseError, TelemetryError) as error:
         raise WatchkeeperError(str(error)) from error
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 from dbos import DBOS, DBOSConfiguredInstance
+from pydantic import BaseModel
 
 from bot.approvals import Approvals
 from bot.incidents import PlanState, StaleError
@@ -47,6 +48,7 @@ from runbooks.engine.values import (
     ActionError,
     Happened,
     OutcomeUnknownError,
+    PatientAction,
     PlannedStep,
 )
 
@@ -164,7 +166,7 @@ class Remediate:
         action = self._actions[step.action]
         params = action.params.model_validate(dict(step.params))
         try:
-            async with asyncio.timeout(ACT_TIMEOUT_S):
+            async with asyncio.timeout(_patience_s(action, params)):
                 answer = await action.act(params, step.before, token)
         except ActionError as error:
             await self._write(row, entries, Outcome(step=step.index, ok=False, detail=str(error)), after=1)
@@ -253,6 +255,10 @@ class Remediate:
         resolves = state is PlanState.VERIFIED and row.plan.undoes is None
         told = (*_TOLD, ("pagerduty", "resolve")) if resolves else _TOLD
         await self._plans.end(row.plan, state, why, now=datetime.now(UTC), expected=[PlanState.RUNNING], told=told)
+
+
+def _patience_s(action: Action, params: BaseModel) -> float:
+    return max(ACT_TIMEOUT_S, action.patience_s(params)) if isinstance(action, PatientAction) else ACT_TIMEOUT_S
 
 
 def _last_intent(step: PlannedStep, entries: Sequence[JournalEntry]) -> JournalEntry | None:

@@ -172,6 +172,7 @@ environment = "prod"
 datasource = "metrics"
 cluster = "lab"
 mode = "approve"
+prompt_diff = "full"
 owners = ["dana"]
 [service.approvers]
 prompt-owner = ["bob"]

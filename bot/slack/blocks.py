@@ -112,7 +112,8 @@ def suspect_text(suspect: SuspectLine, diff_limit: int = 900, diff_lines: int = 
     if suspect.before_onset_s is not None and suspect.before_onset_s >= 0:
         when += f", {narrate.seconds(suspect.before_onset_s)} before the trouble began"
     who = f", by {inline(suspect.author, 60)}" if suspect.author else ""
-    lines = [f"*Suspect*  {inline(suspect.summary, 250)}", f"{when}{who}"]
+    where = f" · {link(suspect.url, 'read it there')}" if suspect.url else ""
+    lines = [f"*Suspect*  {inline(suspect.summary, 250)}", f"{when}{who}{where}"]
     lines += [f"• {inline(reason, 200)}" for reason in suspect.reasons[:3]]
     text = lines_within(lines, SECTION - diff_limit - 100)
     return f"{text}\n{code(suspect.diff, diff_limit, diff_lines)}" if suspect.diff.strip() else text

@@ -74,6 +74,7 @@ def suspect(item: Suspect, onset: datetime | None) -> SuspectLine:
         score=item.score,
         reasons=item.reasons,
         diff=item.diff,
+        url=change.url,
     )
 
 

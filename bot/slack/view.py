@@ -67,7 +67,7 @@ class EvidenceLine:
 
 @dataclass(frozen=True, kw_only=True)
 class SuspectLine:
-    """The change that may be guilty; `before_onset_s` is how long before the trouble it was made."""
+    """The change that may be guilty: how long before the trouble it was made, and where it can be read."""
 
     summary: str
     at: datetime
@@ -77,6 +77,7 @@ class SuspectLine:
     score: float = 0.0
     reasons: tuple[str, ...] = ()
     diff: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ class Change:
     One change, in the shape of a case's `changes.json`.
 
     `before` and `after` are what a person would compare (for a prompt: its text). `undo` is what a runbook step needs
-    to take it back, as plain literals by name (for a prompt: prompt, label, version, previous_version).
+    to take it back, as plain literals by name (for a prompt: prompt, label, version, previous_version). `url` is where
+    people read it.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Change:
     before: str | None = None
     after: str | None = None
     undo: Mapping[str, str] = field(default_factory=dict)
+    url: str = ""
 
 
 class ChangeSource(Protocol):

@@ -85,12 +85,7 @@ def rank_changes(changes: Sequence[Change], scene: Scene) -> tuple[Suspect, ...]
             change=change,
             score=round(weight / whole, 4),
             reasons=reasons,
-            diff=short_diff(
-                change.before,
-                change.after,
-                before_name=_version(change, "previous_version", "before"),
-                after_name=_version(change, "version", "after"),
-            ),
+            diff=diff_of(change),
         )
         for weight, change, reasons in weighed
     )
@@ -189,6 +184,16 @@ def _length_evidence(before: str, after: str) -> _Factor:
     if times >= 1.2:
         return _Factor(value=1.0, reason=f"the prompt's text is {times:.1f} times as long as before")
     return _Factor(value=0.2, reason="the prompt's text is not longer than before")
+
+
+def diff_of(change: Change) -> str:
+    """What it changed, as a short unified diff under the names of its versions."""
+    return short_diff(
+        change.before,
+        change.after,
+        before_name=_version(change, "previous_version", "before"),
+        after_name=_version(change, "version", "after"),
+    )
 
 
 def _version(change: Change, key: str, otherwise: str) -> str:

@@ -1,0 +1,151 @@
+"""
+What of a changed text leaves the diagnosis: its diff without credentials; of a prompt, as much as its service allows.
+
+The diagnosis reads whole prompts and manifests to judge them. This stands right behind it, before anything is stored,
+drawn or printed, so whatever comes later cannot show what was never passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from bot.redact import safe_text
+from diagnostics.changes.change import Change, ChangeSource
+from diagnostics.changes.diff import new_variable_at_start
+from diagnostics.changes.ranking import diff_of
+from diagnostics.diagnosis import Diagnosis, Suspect
+from diagnostics.runner import Diagnoser
+from diagnostics.target import Target
+from diagnostics.telemetry.model import Telemetry
+
+PromptDiff = Literal["full", "redacted", "link"]
+_DIAGNOSIS = TypeAdapter(Diagnosis)
+
+# Names that steps and people need as they are: no sentence is among them.
+_IDENTITIES = frozenset({"id", "undo", "scope", "culprit_change", "cause", "check", "signal", "kind", "service", "url"})
+
+_MASK = "\N{MEDIUM SHADE}"
+_WORD = re.compile(r"[\w\u0080-\U0010ffff]+")
+_WORDS = re.compile(rf"{_MASK}(?: {_MASK})+")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?")
+# Names in template brackets; a bracket that holds more than a name and filters is prose.
+_TEMPLATE = re.compile(
+    r"(\{\{\s*[#/^]?[A-Za-z_][\w.]{0,60}(?:\s*\|\s*[A-Za-z_]\w{0,30})*\s*\}\}|\{[A-Za-z_][\w.]{0,60}\}"
+    r"|\$\{[A-Za-z_]\w{0,60}\}|<%=?\s*[A-Za-z_][\w.]{0,60}\s*%>)",
+    re.ASCII,
+)
+_OPENING = re.compile(r"\s*(?:#{1,6} |[-*+] |\d{1,3}[.)] |(?:system|developer|user|assistant|tool): )?")
+
+
+class DiscreetDiagnoser(Diagnoser):
+    """A service's diagnoser; `stores` are the addresses where people read prompts, by the names of their sources."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        sources: Sequence[ChangeSource] = (),
+        *,
+        prompt_diff: PromptDiff,
+        stores: Mapping[str, str],
+    ) -> None:
+        super().__init__(telemetry, sources)
+        self._prompt_diff = prompt_diff
+        self._stores = dict(stores)
+
+    async def diagnose(self, target: Target, *, at: datetime | None = None, alert: str = "") -> Diagnosis:
+        """The diagnosis as it may be kept and shown."""
+        found = await super().diagnose(target, at=at, alert=alert)
+        return await asyncio.to_thread(discreet, found, self._prompt_diff, self._stores)
+
+
+def discreet(found: Diagnosis, prompt_diff: PromptDiff, stores: Mapping[str, str] | None = None) -> Diagnosis:
+    """
+    The same diagnosis without credentials and without the texts before and after a change; their diff is left.
+
+    `full` keeps the words of a prompt's diff, `redacted` masks them and leaves template variables, dates as such and
+    the lines' structure, `link` leaves who made which version and where to read it.
+    """
+    suspects = tuple(_suspect(suspect, prompt_diff, stores or {}) for suspect in found.suspects)
+    plain = _DIAGNOSIS.dump_python(replace(found, suspects=suspects), mode="json")
+    return _DIAGNOSIS.validate_python(_cleaned(plain))
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return safe_text(value)
+    if isinstance(value, Mapping):
+        return {key: member if key in _IDENTITIES else _cleaned(member) for key, member in value.items()}
+    return [_cleaned(member) for member in value] if isinstance(value, list) else value
+
+
+def _suspect(suspect: Suspect, prompt_diff: PromptDiff, stores: Mapping[str, str]) -> Suspect:
+    change, diff = _without_texts(suspect)
+    if change.kind != "prompt":
+        return replace(suspect, change=change, diff=diff)
+    change = replace(change, url=change.url or stores.get(change.source, ""))
+    if prompt_diff == "full":
+        return replace(suspect, change=change, diff=diff)
+    variable = new_variable_at_start(suspect.change.before or "", suspect.change.after or "")
+    if prompt_diff == "redacted":
+        reasons = tuple(
+            reason.replace(variable, masked(variable)) if variable else reason for reason in suspect.reasons
+        )
+        return replace(suspect, change=change, diff=masked_diff(diff), reasons=reasons)
+    reasons = tuple(reason.removesuffix(f": {variable}") for reason in suspect.reasons)
+    return replace(suspect, change=replace(change, summary=_bare_summary(change)), diff="", reasons=reasons)
+
+
+def _without_texts(suspect: Suspect) -> tuple[Change, str]:
+    """
+    The change without its texts, and the diff between what is left of them without credentials.
+
+    Redacting comes first: a diff shows single lines, and one line of a private key looks like nothing in particular.
+    """
+    change = suspect.change
+    bare = replace(change, before=None, after=None)
+    if change.before is None or change.after is None:
+        return bare, suspect.diff
+    cleaned = replace(change, before=safe_text(change.before), after=safe_text(change.after))
+    diff = diff_of(cleaned)
+    if not diff and change.before != change.after:
+        diff = "only credentials or invisible characters differ"
+    return bare, diff
+
+
+def masked_diff(diff: str) -> str:
+    """A unified diff with the words of its lines masked; its two lines of names and the places stay."""
+    lines = diff.split("\n")
+    if not lines[0].startswith("--- "):
+        return diff
+    body = [line if line[:1] in {"@", "…", ""} else line[0] + masked(line[1:]) for line in lines[2:]]
+    return "\n".join([*lines[:2], *body])
+
+
+def masked(text: str) -> str:
+    """One line of a prompt: every word a grey box; template variables, dates as such and punctuation stay."""
+    opening = _OPENING.match(text)
+    start = opening.end() if opening else 0
+    parts = _TEMPLATE.split(text[start:])
+    return text[:start] + "".join(part if number % 2 else _masked(part) for number, part in enumerate(parts))
+
+
+def _masked(prose: str) -> str:
+    pieces = [_WORD.sub(_MASK, piece) for piece in _DATE.split(prose)]
+    return _WORDS.sub(lambda run: f"{_MASK}x{run.group().count(_MASK)}", "[a date]".join(pieces))
+
+
+def _bare_summary(change: Change) -> str:
+    """Without its author's own words, which may quote the prompt."""
+    name = ", ".join(change.scope.get("prompt", ())) or "of the service"
+    if version := change.undo.get("version"):
+        before = change.undo.get("previous_version")
+        return f"prompt {name} is on version {version}" + (f", before that on version {before}" if before else "")
+    commit = change.undo.get("commit", "")[:12]
+    return f"prompt {name} changed" + (f" in commit {commit}" if commit else "")
