@@ -14,6 +14,7 @@ from typing import Literal
 
 from bot.approvals import Approvals
 from bot.card import MAY_BE_UNDONE
+from bot.errands import undo_on_the_table, undos_of
 from bot.incidents import (
     AlreadyDecidedError,
     IncidentLine,
@@ -124,6 +125,7 @@ class Desk:
             self._policy.grant(by, row.plan, await self._incidents.get(row.plan.incident_id))
             if row.state not in MAY_BE_UNDONE:
                 raise StaleError("There is nothing to take back.")
+            undo_on_the_table(undos_of(plan_id, await self._plans.of_incident(row.plan.incident_id)))
             now = datetime.now(UTC)
             await self._errands.ask("undo", plan_id, incident_id=row.plan.incident_id, by=by, now=now)
 

@@ -87,7 +87,7 @@ class ErrandRunner:
         said = [each for undo in undos for each in undo.approvals if each.person_id == by.person_id]
         if any(each.at >= errand.asked_at for each in said):
             return  # a crash came between the approval and the end of this errand
-        ready = _on_the_table(undos) or await self._offer_undo(row)
+        ready = undo_on_the_table(undos) or await self._offer_undo(row)
         await self._approvals.approve(ready, by=by, now=datetime.now(UTC))
 
     async def _offer_undo(self, row: PlanRow) -> str:
@@ -109,7 +109,12 @@ class ErrandRunner:
         return undo.plan_id
 
 
-def _on_the_table(undos: Sequence[PlanRow]) -> str | None:
+def undos_of(plan_id: str, plans: Sequence[PlanRow]) -> list[PlanRow]:
+    """Those of an incident's plans that take this one back."""
+    return [each for each in plans if each.plan.undoes == plan_id]
+
+
+def undo_on_the_table(undos: Sequence[PlanRow]) -> str | None:
     """An undo that is proposed already; raises StaleError when one ran or runs."""
     for undo in undos:
         if undo.state is PlanState.PROPOSED and undo.plan.expires_at > datetime.now(UTC):

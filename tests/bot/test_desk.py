@@ -11,15 +11,17 @@ import pytest
 
 from bot.approvals import Approvals
 from bot.desk import Desk
+from bot.errands import ErrandRunner
 from bot.incidents import AlreadyDecidedError, NotAllowedError, NotFoundError, PlanState, StaleError
 from bot.library import document
 from bot.store.audit import AuditLog, AuditRow
+from bot.store.errands import Errands
 from bot.store.plan_rows import PlanRow
 from diagnostics.findings import Status
 from retrieval.ranking import RunbookSearch
-from runbooks.engine.values import ActionError, Happened, OutcomeUnknownError, Plan, Tier
-from tests.bot.test_remediate import FRAME_JSON, Scene, call
-from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event, open_store, step
+from runbooks.engine.values import Happened, OutcomeUnknownError, Plan
+from tests.bot.test_remediate import Scene
+from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event, open_store
 from tests.stories import FOUND, RUNBOOK, diagnosed, fresh_plan
 
 
@@ -38,13 +40,20 @@ class Room(Scene):
             approvals=self.approvals,
             policy=store.policy,
             search=self.runbooks,
-            actions={"fake.set": self.action},
-            telemetry_now=self._telemetry_now,
+            errands=Errands(store.database),
             ring=self._ring,
         )
-
-    async def _telemetry_now(self, service: str) -> datetime | None:
-        return NOW
+        self.runner = ErrandRunner(
+            me="worker-1",
+            errands=Errands(store.database),
+            incidents=store.incidents,
+            plans=store.plans,
+            journal=store.journal,
+            approvals=self.approvals,
+            people=store.people,
+            policy=store.policy,
+            actions={"fake.set": self.action},
+        )
 
     def _ring(self) -> None:
         self.rings += 1
@@ -242,104 +251,6 @@ async def test_an_unknown_plan_is_not_found(room: Room, deed: str) -> None:
     """A button of another installation."""
     with pytest.raises(NotFoundError):
         await getattr(room.desk, deed)("plan-nowhere", room.person("bob"))
-
-
-@pytest.mark.parametrize(("status", "end"), [(Status.OK, PlanState.VERIFIED), (Status.BAD, PlanState.NOT_VERIFIED)])
-async def test_a_click_on_undo_takes_the_fix_back(store: Store, status: Status, end: PlanState) -> None:
-    """A plan of its own, made from the state now, approved by the click, and run by the same story."""
-    room = Room(store, status)
-    await room.tried()
-    assert (await room.end())[0] is end
-
-    await room.desk.undo("plan-1", room.person("bob"))
-
-    [undo] = await room.undone_by()
-    assert undo.state is PlanState.APPROVED
-    assert [dict(each.params) for each in undo.plan.steps] == [{"to": 8}]
-    assert [each.person_id for each in undo.approvals] == ["bob"]
-    await room.story.tell(undo.plan.plan_id, 1, call)
-    assert room.action.acts == [7, 8]
-    assert [row.state for row in await room.undone_by()] == [PlanState.DONE]
-
-
-@pytest.mark.parametrize("is_over", [False, True])
-async def test_nothing_is_taken_back_twice(room: Room, *, is_over: bool) -> None:
-    """Neither while the undo waits to run nor after it ran."""
-    await room.tried()
-    await room.desk.undo("plan-1", room.person("bob"))
-    if is_over:
-        [undo] = await room.undone_by()
-        await room.story.tell(undo.plan.plan_id, 1, call)
-
-    with pytest.raises(StaleError, match="taken back"):
-        await room.desk.undo("plan-1", room.person("dana"))
-
-    assert len(await room.undone_by()) == 1
-
-
-@pytest.mark.parametrize("state", [PlanState.PROPOSED, PlanState.APPROVED, PlanState.RUNNING, PlanState.DENIED])
-async def test_what_was_not_done_cannot_be_undone(room: Room, state: PlanState) -> None:
-    """A click on a card that is older than the plan's state."""
-    await room.store.page()
-    await room.store.offer(fresh_plan(room.store), state=state)
-
-    with pytest.raises(StaleError, match="nothing to take back"):
-        await room.desk.undo("plan-1", room.person("bob"))
-
-
-async def test_a_failed_plan_that_changed_nothing_has_no_undo(room: Room) -> None:
-    """The action was refused, so there is nothing to take back."""
-    await room.approved()
-    room.action.fails, room.action.takes_effect = ActionError("403 forbidden"), False
-    await room.tell()
-    assert (await room.end())[0] is PlanState.FAILED
-
-    with pytest.raises(StaleError, match="cannot be taken back"):
-        await room.desk.undo("plan-1", room.person("bob"))
-
-
-async def test_an_undo_never_overwrites_somebody_elses_change(room: Room) -> None:
-    """Since the fix, a person changed the thing by hand."""
-    await room.tried()
-    room.action.probe = Happened.CANNOT_TELL
-
-    with pytest.raises(StaleError, match="by hand"):
-        await room.desk.undo("plan-1", room.person("bob"))
-
-    assert await room.undone_by() == []
-
-
-async def test_an_undo_of_a_risky_fix_needs_as_many_people(room: Room) -> None:
-    """The first click puts it on the table, the second person's starts it; it is one plan."""
-    await room.store.page()
-    risky = await room.store.offer(fresh_plan(room.store, frame=FRAME_JSON, steps=(step(tier=Tier.R2),)))
-    room.action.tier = Tier.R2
-    for name in ("dana", "paul"):
-        await room.desk.approve(risky.plan_id, room.person(name))
-    await room.story.tell("plan-1", 1, call)
-
-    await room.desk.undo("plan-1", room.person("dana"))
-    assert [row.state for row in await room.undone_by()] == [PlanState.PROPOSED]
-    with pytest.raises(AlreadyDecidedError):
-        await room.desk.undo("plan-1", room.person("dana"))
-    await room.desk.undo("plan-1", room.person("paul"))
-
-    [undo] = await room.undone_by()
-    assert undo.state is PlanState.APPROVED
-    assert {each.person_id for each in undo.approvals} == {"dana", "paul"}
-
-
-async def test_a_resolved_incident_may_still_be_undone(room: Room) -> None:
-    """The fix helped, the incident is over, and it has a side effect that somebody wants rid of."""
-    await room.tried()
-    await room.store.inbox.deliver(event("incident.resolved", at=NOW + timedelta(minutes=1)), now=NOW)
-    await room.store.inbox.fold(now=NOW)
-
-    await room.desk.undo("plan-1", room.person("bob"))
-
-    [undo] = await room.undone_by()
-    await room.story.tell(undo.plan.plan_id, 1, call)
-    assert room.action.value == 8
 
 
 async def _in_doubt(room: Room, **more: Any) -> None:
