@@ -18,6 +18,7 @@ from bot.card import Cards
 from bot.config import Config
 from bot.incidents import NotFoundError, StoreUnavailableError
 from bot.pagerduty_client import PagerDutyClient, PagerDutyError
+from bot.pulse import Pulse
 from bot.redact import safe_text
 from bot.respond import diagnosis_of
 from bot.slack import portrait, thread
@@ -53,7 +54,8 @@ def backoff(attempts: int, wished: float | None = None) -> timedelta:
 class CardKeeper:
     """Draws each card whose revision is newer than what Slack shows."""
 
-    def __init__(self, *, incidents: Incidents, cards: Cards, slack: SlackClient, channel: str) -> None:
+    def __init__(self, *, incidents: Incidents, cards: Cards, slack: SlackClient, channel: str, pulse: Pulse) -> None:
+        self._pulse = pulse
         self._incidents = incidents
         self._cards = cards
         self._slack = slack
@@ -62,16 +64,19 @@ class CardKeeper:
 
     async def sweep(self) -> None:
         """One round over the cards that are out of date."""
-        places = await self._incidents.cards_to_show(now=datetime.now(UTC))
+        places = await self._incidents.cards_to_show(now=datetime.now(UTC), me=self._pulse.me)
         _raise_first(await asyncio.gather(*(self._show(place) for place in places), return_exceptions=True))
 
     async def _show(self, place: CardPlace) -> None:
+        if not await self._incidents.claim_card(place, now=datetime.now(UTC), me=self._pulse.me):
+            return
         try:
             message = card(await self._cards.view(place.incident_id))
-            channel, ts = await self._draw(place, message)
+            async with self._pulse.guard():
+                channel, ts = await self._draw(place, message)
         except SlackError as error:
             if error.missing and place.card_ts is not None:
-                await self._incidents.card_gone(place.incident_id)
+                await self._incidents.card_gone(place.incident_id, me=self._pulse.me)
                 return
             log.warning("card not shown", incident=place.incident_id, why=str(error))
             await self._later(place, 0 if error.untouched else 1, error.retry_after)
@@ -87,7 +92,8 @@ class CardKeeper:
 
     async def _later(self, place: CardPlace, failed: int, wished: float | None) -> None:
         failures = self._failures[place.incident_id] = self._failures.get(place.incident_id, 0) + failed
-        await self._incidents.card_later(place.incident_id, datetime.now(UTC) + backoff(failures, wished))
+        due = datetime.now(UTC) + backoff(failures, wished)
+        await self._incidents.card_later(place.incident_id, due, me=self._pulse.me)
 
     async def _draw(self, place: CardPlace, message: Message) -> tuple[str, str]:
         """
@@ -103,7 +109,6 @@ class CardKeeper:
         if place.shown < 0 and (found := await self._slack.find_posted(channel, key)) is not None:
             await self._slack.update(channel, found, message, key=key)
             return channel, found
-        await self._incidents.card_begun(place.incident_id)
         return channel, await self._slack.post(channel, message, key=key)
 
 
@@ -222,27 +227,32 @@ class PagerDutyCourier:
 class Mailroom:
     """Empties one lane of the outbox through its courier."""
 
-    def __init__(self, lane: str, outbox: Outbox, deliver: Callable[[Parcel], Awaitable[bool]]) -> None:
+    def __init__(self, lane: str, outbox: Outbox, deliver: Callable[[Parcel], Awaitable[bool]], pulse: Pulse) -> None:
+        self._pulse = pulse
         self._lane = lane
         self._outbox = outbox
         self._deliver = deliver
 
     async def sweep(self) -> int:
         """Try every due parcel once, incidents beside each other; returns how many were delivered."""
-        parcels = await self._outbox.due(self._lane, now=datetime.now(UTC))
+        parcels = await self._outbox.due(self._lane, now=datetime.now(UTC), me=self._pulse.me)
         ends = await asyncio.gather(*(self._try(parcel) for parcel in parcels), return_exceptions=True)
         _raise_first(ends)
         return sum(end is True for end in ends)
 
     async def _try(self, parcel: Parcel) -> bool:
+        if not await self._outbox.claim(parcel, now=datetime.now(UTC), me=self._pulse.me):
+            return False
         try:
-            await self._outbox.sending(parcel.outbox_id)
-            taken = await self._deliver(parcel)
+            async with self._pulse.guard():
+                taken = await self._deliver(parcel)
         except (SlackError, PagerDutyError) as error:
             await self._failed(parcel, error)
             return False
         except NotFoundError as error:
-            await self._outbox.give_up(parcel.outbox_id, why=str(error), incident_id=parcel.incident_id)
+            await self._outbox.give_up(
+                parcel.outbox_id, why=str(error), incident_id=parcel.incident_id, me=self._pulse.me
+            )
             return False
         except StoreUnavailableError:
             raise
@@ -254,23 +264,27 @@ class Mailroom:
             await self._outbox.delivered(parcel.outbox_id)
         else:
             due = datetime.now(UTC) + timedelta(seconds=0.3)
-            await self._outbox.again(parcel.outbox_id, due=due, why="the card does not stand yet", untouched=True)
+            await self._outbox.again(
+                parcel.outbox_id, due=due, why="the card does not stand yet", untouched=True, me=self._pulse.me
+            )
         return taken
 
     async def _failed(self, parcel: Parcel, error: SlackError | PagerDutyError) -> None:
         log.warning("not delivered", lane=self._lane, kind=parcel.kind, incident=parcel.incident_id, why=str(error))
         if error.permanent:
-            await self._outbox.give_up(parcel.outbox_id, why=str(error), incident_id=parcel.incident_id)
+            await self._outbox.give_up(
+                parcel.outbox_id, why=str(error), incident_id=parcel.incident_id, me=self._pulse.me
+            )
             return
         untouched = isinstance(error, SlackError) and error.untouched
         await self._put_off(parcel, str(error), untouched=untouched, wished=getattr(error, "retry_after", None))
 
     async def _put_off(self, parcel: Parcel, why: str, *, untouched: bool = False, wished: float | None = None) -> None:
         if parcel.attempts >= MOST_ATTEMPTS:
-            await self._outbox.give_up(parcel.outbox_id, why=why, incident_id=parcel.incident_id)
+            await self._outbox.give_up(parcel.outbox_id, why=why, incident_id=parcel.incident_id, me=self._pulse.me)
             return
         due = datetime.now(UTC) + backoff(0 if untouched else parcel.attempts, wished)
-        await self._outbox.again(parcel.outbox_id, due=due, why=why, untouched=untouched)
+        await self._outbox.again(parcel.outbox_id, due=due, why=why, untouched=untouched, me=self._pulse.me)
 
 
 def _raise_first(ends: Sequence[object]) -> None:

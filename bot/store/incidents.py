@@ -15,6 +15,7 @@ from bot.store.database import Database
 from bot.store.outbox import post
 from bot.store.statements import new_run, touch
 from bot.store.tables import incident, run
+from bot.store.workers import free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,15 +206,17 @@ class Incidents:
             await touch(connection, incident_id)
             await chain.append(connection, at=now, actor=who, action="refused", subject=incident_id, **said)
 
-    async def cards_to_show(self, *, now: datetime, limit: int = 20) -> list[CardPlace]:
-        """Cards whose incident changed since they were last drawn, unless Slack asked us to wait."""
+    async def cards_to_show(self, *, now: datetime, me: str = "", limit: int = 20) -> list[CardPlace]:
+        """Cards whose incident changed since they were last drawn, unless Slack asked us to wait or others draw it."""
         query = (
             sa.select(incident)
             .where(
                 incident.c.revision > incident.c.shown,
                 sa.or_(incident.c.card_due.is_(None), incident.c.card_due <= now),
+                free(incident.c.card_owner, me),
             )
-            .order_by(incident.c.created_at)
+            # New cards first: nobody has seen those incidents yet.
+            .order_by(incident.c.card_ts.is_not(None), incident.c.created_at)
             .limit(limit)
         )
         async with self._database.read() as connection:
@@ -235,11 +238,24 @@ class Incidents:
             row = (await connection.execute(query)).one_or_none()
         return (row.channel, row.card_ts) if row and row.card_ts else None
 
-    async def card_begun(self, incident_id: str) -> None:
-        """The first post is about to be sent; whoever finds this mark and no ts must look before posting again."""
-        statement = incident.update().where(incident.c.incident_id == incident_id, incident.c.card_ts.is_(None))
+    async def claim_card(self, place: CardPlace, *, now: datetime, me: str = "") -> bool:
+        """
+        Take a card to draw it; False when somebody else was faster, or something happened to it since it was seen.
+
+        Where none stands the first post is about to be sent: whoever finds this mark (`shown` is -1) and no ts must
+        look before posting again.
+        """
+        seen = (
+            incident.c.incident_id == place.incident_id,
+            incident.c.shown == place.shown,
+            incident.c.card_ts.is_not_distinct_from(place.card_ts),
+            sa.or_(incident.c.card_due.is_(None), incident.c.card_due <= now),
+            free(incident.c.card_owner, me),
+        )
+        begun = {"shown": -1} if place.card_ts is None else {}
         async with self._database.write() as connection:
-            await connection.execute(statement.values(shown=-1))
+            statement = incident.update().where(*seen).values(card_owner=me, **begun)
+            return bool((await connection.execute(statement)).rowcount)
 
     async def card_shown(self, incident_id: str, revision: int, channel: str, ts: str, *, next_at: datetime) -> None:
         """Slack shows this revision; a newer one stays to be shown, not before `next_at`."""
@@ -250,22 +266,23 @@ class Incidents:
                 channel=channel,
                 card_ts=ts,
                 card_due=next_at,
+                card_owner=None,
                 shown=sa.case((incident.c.shown > revision, incident.c.shown), else_=revision),
             )
         )
         async with self._database.write() as connection:
             await connection.execute(statement)
 
-    async def card_gone(self, incident_id: str) -> None:
+    async def card_gone(self, incident_id: str, *, me: str = "") -> None:
         """Somebody deleted the card; the next sweep posts it anew."""
-        async with self._database.write() as connection:
-            await connection.execute(
-                incident.update().where(incident.c.incident_id == incident_id).values(card_ts=None, shown=0)
-            )
+        await self._let_go(incident_id, me, card_ts=None, shown=0)
 
-    async def card_later(self, incident_id: str, due: datetime) -> None:
+    async def card_later(self, incident_id: str, due: datetime, *, me: str = "") -> None:
         """Slack asked us to wait, or did not answer."""
+        await self._let_go(incident_id, me, card_due=due)
+
+    async def _let_go(self, incident_id: str, me: str, **values: Any) -> None:
+        """Unless another process has taken the card over from me meanwhile."""
+        mine = incident.update().where(incident.c.incident_id == incident_id, free(incident.c.card_owner, me))
         async with self._database.write() as connection:
-            await connection.execute(
-                incident.update().where(incident.c.incident_id == incident_id).values(card_due=due)
-            )
+            await connection.execute(mine.values(card_owner=None, **values))

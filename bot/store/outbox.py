@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.store.database import Database
 from bot.store.statements import insert_new, touch
 from bot.store.tables import outbox
+from bot.store.workers import free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ async def post(
         "state": "new",
         "attempts": 0,
         "due_at": now,
+        "created_at": now,
     }
     return await insert_new(connection, outbox, row)
 
@@ -61,8 +63,8 @@ class Outbox:
         async with self._database.write() as connection:
             await post(connection, key=key, incident_id=incident_id, lane=lane, kind=kind, now=now, **content)
 
-    async def due(self, lane: str, *, now: datetime, limit: int = 20) -> list[Parcel]:
-        """The oldest undelivered parcel of each incident on this lane, if its time has come."""
+    async def due(self, lane: str, *, now: datetime, me: str = "", limit: int = 20) -> list[Parcel]:
+        """The oldest undelivered parcel of each incident on this lane, if its time has come and nobody else has it."""
         undelivered = outbox.c.state.in_(("new", "sending"))
         heads = (
             sa.select(sa.func.min(outbox.c.outbox_id))
@@ -71,7 +73,7 @@ class Outbox:
         )
         query = (
             sa.select(outbox)
-            .where(outbox.c.outbox_id.in_(heads), outbox.c.due_at <= now)
+            .where(outbox.c.outbox_id.in_(heads), outbox.c.due_at <= now, free(outbox.c.owner, me))
             .order_by(outbox.c.outbox_id)
             .limit(limit)
         )
@@ -90,29 +92,45 @@ class Outbox:
                 for row in await connection.execute(query)
             ]
 
-    async def sending(self, outbox_id: int) -> None:
-        """Written before the call, so that a crash in it is seen as uncertain afterwards."""
-        await self._update(outbox_id, state="sending", attempts=outbox.c.attempts + 1)
+    async def claim(self, parcel: Parcel, *, now: datetime, me: str = "") -> bool:
+        """
+        Take it for delivery; False when somebody else was faster.
+
+        Written before the call, so that a crash in it is seen as uncertain afterwards. Nothing may have happened to
+        it since it was seen: who saw it untouched would not look before telling again.
+        """
+        seen = (
+            outbox.c.outbox_id == parcel.outbox_id,
+            outbox.c.state == ("sending" if parcel.uncertain else "new"),
+            outbox.c.attempts == parcel.attempts,
+            outbox.c.due_at <= now,
+            free(outbox.c.owner, me),
+        )
+        statement = outbox.update().where(*seen).values(state="sending", attempts=parcel.attempts + 1, owner=me)
+        async with self._database.write() as connection:
+            return bool((await connection.execute(statement)).rowcount)
 
     async def delivered(self, outbox_id: int) -> None:
-        await self._update(outbox_id, state="done", why=None)
+        """Also from somebody whom the others think dead: it was delivered."""
+        async with self._database.write() as connection:
+            statement = outbox.update().where(outbox.c.outbox_id == outbox_id)
+            await connection.execute(statement.values(state="done", why=None, owner=None))
 
-    async def again(self, outbox_id: int, *, due: datetime, why: str, untouched: bool) -> None:
+    async def again(self, outbox_id: int, *, due: datetime, why: str, untouched: bool, me: str = "") -> None:
         """
         Try later; `untouched` when nobody was called.
 
         Then it need not be looked up, and did not use up an attempt: a card may be hours late.
         """
         kept = {"state": "new", "attempts": outbox.c.attempts - 1} if untouched else {}
-        await self._update(outbox_id, due_at=due, why=why[:500], **kept)
+        async with self._database.write() as connection:
+            await connection.execute(_mine(outbox_id, me).values(due_at=due, why=why[:500], owner=None, **kept))
 
-    async def give_up(self, outbox_id: int, *, why: str, incident_id: str) -> None:
+    async def give_up(self, outbox_id: int, *, why: str, incident_id: str, me: str = "") -> None:
         """The far end will never take it; the card says so, and what waits behind it goes on."""
         async with self._database.write() as connection:
-            await connection.execute(
-                outbox.update().where(outbox.c.outbox_id == outbox_id).values(state="dead", why=why[:500])
-            )
             await touch(connection, incident_id)
+            await connection.execute(_mine(outbox_id, me).values(state="dead", why=why[:500], owner=None))
 
     async def undeliverable(self, incident_id: str) -> list[str]:
         """What could not be told about this incident, in words for the card."""
@@ -122,6 +140,7 @@ class Outbox:
         async with self._database.read() as connection:
             return [f"{row.lane} did not take {row.kind}: {row.why}" for row in await connection.execute(query)]
 
-    async def _update(self, outbox_id: int, **values: Any) -> None:
-        async with self._database.write() as connection:
-            await connection.execute(outbox.update().where(outbox.c.outbox_id == outbox_id).values(values))
+
+def _mine(outbox_id: int, me: str) -> sa.Update:
+    """A parcel that another process has taken over from me is theirs to put off or to give up."""
+    return outbox.update().where(outbox.c.outbox_id == outbox_id, free(outbox.c.owner, me))

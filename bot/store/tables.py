@@ -112,6 +112,7 @@ incident = Table(
     Column("channel", String(64)),
     Column("card_ts", String(64)),
     Column("card_due", Utc),
+    Column("carded_at", Utc),  # when its first card stood in Slack
     Column("card_owner", String(64)),  # the process that draws it; free when that one is dead
     Index(None, "state"),
 )
@@ -197,6 +198,7 @@ outbox = Table(
     Column("due_at", Utc, nullable=False),
     Column("why", Text),
     Column("owner", String(64)),  # the process that delivers it; free when that one is dead
+    Column("created_at", Utc),
     Index(None, "state", "lane", "due_at"),
 )
 
