@@ -15,6 +15,9 @@ Pace = Annotated[
     typer.Option(min=1.0, max=60.0, help="How many times faster than the wall lab time passes; else the scenario's."),
 ]
 Seed = Annotated[int, typer.Option(help="Two runs with the same seed see the same traffic.")]
+SocketMode = Annotated[
+    bool, typer.Option("--socket-mode", envvar="DEMO_SOCKET_MODE", help="Slack speaks over Watchkeeper's WebSocket.")
+]
 
 lab = typer.Typer(no_args_is_help=True, help="The practice range: a simulated fleet, Slack and PagerDuty.")
 
@@ -32,11 +35,15 @@ def lab_serve(
     scenario: Scenario = "S04",
     pace: Pace = None,
     seed: Seed = 1,
+    socket_mode: SocketMode = False,
 ) -> None:
     """Serve the world, Slack and PagerDuty in one process on free ports, until Ctrl-C."""
     from lab.serve import LabOptions, serve  # noqa: PLC0415 - keeps `watchkeeper --help` fast
 
-    asyncio.run(serve(LabOptions(folder=folder, scenario=scenario, pace=pace, seed=seed, product=product)))
+    options = LabOptions(
+        folder=folder, scenario=scenario, pace=pace, seed=seed, product=product, socket_mode=socket_mode
+    )
+    asyncio.run(serve(options))
 
 
 def demo(
@@ -52,10 +59,11 @@ def demo(
     ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Keep everything running after a headless story.")] = False,
     deadline: Annotated[float, typer.Option(help="Seconds that a headless story may take, its start included.")] = 90.0,
+    socket_mode: SocketMode = False,
 ) -> None:
     """Play one incident from page to verified fix on this machine, without any account."""
     from lab.demo import DemoOptions, play  # noqa: PLC0415 - keeps `watchkeeper --help` fast
     from lab.drill import DrillOptions  # noqa: PLC0415
 
-    drill = DrillOptions(folder=folder, scenario=scenario, pace=pace, seed=seed)
+    drill = DrillOptions(folder=folder, scenario=scenario, pace=pace, seed=seed, socket_mode=socket_mode)
     sys.exit(asyncio.run(play(DemoOptions(drill=drill, is_headless=headless, holds=hold, deadline_s=deadline))))

@@ -75,10 +75,15 @@ def environment(
     *,
     slack_bot_token: str,
     slack_signing_secret: str,
+    slack_app_token: str = "",
     pagerduty_api_key: str,
     pagerduty_webhook_secrets: tuple[str, ...],
 ) -> dict[str, str]:
-    """Every variable that the product needs to work in this lab, and the key by which others may page it."""
+    """
+    Every variable that the product needs to work in this lab, and the key by which others may page it.
+
+    With a `slack_app_token` the product is to use Socket Mode.
+    """
     host, _, port = addresses.product.removeprefix("http://").partition(":")
     return {
         "LAB_ROUTING_KEY": credentials.pagerduty_routing_key,
@@ -86,7 +91,8 @@ def environment(
         "SLACK_BOT_TOKEN": slack_bot_token,
         "SLACK_SIGNING_SECRET": slack_signing_secret,
         "SLACK_API_BASE_URL": addresses.slack_api + "/",
-        "SOCKET_MODE": "false",
+        "SOCKET_MODE": str(bool(slack_app_token)).lower(),
+        **({"SLACK_APP_TOKEN": slack_app_token} if slack_app_token else {}),
         "INCIDENT_CHANNEL": CHANNEL,
         "PAGERDUTY_API_KEY": pagerduty_api_key,
         "PAGERDUTY_API_BASE_URL": addresses.pagerduty,

@@ -32,6 +32,7 @@ class DrillOptions:
     pace: float | None = None
     seed: int = 1
     product: tuple[str, ...] = ("-m", "bot")
+    socket_mode: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,8 @@ class _Start:
     async def _lab(self) -> Child:
         options = self._options
         pace = ("--pace", f"{options.pace:g}") if options.pace else ()
-        what = ("--scenario", options.scenario, *pace, "--seed", str(options.seed))
+        mode = ("--socket-mode",) if options.socket_mode else ()
+        what = ("--scenario", options.scenario, *pace, "--seed", str(options.seed), *mode)
         where = ("--folder", str(self._folder), "--product", self._address)
         lab = Child("the lab", "-m", "lab", "serve", *where, *what, log=self._folder / "lab.log")
         self.children.append(lab)

@@ -35,6 +35,7 @@ from lab.pagerduty_web import pagerduty_app
 from lab.pagerduty_webhooks import WebhookSender
 from lab.slack import Workspace
 from lab.slack_delivery import AppLink
+from lab.slack_socket import SocketCarrier
 from lab.slack_web import slack_app
 from lab.world import World
 
@@ -43,7 +44,7 @@ from lab.world import World
 class LabOptions:
     """
     What one lab plays. `product` is where the product will listen; lab time starts to pass when it answers
-    `/readyz`, or after `patience_s` of waiting for it.
+    `/readyz`, or after `patience_s` of waiting for it. With `socket_mode` Slack waits for the product's WebSocket.
     """
 
     folder: Path
@@ -52,13 +53,14 @@ class LabOptions:
     seed: int
     product: str
     patience_s: float = 60.0
+    socket_mode: bool = False
 
 
 class _Sockets:
     """One listening socket a stand-in, bound before anything is built, so that every address is known to all."""
 
     def __init__(self) -> None:
-        names = ("slack", "pagerduty", "events", "kubernetes", "langfuse", "metrics")
+        names = ("slack", "pagerduty", "events", "kubernetes", "langfuse", "metrics", "envelopes")
         self.bound = {name: new_socket() for name in names}
 
     def url(self, name: str, scheme: str = "http") -> str:
@@ -96,6 +98,7 @@ class Lab:
             credentials=self._credentials,
         )
         self.workspace = Workspace(now=self.world.clock.now)
+        self._envelopes = SocketCarrier(self.workspace)
         self._gauges = FleetGauges(self.world.fleet)
         self._account = PagerDuty(now=self.world.clock.now, routing_key=self._credentials.pagerduty_routing_key)
         self._webhook_secrets = (secrets.token_hex(20),)
@@ -114,7 +117,7 @@ class Lab:
         self._write_files()
         await self.world.prepare()
         servers = self._servers()
-        async with asyncio.TaskGroup() as tasks:
+        async with self._envelopes.listening(self._sockets.bound["envelopes"]), asyncio.TaskGroup() as tasks:
             for name, server in servers.items():
                 tasks.create_task(server.serve(sockets=[self._sockets.bound[name]]))
             await until_started(list(servers.values()))
@@ -139,6 +142,7 @@ class Lab:
             url=self.addresses.product + "/slack/events",
             base_url=self.addresses.page,
             event_retry_waits_s=(0.0, 3.0, 15.0),
+            carrier=self._envelopes if self.options.socket_mode else None,
         )
         slack = slack_app(self.workspace, link, base_url=self.addresses.page, lab_state=self._state)
         self._serve_truth(slack)
@@ -160,6 +164,7 @@ class Lab:
             self._credentials,
             slack_bot_token=self.workspace.bot_token,
             slack_signing_secret=self.workspace.signing_secret,
+            slack_app_token=self.workspace.app_token if self.options.socket_mode else "",
             pagerduty_api_key=self._account.api_key,
             pagerduty_webhook_secrets=self._webhook_secrets,
         )

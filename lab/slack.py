@@ -91,7 +91,9 @@ class Workspace:
         self.now = now
         self.elapsed_s = elapsed_s
         self.bot_token = "xoxb-lab-" + secrets.token_hex(12)
+        self.app_token = "xapp-lab-" + secrets.token_hex(12)
         self.signing_secret = secrets.token_hex(16)
+        self.socket_url = ""  # where Socket Mode listens, if it does
         self.version = 0
         self.messages: dict[str, Message] = {}
         self.files: dict[str, StoredFile] = {}
@@ -100,6 +102,7 @@ class Workspace:
         self.deliveries: list[Json] = []
         self._triggers: dict[str, tuple[str, float]] = {}
         self._response_urls: dict[str, ResponseUrl] = {}
+        self._tickets: set[str] = set()
         self._last_ts = 0.0
         self.users = {person.slack: _user(person.slack, person.id, person.name, person.email) for person in CAST}
         self.users[BOT_USER] = _user(BOT_USER, "watchkeeper", "Watchkeeper", "", is_bot=True)
@@ -207,6 +210,17 @@ class Workspace:
         if self.elapsed_s() - born_s > TRIGGER_LIFE_S:
             raise SlackError("expired_trigger_id")
         return user
+
+    def new_ticket(self) -> str:
+        """What opens one WebSocket of Socket Mode, once."""
+        ticket = secrets.token_urlsafe(12)
+        self._tickets.add(ticket)
+        return ticket
+
+    def use_ticket(self, ticket: str) -> bool:
+        known = ticket in self._tickets
+        self._tickets.discard(ticket)
+        return known
 
     def new_response_url(self, user: str, message_ts: str = "") -> str:
         """The key of a new response_url; `message_ts` is the message it may replace."""

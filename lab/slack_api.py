@@ -33,7 +33,11 @@ class RateLimitedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One Web API method. `per_minute` is its tier's limit; `burst` what may come at once, where that is less."""
+    """
+    One Web API method. `per_minute` is its tier's limit; `burst` what may come at once, where that is less.
+
+    `caller` says whose token it takes: the bot's, or the app's own.
+    """
 
     run: Callable[[Api, Mapping[str, Any]], Json]
     needs: frozenset[str] = frozenset()
@@ -41,6 +45,7 @@ class Method:
     per_minute: int = 50
     burst: int | None = None
     per_channel: bool = False
+    caller: str = "bot"
 
 
 class Api:
@@ -72,11 +77,15 @@ class Api:
     def _allowed(self, name: str, token: str, arguments: Mapping[str, Any]) -> Method:
         if not token:
             raise SlackError("not_authed")
-        if not secrets.compare_digest(token.encode(), self.workspace.bot_token.encode()):
+        ours = {"bot": self.workspace.bot_token, "app": self.workspace.app_token}
+        mine = [kind for kind, each in ours.items() if secrets.compare_digest(token.encode(), each.encode())]
+        if not mine:
             raise SlackError("invalid_auth")
         method = METHODS.get(name)
         if method is None:
             raise SlackError("unknown_method")
+        if mine != [method.caller]:
+            raise SlackError("not_allowed_token_type")
         if self.rate_limited:
             self._spend(f"{name} {arguments.get('channel', '')}" if method.per_channel else name, method)
         missing = sorted(field for field in method.needs if arguments.get(field) in (None, ""))
@@ -288,6 +297,12 @@ def _open_view(api: Api, arguments: Mapping[str, Any]) -> Json:
     return {"view": stored}
 
 
+def _open_connection(api: Api, _arguments: Mapping[str, Any]) -> Json:
+    if not api.workspace.socket_url:
+        raise SlackError("access_denied", ["Socket Mode is not switched on"])
+    return {"url": f"{api.workspace.socket_url}/link/?ticket={api.workspace.new_ticket()}&app_id={APP}"}
+
+
 def _fields(*names: str) -> frozenset[str]:
     return frozenset(names)
 
@@ -295,6 +310,7 @@ def _fields(*names: str) -> frozenset[str]:
 _PAGING = _fields("cursor", "limit", "oldest", "latest", "inclusive", "include_all_metadata")
 
 METHODS: dict[str, Method] = {
+    "apps.connections.open": Method(run=_open_connection, caller="app"),
     "auth.test": Method(run=_auth_test, per_minute=100),
     "chat.postMessage": Method(
         run=_post_message,

@@ -1,53 +1,31 @@
 """
-How Slack tells an app what people did: signed requests, three seconds of patience, retries for events alone.
+What Slack tells an app about what people did: its payloads, and which of them it tells again.
 
-Signature: `v0=` and the HMAC-SHA256 of `v0:{timestamp}:{raw body}` (docs.slack.dev/authentication/verifying-requests).
-Interactivity and commands are not retried; the person who clicked sees that nothing happened, and clicks again.
+How they travel is the carrier's: signed requests or Socket Mode. Interactivity and commands are not retried; the person
+who clicked sees that nothing happened, and clicks again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
-from urllib.parse import urlencode
 
-import httpx
-
-from lab.listening import local_client
 from lab.people import APP, BOT_USER, CHANNEL, CHANNEL_NAME, TEAM
 from lab.slack import Json, Message, SlackError, Workspace
 from lab.slack_blocks import interactive_elements, options_of
+from lab.slack_carriers import PATIENCE_S, Answer, Carrier, HttpCarrier, Kind, Retry
 
-PATIENCE_S = 3.0
 EVENT_RETRY_WAITS_S = (0.0, 60.0, 300.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What the app answered; `error` is "" or Slack's word for why a delivery failed."""
-
-    kind: str
-    status: int | None
-    error: str
-    took_s: float
-    body: str = ""
-    may_retry: bool = True
-
-    @property
-    def is_acknowledged(self) -> bool:
-        return not self.error
 
 
 class AppLink:
     """
-    Carries what people do to the app at `url` (its `/slack/events`).
+    Tells the app what people do: over HTTP at `url` (its `/slack/events`), or by another carrier.
 
     `event_retry_waits_s` are Slack's waits before the three retries of an event; a drill may shorten them.
     """
@@ -60,20 +38,19 @@ class AppLink:
         base_url: str,
         patience_s: float = PATIENCE_S,
         event_retry_waits_s: tuple[float, ...] = EVENT_RETRY_WAITS_S,
+        carrier: Carrier | None = None,
     ) -> None:
         self.workspace = workspace
-        self.url = url
         self.base_url = base_url
-        self.patience_s = patience_s
         self.event_retry_waits_s = event_retry_waits_s
-        self._client = local_client(timeout_s=patience_s)
+        self._carrier = carrier or HttpCarrier(url, workspace.signing_secret, patience_s=patience_s)
         self._retries: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
         for retry in self._retries:
             retry.cancel()
         await asyncio.gather(*self._retries, return_exceptions=True)
-        await self._client.aclose()
+        await self._carrier.aclose()
 
     async def click(
         self, *, user: str, message: Message, action_id: str, block_id: str = "", value: str | None = None
@@ -91,9 +68,7 @@ class AppLink:
             action |= {name: element[name] for name in ("type", "text", "value", "style") if name in element}
         else:
             action |= {"type": element["type"], "selected_option": _option(element, value)}
-        return await self._send(
-            "interactivity", self._form({"payload": json.dumps(self._pressed(user, message, action))})
-        )
+        return await self._send("interactivity", self._pressed(user, message, action))
 
     def _pressed(self, user: str, message: Message, action: Json) -> Json:
         key = self.workspace.new_response_url(user, message.ts)
@@ -143,7 +118,7 @@ class AppLink:
             "response_url": f"{self.base_url}/actions/{TEAM}/{key}",
             "trigger_id": self.workspace.new_trigger(user),
         }
-        answer = await self._send("command", self._form(form))
+        answer = await self._send("command", form)
         if answer.is_acknowledged and answer.body.strip():
             self.workspace.answer(_reply(answer.body), user=user)
         return answer
@@ -161,19 +136,17 @@ class AppLink:
             "is_ext_shared_channel": False,
             "authorizations": [{"enterprise_id": None, "team_id": TEAM, "user_id": BOT_USER, "is_bot": True}],
         }
-        raw = json.dumps(envelope).encode()
-        answer = await self._send("event", raw, content_type="application/json")
+        answer = await self._send("event", envelope)
         if not answer.is_acknowledged and answer.may_retry:
-            retry = asyncio.create_task(self._retry_event(raw, answer.error))
+            retry = asyncio.create_task(self._retry_event(envelope, answer.error))
             self._retries.add(retry)
             retry.add_done_callback(self._retries.discard)
         return answer
 
-    async def _retry_event(self, raw: bytes, reason: str) -> None:
+    async def _retry_event(self, envelope: Json, reason: str) -> None:
         for number, wait_s in enumerate(self.event_retry_waits_s, start=1):
             await asyncio.sleep(wait_s)
-            retried = {"X-Slack-Retry-Num": str(number), "X-Slack-Retry-Reason": reason}
-            answer = await self._send("event", raw, content_type="application/json", extra=retried)
+            answer = await self._send("event", envelope, Retry(number=number, reason=reason))
             if answer.is_acknowledged or not answer.may_retry:
                 return
             reason = answer.error
@@ -198,47 +171,10 @@ class AppLink:
             answer = await self.event({**mention, "type": "app_mention"})
         return answer
 
-    def _form(self, fields: Mapping[str, str]) -> bytes:
-        return urlencode(fields).encode()
-
-    async def _send(
-        self,
-        kind: str,
-        raw: bytes,
-        *,
-        content_type: str = "application/x-www-form-urlencoded",
-        extra: Mapping[str, str] | None = None,
-    ) -> Answer:
-        headers = {
-            "Content-Type": content_type,
-            "User-Agent": "Slackbot 1.0 (+https://api.slack.com/robots)",
-            **signature(self.workspace.signing_secret, raw),
-            **(extra or {}),
-        }
-        started_s = time.monotonic()
-        status, error, body, may_retry = None, "", "", True
-        try:
-            async with asyncio.timeout(self.patience_s):
-                response = await self._client.post(self.url, content=raw, headers=headers)
-        except (TimeoutError, httpx.TimeoutException):
-            error = "http_timeout"
-        except httpx.TransportError:
-            error = "connection_failed"
-        else:
-            status, body = response.status_code, response.text
-            may_retry = response.headers.get("X-Slack-No-Retry") != "1"
-            error = "" if status == 200 else "http_error"
-        took_s = time.monotonic() - started_s
-        answer = Answer(kind=kind, status=status, error=error, took_s=took_s, body=body, may_retry=may_retry)
+    async def _send(self, kind: Kind, payload: Mapping[str, Any], retry: Retry | None = None) -> Answer:
+        answer = await self._carrier.carry(kind, payload, retry)
         self.workspace.deliveries.append({name: v for name, v in asdict(answer).items() if name != "body"})
         return answer
-
-
-def signature(secret: str, raw: bytes, *, at: float | None = None) -> dict[str, str]:
-    """Slack's two signing headers for a raw body."""
-    timestamp = str(int(time.time() if at is None else at))
-    digest = hmac.new(secret.encode(), b"v0:" + timestamp.encode() + b":" + raw, hashlib.sha256).hexdigest()
-    return {"X-Slack-Request-Timestamp": timestamp, "X-Slack-Signature": f"v0={digest}"}
 
 
 def _option(element: Json, value: str | None) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -22,7 +22,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from lab.people import BOT_USER, CAST, CHANNEL, TEAM, Person, who_is
 from lab.slack import Json, Message, SlackError, Workspace, channel_shown
 from lab.slack_api import Api, RateLimitedError
-from lab.slack_delivery import Answer, AppLink
+from lab.slack_carriers import Answer
+from lab.slack_delivery import AppLink
 
 PAGE = Path(__file__).parent / "page"
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -270,5 +271,10 @@ def _serve_page(app: FastAPI, workspace: Workspace, lab_state: Callable[[], Mapp
     @app.get("/")
     async def page() -> Response:
         return FileResponse(PAGE / "index.html", headers=_PRIVATE)
+
+    @app.get("/archives/{_channel}/p{digits}")
+    async def permalink(_channel: str, digits: str) -> Response:
+        """Slack's form of a message's address."""
+        return RedirectResponse(f"/#{digits[:-6]}.{digits[-6:]}" if digits.isdecimal() else "/")
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")

@@ -18,7 +18,8 @@ from slack_sdk.signature import SignatureVerifier
 from lab.listening import listening, new_socket, url_of
 from lab.people import BOT_USER, CHANNEL
 from lab.slack import Workspace
-from lab.slack_delivery import AppLink, signature
+from lab.slack_carriers import signature
+from lab.slack_delivery import AppLink
 from lab.slack_web import slack_app
 from tests.lab_workspace import CARD, LocalSlack, local_slack, until
 
