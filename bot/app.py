@@ -16,7 +16,7 @@ import uvicorn
 from bot.config import Config
 from bot.doors import Readiness
 from bot.front import Front
-from bot.incidents import WatchkeeperError
+from bot.incidents import DeclaredDeadError, WatchkeeperError
 from bot.parts import Parts
 from bot.policy import accounts
 from bot.settings import Settings
@@ -53,7 +53,8 @@ class Process:
         return Front(self.parts, search=RunbookSearch(), ring=lambda: None)
 
     async def start(self) -> None:
-        """People first: the doors ask who they are. The embedding model warms up meanwhile."""
+        """Live, before anything is begun that others would take over; and people first: the doors ask who they are."""
+        await self.parts.pulse.begin()
         await self.parts.people.replace(accounts(self.parts.config))
         if self.workshop is not None:
             await self.workshop.start()
@@ -61,11 +62,19 @@ class Process:
             await self.front.start()
 
     async def stop(self) -> None:
+        """What is under way is interrupted, and taken over at once by whoever lives."""
         if self.front is not None:
             await self.front.stop()
         if self.workshop is not None:
             await self.workshop.stop()
+        await self.parts.pulse.end()
         await self.parts.database.close()
+
+    async def died(self) -> None:
+        """Wait until somebody declares this process dead, then let go of all stories: they are others' now."""
+        await self.parts.pulse.died.wait()
+        if self.workshop is not None:
+            await self.workshop.engine.stories.interrupt()
 
     def web(self) -> Any:
         """What is served: the doors, or probes alone."""
@@ -76,7 +85,8 @@ class Process:
 
 async def _run(settings: Settings, config: Config, *, doors: bool, work: bool) -> None:
     await _require_schema(settings)
-    process = Process(Parts(settings, config), doors=doors, work=work)
+    role = "serve" if doors and work else "web" if doors else "worker"
+    process = Process(Parts(settings, config, role), doors=doors, work=work)
     await process.start()
     warming = asyncio.create_task(process.workshop.warm()) if process.workshop else None
     try:
@@ -86,6 +96,11 @@ async def _run(settings: Settings, config: Config, *, doors: bool, work: bool) -
         if warming is not None:
             warming.cancel()
         await process.stop()
+    if process.parts.pulse.died.is_set():
+        raise DeclaredDeadError(
+            "this process did not reach its database for too long; others declared it dead and took over. "
+            "It ends, so that its supervisor starts a fresh one"
+        )
 
 
 async def _require_schema(settings: Settings) -> None:
@@ -98,7 +113,7 @@ async def _require_schema(settings: Settings) -> None:
 
 
 async def _serve_until_told(process: Process, settings: Settings, *, port: bool) -> None:
-    """Until SIGTERM or SIGINT; a worker without a port just waits."""
+    """Until SIGTERM, SIGINT or the declaration of our death; a worker without a port just waits."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     server = uvicorn.Server(
@@ -112,10 +127,13 @@ async def _serve_until_told(process: Process, settings: Settings, *, port: bool)
         )
     )
 
-    def stop() -> None:
+    def stop(_: object = None) -> None:
         process.readiness.stopping = server.should_exit = True
         told.set()
 
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop)
+    dying = asyncio.create_task(process.died())
+    dying.add_done_callback(stop)
     await (server.serve() if port else told.wait())
+    dying.cancel()

@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from bot.incidents import WatchkeeperError
+from bot.incidents import DeclaredDeadError, WatchkeeperError
 
 if TYPE_CHECKING:
     from bot.config import Config
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FOUND_FAULTS = 1
 WRONG_INPUT = 2
+DECLARED_DEAD = 75
+"""EX_TEMPFAIL: starting it again is all that is needed."""
 
 _PLUGINS = "watchkeeper.commands"
 
@@ -233,7 +235,7 @@ def main() -> None:
         app()
     except WatchkeeperError as error:
         print(f"watchkeeper: {error}", file=sys.stderr)
-        sys.exit(WRONG_INPUT)
+        sys.exit(DECLARED_DEAD if isinstance(error, DeclaredDeadError) else WRONG_INPUT)
 
 
 @contextmanager

@@ -18,20 +18,20 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
 
 from bot.incidents import PlanState, StoreUnavailableError
+from bot.pulse import Pulse
 from bot.remediate import RemediateWorkflow
 from bot.respond import RespondWorkflow
 from bot.store.inbox import Inbox
 from bot.store.incidents import Incidents
 from bot.store.plans import Plans
+from bot.store.workers import Duties, Workers
 from bot.stories import Stories
+from bot.takeover import LOOK_S, TakeOver
 
 log = structlog.get_logger()
 
 APPLICATION_VERSION = "1"
 """Never changes: DBOS resumes only workflows of its own version, so a new number would strand those under way."""
-
-EXECUTOR_ID = "watchkeeper"
-"""One process works on a SQLite database; after a restart it takes its own workflows up again."""
 
 TICK_S = 1.0
 
@@ -80,6 +80,9 @@ class Engine:
         self,
         *,
         system_engine: sa.Engine,
+        pulse: Pulse,
+        workers: Workers,
+        duties: Duties,
         inbox: Inbox,
         incidents: Incidents,
         plans: Plans,
@@ -99,14 +102,15 @@ class Engine:
             Sweeper("fixes", self._start_fixes),
             *more,
         )
-        self._timed = timed or {}
+        take_over = TakeOver(pulse=pulse, workers=workers, duties=duties, stories=self.stories)
+        self._timed = {**(timed or {}), LOOK_S: [Sweeper("take-over", take_over.sweep)]}
         self._tasks: list[asyncio.Task[None]] = []
         self._ticker = AsyncIOScheduler(timezone=UTC)
         self._config = DBOSConfig(
             name="watchkeeper",
             system_database_engine=system_engine,
             application_version=APPLICATION_VERSION,
-            executor_id=EXECUTOR_ID,
+            executor_id=pulse.me,
             serializer=DBOSPortableJSONSerializer(),
             log_level="WARNING",
             enable_otlp=False,
@@ -121,7 +125,7 @@ class Engine:
     async def start(
         self, *, respond: Callable[[], RespondWorkflow], remediate: Callable[[], RemediateWorkflow]
     ) -> None:
-        """Launch DBOS in this event loop (it takes up what a crash cut off), then the sweeps and the ticker."""
+        """Launch DBOS in this event loop, then the sweeps and the ticker; what a crash cut off is taken over."""
         DBOS(config=self._config)
         self._respond, self._remediate = respond(), remediate()
         DBOS.launch()
@@ -139,7 +143,7 @@ class Engine:
         self._ticker.add_job(what, "interval", seconds=seconds, coalesce=True, max_instances=1, misfire_grace_time=None)
 
     async def stop(self) -> None:
-        """Stop sweeping and interrupt the stories; whatever is under way is taken up at the next start."""
+        """Stop sweeping and interrupt the stories; whatever is under way is taken over by whoever lives next."""
         self._ticker.shutdown(wait=False)
         for task in self._tasks:
             task.cancel()

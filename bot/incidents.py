@@ -58,6 +58,18 @@ class StoreUnavailableError(WatchkeeperError):
     """The database cannot be written now; nothing was stored, and the sender must try again."""
 
 
+class OverloadedError(WatchkeeperError):
+    """We are behind, and this event changes nothing about an incident; nothing was stored, send it again later."""
+
+
+class LifelessError(StoreUnavailableError):
+    """This process has not reached its database for so long that others may take it for dead: it keeps still."""
+
+
+class DeclaredDeadError(WatchkeeperError):
+    """Another process declared this one dead and took over; it ends, so that its supervisor starts a fresh one."""
+
+
 class UnreadableEventError(WatchkeeperError):
     """An authentic webhook whose content we do not understand; it goes to the dead letters."""
 
@@ -89,7 +101,7 @@ class Delivery:
     """
 
     event_id: str
-    source: str  # pagerduty | slack
+    source: str  # pagerduty | reconcile
     kind: str  # incident.triggered, ...
     occurred_at: datetime
     incident_id: str | None

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from bot.config import Config
 from bot.library import open_shelf
 from bot.operate import services_by_pagerduty
 from bot.policy import Policy
+from bot.pulse import Pulse
 from bot.settings import Settings
 from bot.slack.client import SlackClient, web_client
 from bot.store.audit import AuditLog
@@ -35,7 +33,7 @@ from bot.vitals import Vitals
 class Parts:
     """Made once per process and handed to those who need them; nothing here holds a credential that changes things."""
 
-    def __init__(self, settings: Settings, config: Config) -> None:
+    def __init__(self, settings: Settings, config: Config, role: str) -> None:
         self.settings = settings
         self.config = config
         self.url = settings.database_url.get_secret_value()
@@ -46,8 +44,8 @@ class Parts:
         self.outbox = Outbox(self.database)
         self.errands = Errands(self.database)
         self.workers = Workers(self.database)
-        self.me = identity()
-        self.duties = Duties(self.database, self.me)
+        self.pulse = Pulse(self.workers, role)
+        self.duties = Duties(self.database, self.pulse.me)
         self.people = PeopleTable(self.database)
         self.inbox = Inbox(self.database, services=services_by_pagerduty(config))
         self.policy = Policy(config)
@@ -67,11 +65,6 @@ class Parts:
         self.troubles: list[Callable[[], str]] = [self.slack.line.trouble]  # what /healthz calls degraded
         self.registry = CollectorRegistry()
         self.vitals = Vitals(self.database, self.registry)
-
-
-def identity() -> str:
-    """This process among all that work on the database; never the same twice, so a successor is not mistaken for it."""
-    return f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def engine_url(url: str) -> Any:

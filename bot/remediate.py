@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from bot.approvals import Approvals
 from bot.incidents import PlanState, StaleError
+from bot.pulse import Pulse
 from bot.redact import safe_text
 from bot.store.journal import Journal, JournalEntry
 from bot.store.plan_rows import PlanRow
@@ -82,8 +83,10 @@ class Remediate:
         approvals: Approvals,
         verifier: Verifier,
         actions: Mapping[str, Action],
+        pulse: Pulse,
         late_after_s: float = LATE_AFTER_S,
     ) -> None:
+        self._pulse = pulse
         self._late_after_s = late_after_s
         self._plans = plans
         self._journal = journal
@@ -162,12 +165,13 @@ class Remediate:
             await self._step_aside(row, step, entries, safe_text("; ".join(moved)))
             return
         token = secrets.token_hex(16)
-        await self._write(row, entries, Intent(step=step.index, token=token))
         action = self._actions[step.action]
         params = action.params.model_validate(dict(step.params))
         try:
-            async with asyncio.timeout(_patience_s(action, params)):
-                answer = await action.act(params, step.before, token)
+            async with self._pulse.guard():  # what cuts this off is passed on: the move is made again, as a probe
+                await self._write(row, entries, Intent(step=step.index, token=token))
+                async with asyncio.timeout(_patience_s(action, params)):
+                    answer = await action.act(params, step.before, token)
         except ActionError as error:
             await self._write(row, entries, Outcome(step=step.index, ok=False, detail=str(error)), after=1)
         except (OutcomeUnknownError, TimeoutError) as error:
@@ -235,6 +239,7 @@ class Remediate:
             kind=record.kind,
             record=record_json(record),
             now=datetime.now(UTC),
+            unless_dead=self._pulse.me if isinstance(record, Intent) else None,
             telemetry_at=await self._verifier.now(row.plan.service) if changed else None,
         )
 

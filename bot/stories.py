@@ -30,6 +30,8 @@ class Stories:
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.told: set[str] = set()
+        """The ids of the workflows that are told here and now."""
 
     async def step(self, name: str, function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         """
@@ -59,6 +61,8 @@ class Stories:
         if task is None:
             raise RuntimeError("a story is told in a task")
         self._tasks.add(task)
+        name = DBOS.workflow_id or ""
+        self.told.add(name)
         try:
             await story
         except Exception as error:  # the outer boundary of one story
@@ -66,6 +70,7 @@ class Stories:
             await broke_off(type(error).__name__)
         finally:
             self._tasks.discard(task)
+            self.told.discard(name)
             self._ring()
 
     async def interrupt(self) -> None:

@@ -45,13 +45,18 @@ class Workshop:
         watch = PromptWatch(tuple(self.connections.sources.values()), self.diagnosers, parts.config)
         return Engine(
             system_engine=workflow_engine(engine_url(parts.url)),
+            pulse=parts.pulse,
+            workers=parts.workers,
+            duties=parts.duties,
             inbox=parts.inbox,
             incidents=parts.incidents,
             plans=parts.plans,
             more=(*self._couriers(), Sweeper("errands", self._errands().sweep)),
             timed={
                 vitals.EVERY_S: [Sweeper("vitals", parts.vitals.sweep)],
-                prompt_watch.EVERY_S: [Sweeper("prompts", watch.sweep)],
+                prompt_watch.EVERY_S: [
+                    Sweeper("prompts", parts.duties.only_one("prompts", prompt_watch.EVERY_S, watch.sweep))
+                ],
                 # Whatever asks PagerDuty or an outside watcher by the clock (reconciling, heartbeat out) goes here.
             },
         )
@@ -59,7 +64,7 @@ class Workshop:
     def _errands(self) -> ErrandRunner:
         parts = self._parts
         return ErrandRunner(
-            me=parts.me,
+            me=parts.pulse.me,
             errands=parts.errands,
             incidents=parts.incidents,
             plans=parts.plans,
@@ -78,6 +83,7 @@ class Workshop:
             cards=parts.cards,
             slack=parts.slack,
             channel=parts.settings.incident_channel or "",
+            pulse=parts.pulse,
         )
         slack = SlackCourier(
             incidents=parts.incidents,
@@ -91,8 +97,8 @@ class Workshop:
         )
         return (
             Sweeper("cards", keeper.sweep),
-            Sweeper("slack", Mailroom("slack", parts.outbox, slack.deliver).sweep),
-            Sweeper("pagerduty", Mailroom("pagerduty", parts.outbox, pagerduty.deliver).sweep),
+            Sweeper("slack", Mailroom("slack", parts.outbox, slack.deliver, parts.pulse).sweep),
+            Sweeper("pagerduty", Mailroom("pagerduty", parts.outbox, pagerduty.deliver, parts.pulse).sweep),
         )
 
     def respond(self) -> RespondWorkflow:
@@ -120,6 +126,7 @@ class Workshop:
             approvals=parts.approvals,
             verifier=self.verifier,
             actions=self.actions,
+            pulse=parts.pulse,
         )
         return RemediateWorkflow(story, self.engine.stories)
 

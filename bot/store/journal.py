@@ -14,6 +14,7 @@ from bot.store.database import Database
 from bot.store.plans import note
 from bot.store.statements import insert_new, touch
 from bot.store.tables import plan, step_record
+from bot.store.workers import refuse_the_dead
 from runbooks.engine.values import Plan
 
 
@@ -62,14 +63,18 @@ class Journal:
         now: datetime,
         telemetry_at: datetime | None = None,
         actor: str = "watchkeeper",
+        unless_dead: str | None = None,
     ) -> None:
         """
         Write the next record. The key (plan, position) is the fence: whoever wakes up late finds its place taken.
 
-        Raises StaleError then.
+        Raises StaleError then; and LifelessError when the process `unless_dead` was declared dead, so that an intent
+        of the dead never stands.
         """
         async with self._database.write() as connection:
             await touch(connection, item.incident_id)
+            if unless_dead is not None:
+                await refuse_the_dead(connection, unless_dead)
             row = {
                 "plan_id": item.plan_id,
                 "position": position,

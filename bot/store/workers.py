@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bot.incidents import LifelessError
 from bot.store.database import Database
 from bot.store.tables import duty, worker
 
@@ -49,6 +50,13 @@ async def clock(connection: AsyncConnection) -> datetime:
         return datetime.now(UTC)
     now: datetime = (await connection.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
     return now.astimezone(UTC)
+
+
+async def refuse_the_dead(connection: AsyncConnection, me: str) -> None:
+    """Hold my row as it is to the end of the transaction. Raises LifelessError when somebody declared me dead."""
+    mine = sa.select(worker.c.ended_at).where(worker.c.executor_id == me).with_for_update(read=True)
+    if (await connection.execute(mine)).scalar_one_or_none() is not None:
+        raise LifelessError("this process was declared dead")
 
 
 class Workers:
@@ -138,3 +146,14 @@ class Duties:
                 .returning(duty.c.name)
             )
             return (await connection.execute(statement)).first() is not None
+
+    def only_one(
+        self, name: str, every_s: float, sweep: Callable[[], Awaitable[object]]
+    ) -> Callable[[], Awaitable[None]]:
+        """The sweep, done by one process of all: by the same one until it dies or misses two rounds."""
+
+        async def alone() -> None:
+            if await self.take(name, 3 * every_s):
+                await sweep()
+
+        return alone
