@@ -27,6 +27,8 @@ SECRETS = (
     "SLACK_SIGNING_SECRET",
     "PAGERDUTY_API_KEY",
     "PAGERDUTY_WEBHOOK_SECRETS",
+    "WATCHKEEPER_TOKEN",
+    "WATCHKEEPER_HEARTBEAT_URL",  # whoever knows it can say that we live
 )
 ADDRESSES = (
     "SLACK_API_BASE_URL",
@@ -35,6 +37,7 @@ ADDRESSES = (
     "PAGERDUTY_API_BASE_URL",
     "PAGERDUTY_FROM",
     "PROMETHEUS_URL",
+    "WATCHKEEPER_URL",
 )
 PROCESS = ("SSL_CERT_FILE", "WATCHKEEPER_CONFIG", "WATCHKEEPER_HOST", "WATCHKEEPER_PORT")
 """What belongs to the process itself, and is therefore never read from a file."""
@@ -94,6 +97,10 @@ class Settings(BaseSettings):
     pagerduty_webhook_secrets: tuple[SecretStr, ...] = ()
 
     prometheus_url: str | None = None
+
+    watchkeeper_url: str = "http://127.0.0.1:8080"
+    watchkeeper_token: SecretStr | None = None
+    watchkeeper_heartbeat_url: SecretStr | None = None
 
     ssl_cert_file: Path | None = None
     watchkeeper_config: Path = Path("watchkeeper.toml")
@@ -197,7 +204,7 @@ class Settings(BaseSettings):
             raise ValueError("must start with sqlite:/// or postgresql://")
         return value
 
-    @field_validator("slack_api_base_url", "prometheus_url")
+    @field_validator("slack_api_base_url", "prometheus_url", "watchkeeper_url")
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
         if value is None:
@@ -214,6 +221,24 @@ class Settings(BaseSettings):
         if url.scheme == "http" and url.hostname not in _LOOPBACK:
             raise ValueError("would send the bot token unencrypted; use https:// (http:// only for this machine)")
         return value if value.endswith("/") else value + "/"
+
+    @field_validator("watchkeeper_url")
+    @classmethod
+    def _operators_token_stays_private(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme == "http" and url.hostname not in _LOOPBACK:
+            raise ValueError("would send your token unencrypted; use https:// (http:// only for this machine)")
+        return value.rstrip("/")
+
+    @field_validator("watchkeeper_heartbeat_url")
+    @classmethod
+    def _heartbeat_can_be_sent(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        url = urlsplit(value.get_secret_value())
+        if not url.hostname or (url.scheme != "https" and (url.scheme != "http" or url.hostname not in _LOOPBACK)):
+            raise ValueError("must be an https:// address with a host (http:// only for this machine)")
+        return value
 
     @field_validator("pagerduty_api_base_url")
     @classmethod
