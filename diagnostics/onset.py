@@ -168,8 +168,11 @@ def _questions(
         asked.append(("prefix_hit_ratio", Level(side=-1, absolute=0.08), _hit_ratio(telemetry, serving, start, at)))
     application = target.selectors.get("application")
     if application is not None:
-        errors = _error_ratio(telemetry, application, start, at)
+        bad = {"status": "~5xx|4xx|429"}
+        errors = _share(telemetry, "llm_app_requests_total", bad, application, start, at)
         asked.append(("error_ratio", Level(side=1, absolute=0.01), errors))
+        invalid = _share(telemetry, "llm_app_format_checks_total", {"result": "invalid"}, application, start, at)
+        asked.append(("format_invalid_ratio", Level(side=1, absolute=0.02), invalid))
         stages = mean_matrix(telemetry, "llm_app_stage_seconds", application, WINDOW, start, at, STEP, by=("stage",))
         asked.append(("stage", Level(side=1, absolute=0.15), stages))
     kubernetes = target.selectors.get("kubernetes")
@@ -185,14 +188,15 @@ async def _hit_ratio(telemetry: Telemetry, where: Mapping[str, str], start: date
     return await ratio_matrix(telemetry, hits, queries, start, at, STEP)
 
 
-async def _error_ratio(telemetry: Telemetry, where: Mapping[str, str], start: datetime, at: datetime) -> Matrix:
-    """Requests that ended in 5xx, 4xx or 429; where none did, the ratio is zero and not unknown."""
-    metric = "llm_app_requests_total"
-    bad = Query(metric=metric, where={**where, "status": "~5xx|4xx|429"}, function=Function.RATE, window=WINDOW)
+async def _share(
+    telemetry: Telemetry, metric: str, part: Mapping[str, str], where: Mapping[str, str], start: datetime, at: datetime
+) -> Matrix:
+    """The share of a counter's events that has these labels; where none has, it is zero and not unknown."""
+    some = Query(metric=metric, where={**where, **part}, function=Function.RATE, window=WINDOW)
     every = Query(metric=metric, where=where, function=Function.RATE, window=WINDOW)
-    failed, all_requests = await asyncio.gather(
-        telemetry.matrix(bad, start, at, STEP), telemetry.matrix(every, start, at, STEP)
+    few, all_events = await asyncio.gather(
+        telemetry.matrix(some, start, at, STEP), telemetry.matrix(every, start, at, STEP)
     )
-    errors = dict(failed.get((), ()))
-    points = [(instant, errors.get(instant, 0.0) / rate) for instant, rate in all_requests.get((), ()) if rate > 0]
+    parts = dict(few.get((), ()))
+    points = [(instant, parts.get(instant, 0.0) / rate) for instant, rate in all_events.get((), ()) if rate > 0]
     return {(): points} if points else {}

@@ -92,13 +92,13 @@ def said_only_to_me(channel: Channel) -> list[str]:
     ]
 
 
-async def play_story(client: httpx.AsyncClient, say: Say) -> None:
+async def play_story(client: httpx.AsyncClient, say: Say, *, approver: Person = BOB) -> None:
     """
-    Mallory may not approve, Alice acknowledges, Bob approves.
+    Mallory may not approve, Alice acknowledges, the approver approves.
 
-    `client` has the page's address as its base. Returns when Bob's approval shows on the card.
+    `client` has the page's address as its base. Returns when the approval shows on the card.
     """
-    mallory, alice, bob = Eyes(client, MALLORY), Eyes(client, ALICE), Eyes(client, BOB)
+    mallory, alice, owner = Eyes(client, MALLORY), Eyes(client, ALICE), Eyes(client, approver)
     await alice.until(lambda seen: any(m["user"] == BOT_USER for m in seen["messages"]))
     say("the card stands")
     await alice.until(lambda seen: find(seen, "approve") is not None)
@@ -110,5 +110,5 @@ async def play_story(client: httpx.AsyncClient, say: Say) -> None:
 
     await alice.press("acknowledge", until=lambda seen: find(seen, "acknowledge") is None)
     say("Alice acknowledged")
-    await bob.press("approve", until=lambda seen: find(seen, "approve") is None)
-    say("Bob approved the fix")
+    await owner.press("approve", until=lambda seen: find(seen, "approve") is None)
+    say(f"{approver.first_name} approved the fix")

@@ -9,7 +9,11 @@ from typing import Annotated
 
 import typer
 
-Scenario = Annotated[str, typer.Option(help="Which scenario to play.")]
+Scenario = Annotated[str, typer.Option(help="Which scenario to play: S04, S03, G04, I01, Q01 or X04.")]
+ScenarioOrAll = Annotated[
+    str, typer.Option(help="Which scenario to play: S04, S03, G04, I01, Q01 or X04; `all` plays each in turn.")
+]
+EVERY = "all"
 Pace = Annotated[
     float | None,
     typer.Option(min=1.0, max=60.0, help="How many times faster than the wall lab time passes; else the scenario's."),
@@ -51,7 +55,7 @@ def demo(
     headless: Annotated[
         bool, typer.Option("--headless", envvar="HEADLESS", help="No browser: actors play the people.")
     ] = False,
-    scenario: Scenario = "S04",
+    scenario: ScenarioOrAll = "S04",
     pace: Pace = None,
     seed: Seed = 1,
     folder: Annotated[
@@ -61,9 +65,24 @@ def demo(
     deadline: Annotated[float, typer.Option(help="Seconds that a headless story may take, its start included.")] = 90.0,
     socket_mode: SocketMode = False,
 ) -> None:
-    """Play one incident from page to verified fix on this machine, without any account."""
+    """Play an incident from page to verified fix on this machine, without any account."""
     from lab.demo import DemoOptions, play  # noqa: PLC0415 - keeps `watchkeeper --help` fast
     from lab.drill import DrillOptions  # noqa: PLC0415
+    from lab.scenarios import SCENARIOS  # noqa: PLC0415
 
-    drill = DrillOptions(folder=folder, scenario=scenario, pace=pace, seed=seed, socket_mode=socket_mode)
-    sys.exit(asyncio.run(play(DemoOptions(drill=drill, is_headless=headless, holds=hold, deadline_s=deadline))))
+    names = tuple(SCENARIOS) if scenario == EVERY else (scenario,)
+    if not SCENARIOS.keys() >= set(names):
+        raise typer.BadParameter(f"there is no {scenario}; there is {', '.join(SCENARIOS)}", param_hint="--scenario")
+    if len(names) > 1 and not headless:
+        raise typer.BadParameter("people play one at a time; `all` needs --headless", param_hint="--scenario")
+    drills = tuple(
+        DrillOptions(
+            folder=folder / name if folder and len(names) > 1 else folder,
+            scenario=name,
+            pace=pace,
+            seed=seed,
+            socket_mode=socket_mode,
+        )
+        for name in names
+    )
+    sys.exit(asyncio.run(play(DemoOptions(drills=drills, is_headless=headless, holds=hold, deadline_s=deadline))))

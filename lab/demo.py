@@ -1,5 +1,5 @@
 """
-`watchkeeper demo`: one incident on this machine, from the page to the verified fix.
+`watchkeeper demo`: an incident on this machine, or several in a row, from the page to the verified fix.
 
 The lab and the product are two processes that know each other by addresses alone; this one only starts them, tells
 what happens, and judges at the end.
@@ -24,6 +24,7 @@ from lab.drill import Drill, DrillOptions, running_drill
 from lab.listening import local_client
 from lab.people import BOT_USER, MALLORY, WATCHKEEPER_PAGERDUTY
 from lab.progress import Progress
+from lab.scenarios import scenario
 from lab.slack_text import as_text, lines_of
 
 LOOK_EVERY_S = 0.3
@@ -35,22 +36,36 @@ _APPROVED_BY_STRANGER = re.compile(rf"Approved by .*{MALLORY.name}")
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """How to play; `deadline_s` bounds a headless story, its start included."""
+    """How to play; `deadline_s` bounds each headless story, its start included."""
 
-    drill: DrillOptions
+    drills: tuple[DrillOptions, ...]
     is_headless: bool = False
     holds: bool = False
     deadline_s: float = 90.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a headless story ended: after how long, and what its good end lacks."""
+
+    scenario: str
+    took_s: float
+    missing: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.missing:
+            return f"not finished after {self.took_s:.0f} s: " + "; ".join(self.missing)
+        return f"resolved by the approved and verified fix after {self.took_s:.0f} s"
+
+
 async def play(options: DemoOptions) -> int:
-    """The exit status: 0 when the story ended well, or when a person stopped an interactive demo."""
+    """The exit status: 0 when every story ended well, or when a person stopped an interactive demo."""
     stopped = asyncio.Event()
     for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(stop_signal, stopped.set)
     progress = Progress()
     story = asyncio.create_task(
-        _headless(options, progress) if options.is_headless else _interactive(options, progress)
+        _headless(options, progress) if options.is_headless else _interactive(options.drills[0], progress)
     )
     stop = asyncio.create_task(stopped.wait())
     await asyncio.wait({story, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -69,37 +84,50 @@ async def play(options: DemoOptions) -> int:
         progress.close()
 
 
-async def _interactive(options: DemoOptions, progress: Progress) -> int:
-    async with running_drill(options.drill, progress) as drill:
-        progress.say(_INVITATION.format(page=drill.page, folder=drill.folder))
+async def _interactive(options: DrillOptions, progress: Progress) -> int:
+    played = scenario(options.scenario)
+    async with running_drill(options, progress) as drill:
+        progress.say(
+            _INVITATION.format(
+                title=played.title, page=drill.page, folder=drill.folder, approver=played.approver.first_name
+            )
+        )
         await asyncio.Event().wait()
     return 0
 
 
 async def _headless(options: DemoOptions, progress: Progress) -> int:
+    """One story after the other, each with a lab and a product of its own."""
+    endings = [await _one_headless(drill, options, progress) for drill in options.drills]
+    if len(endings) > 1:
+        for ending in endings:
+            progress.say(f"{ending.scenario}: {ending}")
+    return int(any(ending.missing for ending in endings))
+
+
+async def _one_headless(played: DrillOptions, options: DemoOptions, progress: Progress) -> Ending:
     started_s = time.monotonic()
-    async with running_drill(options.drill, progress) as drill, local_client(base_url=drill.page) as client:
+    progress.say(f"{played.scenario}: {scenario(played.scenario).title}")
+    async with running_drill(played, progress) as drill, local_client(base_url=drill.page) as client:
         left_s = options.deadline_s - (time.monotonic() - started_s)
         missing = await _missing_after(left_s, drill, client, progress)
         await _print_thread(client)
-        took_s = time.monotonic() - started_s
+        ending = Ending(scenario=played.scenario, took_s=time.monotonic() - started_s, missing=tuple(missing))
+        progress.say(str(ending))
         if missing:
-            progress.say(f"not finished after {took_s:.0f} s: " + "; ".join(missing))
             for child in (drill.product, drill.lab):
                 print(f"\n--- end of {child.log} ---\n{child.tail()}", flush=True)
-        else:
-            progress.say(f"resolved by the approved and verified fix after {took_s:.0f} s")
         if options.holds:
             progress.say(f"still running: {drill.page} (Ctrl-C stops everything)")
             await asyncio.Event().wait()
-    return 1 if missing else 0
+    return ending
 
 
 async def _missing_after(left_s: float, drill: Drill, client: httpx.AsyncClient, progress: Progress) -> list[str]:
     """Let the actors play and wait for the good end; what it still lacks when the time is over, or nothing."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(left_s):
-            await play_story(client, progress.say)
+            await play_story(client, progress.say, approver=scenario(drill.scenario).approver)
             while await still_missing(drill, client):  # noqa: ASYNC110 - other processes change it
                 await asyncio.sleep(LOOK_EVERY_S)
     return await still_missing(drill, client)
@@ -141,14 +169,16 @@ async def _print_thread(client: httpx.AsyncClient) -> None:
 
 _INVITATION = """
 
+    {title}.
+
     Open   {page}
 
-    Within a few minutes of lab time (some seconds of yours) the service `chat` is slow enough for the alert,
-    and the card appears. Then:
+    Within a few minutes of lab time (some seconds of yours) the alert of the service `chat` fires, and the card
+    appears. Then:
       1. Act as Mallory (at the top), and try to approve the fix: it is refused, and only Mallory is told.
       2. Act as Alice, and acknowledge.
-      3. Act as Bob, read what the fix will change, and approve it.
-    Watch time to first token recover, the fix being verified, and the incident resolved. Try `/oncall help`, too.
+      3. Act as {approver}, read what the fix will change, and approve it.
+    Watch the service recover, the fix being verified, and the incident resolved. Try `/oncall help`, too.
 
     Logs and configuration: {folder}
     Ctrl-C stops everything.

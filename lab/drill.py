@@ -39,6 +39,7 @@ class DrillOptions:
 class Drill:
     """A lab and a product that are up; `page` is where people look, `pagerduty` the REST API's address."""
 
+    scenario: str
     folder: Path
     lab: Child
     product: Child
@@ -99,7 +100,12 @@ class _Start:
         addresses = json.loads((self._folder / ADDRESSES_FILE).read_text(encoding="utf-8"))
         self._progress.say(f"Watchkeeper is ready at {self._address}; the local Slack's page is {addresses['page']}")
         return Drill(
-            folder=self._folder, lab=lab, product=product, page=addresses["page"], pagerduty=addresses["pagerduty"]
+            scenario=self._options.scenario,
+            folder=self._folder,
+            lab=lab,
+            product=product,
+            page=addresses["page"],
+            pagerduty=addresses["pagerduty"],
         )
 
     async def _lab(self) -> Child:
@@ -142,7 +148,7 @@ class _Start:
 
 def _clean_folder(options: DrillOptions) -> Path:
     """The drill's folder, without the files by which an earlier drill said that it is up."""
-    folder = options.folder or Path("var") / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    folder = options.folder or Path("var") / f"demo-{options.scenario}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     for name in (ADDRESSES_FILE, ENVIRONMENT_FILE):
         (folder / name).unlink(missing_ok=True)

@@ -27,6 +27,10 @@ class Person:
     pagerduty: str = ""
     roles: tuple[str, ...] = ()
 
+    @property
+    def first_name(self) -> str:
+        return self.name.partition(" ")[0]
+
 
 ALICE = Person(
     id="alice",

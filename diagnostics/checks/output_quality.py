@@ -3,7 +3,8 @@ Did the answers get worse?
 
 Reads the shares of refusals, of answers in a valid format, of thumbs down, and the judge's score. Bad when refusals
 doubled and gained three points, valid formats lost two points, thumbs down gained two points by half, or the judge's
-score lost 0.04. A judge that falls while nothing else moves has probably changed itself.
+score lost 0.04. A prompt version whose answers lost validity is named. A judge that falls while nothing else moves has
+probably changed itself.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ ENOUGH_EVENTS = 100
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
-    responses, formats, by_pod, feedback, judge = await asyncio.gather(
+    responses, formats, by_pod, by_version, feedback, judge = await asyncio.gather(
         look.rates(RESPONSES, "application", by=("outcome",)),
         look.rates(FORMATS, "application", by=("result",)),
         look.rates(FORMATS, "application", by=("pod", "result")),
+        look.rates(FORMATS, "application", by=("prompt_name", "prompt_version", "result")),
         look.rates(FEEDBACK, "application", by=("rating",)),
         look.mean(JUDGE, "application"),
     )
@@ -49,6 +51,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         )
     measures = [measure(signal, ratio, "" if signal == "judge_score" else "ratio") for signal, ratio in known.items()]
     measures += _formats_apart(by_pod)
+    measures += _broken_versions(look, by_version, ratios["format_valid_ratio"])
     complaints = _complaints(ratios)
     if complaints:
         return Finding.bad("output_quality", " ".join(complaints), *measures)
@@ -77,6 +80,20 @@ def _formats_apart(cells: dict[Key, Compared]) -> list[Measure]:
     if apart >= 2.5:
         pod = max(known, key=lambda name: known[name])
         found.append(Measure(signal="format_spread", value=apart, unit="x", scope=(("pod", pod),)))
+    return found
+
+
+def _broken_versions(look: Look, cells: dict[Key, Compared], usual: Compared) -> list[Measure]:
+    """The prompt versions whose answers are less often valid than the service's were, each with its own share."""
+    found = []
+    for name, version in sorted({key[:2] for key in cells if key[0] and key[1]}):
+        own: dict[Key, Compared] = {key[2:]: cell for key, cell in cells.items() if key[:2] == (name, version)}
+        now = _share_of(look, own, "valid").now
+        if now is not None and usual.baseline is not None and now <= usual.baseline - 0.02:
+            cell = Compared(now=now, baseline=usual.baseline)
+            found.append(
+                measure("format_valid_ratio", cell, "ratio", ("prompt_name", name), ("prompt_version", version))
+            )
     return found
 
 

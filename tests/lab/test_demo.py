@@ -318,7 +318,7 @@ async def test_the_demo_fails_in_words_when_the_product_cannot_start(tmp_path: P
         "from lab.drill import DrillOptions\n"
         f"drill = DrillOptions(folder=Path({str(tmp_path)!r}),"
         " product=('-c', 'raise SystemExit(\"no such table\")'))\n"
-        "sys.exit(asyncio.run(play(DemoOptions(drill=drill, is_headless=True))))\n"
+        "sys.exit(asyncio.run(play(DemoOptions(drills=(drill,), is_headless=True))))\n"
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
