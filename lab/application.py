@@ -1,4 +1,4 @@
-"""What the application and its gateway export: requests, stages, tokens, spend and outcomes by tenant and version."""
+"""What the application exports: requests, stages, tokens, spend and outcomes by tenant and prompt version."""
 
 from __future__ import annotations
 
@@ -8,84 +8,61 @@ from dataclasses import dataclass
 import numpy as np
 
 from lab.answers import AnswerQuality
-from lab.exposition import STEP, Family, Floats, Registry
+from lab.consumers import Consumer, consumers, tenant_of
+from lab.exposition import STEP, Family, Floats, Registry, counter, histogram
+from lab.gateway import CHAT, OUTPUT_TOKENS, OVERFLOW, OWN, PROMPT_TOKENS, Gateway, Traffic
+from lab.gateway_metrics import Calls, GatewayExporter, call
 from lab.serving import LATENCY_SIGMA, Requests, lognormal
 
-TENANTS = 60
-_NAMED_TENANTS = 5
-"""The application exports its largest tenants by name and the rest as `other`, so that series stay few."""
-
 _STAGE_BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_GATEWAY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60)
 _STATUS = {"ok": 0.9885, "5xx": 0.001, "4xx": 0.005, "429": 0.0005, "aborted": 0.005}
 _OUTCOME = {"ok": 0.953, "refusal": 0.015, "empty": 0.002, "truncated": 0.03}
 _RETRIEVAL = {"ok": 0.977, "empty": 0.02, "error": 0.002, "timeout": 0.001}
 _GUARDRAIL = {"allow": 0.992, "block": 0.008}
 _STAGES = {"gateway": 0.030, "guardrail_in": 0.060, "retrieval": 0.120}
-_USD_PER_TOKEN = {"input": 0.05e-6, "output": 0.08e-6}
-_PROVIDERS = ("hosted_vllm", "openai", "anthropic")
+_USD_PER_TOKEN = {
+    OWN: {"input": 0.05e-6, "output": 0.08e-6},
+    "openai": {"input": 0.10e-6, "output": 0.40e-6},
+    "anthropic": {"input": 0.25e-6, "output": 1.25e-6},
+}
+_LIMITED = {"openai": "rate_limit_exceeded", "anthropic": "rate_limit_error"}
+_RETRIES = 0.01  # requests that repeat one, among those that the engines answer
 
-
-def _counter(name: str, text: str) -> Family:
-    return Family(name=name, kind="counter", help=text)
-
-
-def _histogram(name: str, text: str) -> Family:
-    return Family(name=name, kind="histogram", help=text)
-
-
-REQUESTS = _counter("llm_app_requests_total", "Requests at the application's edge.")
-SESSIONS = _counter("llm_app_sessions_total", "Distinct sessions started.")
-DURATION = _histogram("llm_app_request_duration_seconds", "End to end at the application.")
-STAGE = _histogram("llm_app_stage_seconds", "Time by stage outside and inside the engine.")
-TOKENS = _counter("llm_app_tokens_total", "Tokens by direction.")
-COST = _counter("llm_app_cost_usd_total", "Spend (USD).")
-RESPONSES = _counter("llm_app_responses_total", "Responses by outcome.")
-FORMAT = _counter("llm_app_format_checks_total", "Schema checks by result.")
-FEEDBACK = _counter("llm_app_feedback_total", "User feedback.")
-GUARDRAIL = _counter("llm_app_guardrail_total", "Guardrail decisions.")
-RETRIEVAL = _counter("llm_app_retrieval_total", "Retrieval calls by outcome.")
-SCORE_SUM = _counter("llm_app_retrieval_score_sum", "Sum of top-1 similarities.")
-SCORE_COUNT = _counter("llm_app_retrieval_score_count", "Number of top-1 similarities.")
-JUDGE_SUM = _counter("llm_app_judge_score_sum", "Sum of the judge's scores (0 to 1).")
-JUDGE_COUNT = _counter("llm_app_judge_score_count", "Number of answers judged.")
+REQUESTS = counter("llm_app_requests_total", "Requests at the application's edge.")
+SESSIONS = counter("llm_app_sessions_total", "Distinct sessions started.")
+DURATION = histogram("llm_app_request_duration_seconds", "End to end at the application.")
+STAGE = histogram("llm_app_stage_seconds", "Time by stage outside and inside the engine.")
+TOKENS = counter("llm_app_tokens_total", "Tokens by direction.")
+COST = counter("llm_app_cost_usd_total", "Spend (USD).")
+RESPONSES = counter("llm_app_responses_total", "Responses by outcome.")
+FORMAT = counter("llm_app_format_checks_total", "Schema checks by result.")
+FEEDBACK = counter("llm_app_feedback_total", "User feedback.")
+GUARDRAIL = counter("llm_app_guardrail_total", "Guardrail decisions.")
+RETRIEVAL = counter("llm_app_retrieval_total", "Retrieval calls by outcome.")
+SCORE_SUM = counter("llm_app_retrieval_score_sum", "Sum of top-1 similarities.")
+SCORE_COUNT = counter("llm_app_retrieval_score_count", "Number of top-1 similarities.")
+JUDGE_SUM = counter("llm_app_judge_score_sum", "Sum of the judge's scores (0 to 1).")
+JUDGE_COUNT = counter("llm_app_judge_score_count", "Number of answers judged.")
 DRIFT = Family(name="llm_app_input_drift_auc", kind="gauge", help="Domain-classifier AUC of inputs.")
-HTTP = _counter("http_requests_total", "HTTP requests of the engine's API server.")
-GATEWAY_TOTAL = _histogram("litellm_request_total_latency_metric", "Latency of a request at the gateway.")
-GATEWAY_API = _histogram("litellm_llm_api_latency_metric", "Latency of the model API behind the gateway.")
-GATEWAY_OVERHEAD = _histogram("litellm_overhead_latency_metric", "Latency that the gateway itself adds.")
-GATEWAY_REQUESTS = _counter("litellm_deployment_total_requests_total", "Requests to a deployment.")
-GATEWAY_FAILURES = _counter("litellm_deployment_failure_responses_total", "Failed responses of a deployment.")
-GATEWAY_SPEND = _counter("litellm_spend_metric_total", "Spend (USD).")
-GATEWAY_STATE = Family(name="litellm_deployment_state", kind="gauge", help="0 healthy, 1 partial, 2 outage.")
-GATEWAY_LEFT = Family(name="litellm_remaining_tokens_metric", kind="gauge", help="Tokens left in the rate limit.")
-
-
-def tenant_shares() -> dict[str, float]:
-    """Shares of the traffic: Zipf with exponent 1.1 over 60 tenants, of which the largest are named."""
-    weights = np.arange(1, TENANTS + 1, dtype=float) ** -1.1
-    weights /= weights.sum()
-    named = {f"tenant-{place + 1:02d}": float(weights[place]) for place in range(_NAMED_TENANTS)}
-    return {**named, "other": 1 - sum(named.values())}
+HTTP = counter("http_requests_total", "HTTP requests of the engine's API server.")
+PROVIDER_ERRORS = counter("llm_app_provider_errors_total", "Refusals and failures by the provider's own code.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """One way into the application: its prompt, its share of requests, and who uses it."""
+    """One way into the application: its prompt, its share of the requests, and its only user if it has one."""
 
     name: str
     prompt: str
     share: float
-    tenants: Mapping[str, float]
+    only: str = ""
     retrieval: bool = True
     needs_json: bool = True  # the application parses the answer
 
 
 ROUTES = (
-    Route(name="chat", prompt="chat-system", share=0.96, tenants=tenant_shares()),
-    Route(
-        name="summary", prompt="chat-summary", share=0.04, tenants={"tenant-01": 1.0}, retrieval=False, needs_json=False
-    ),
+    Route(name="chat", prompt="chat-system", share=0.96),
+    Route(name="summary", prompt="chat-summary", share=0.04, only="tenant-01", retrieval=False, needs_json=False),
 )
 
 
@@ -101,38 +78,51 @@ class Application:
 
     registry: Registry
     rng: np.random.Generator
+    gateway: Gateway
     quality: Callable[[Route, int], AnswerQuality]
     service: str = "chat"
     model: str = "llama-3.1-8b-instruct"
 
+    def __post_init__(self) -> None:
+        self._exporter = GatewayExporter(registry=self.registry, rng=self.rng, model=self.model)
+
     def step(
         self, finished: Sequence[Requests], versions: Mapping[str, Mapping[int, float]], *, given_up: int = 0
     ) -> None:
-        """Account for the requests that the engines finished in this step, and those whose callers gave up."""
+        """
+        Account for the requests that the engines finished in this step, and those whose callers gave up.
+
+        What the providers answer, and what the gateway turns away, is drawn from its present traffic.
+        """
+        traffic = self.gateway.traffic()
+        everybody = consumers(traffic.to(CHAT))
         e2e = np.concatenate([requests.e2e_s for requests in finished]) if finished else np.zeros(0)
         prompt = float(sum(requests.prompt_tokens.sum() for requests in finished))
         output = float(sum(requests.output_tokens.sum() for requests in finished))
         for route in ROUTES:
+            who = [Consumer(tenant=route.only, requests=1, prompt=1, output=1)] if route.only else everybody
             for version, share in versions[route.prompt].items():
                 n = round(len(e2e) * route.share * share)
-                self._count_aborted(route, str(version), round(given_up * route.share * share))
-                self._count_requests(route, str(version), n)
+                self._count_aborted(route, str(version), round(given_up * route.share * share), who)
+                self._count_requests(route, str(version), n, who)
                 self._count_verdicts(route, version, n)
                 part = route.share * share
-                self._count_tokens(route, str(version), {"input": prompt * part, "output": output * part})
+                self._count_tokens(str(version), {"input": prompt * part, "output": output * part}, who)
         self._time_stages(e2e)
         self._count_engine_api(len(e2e))
-        self._gateway(e2e)
+        newest = str(max(versions[ROUTES[0].prompt]))
+        calls = [call(self.rng, load) for load in traffic.providers]
+        for one in calls:
+            self._count_calls(one, newest, traffic)
+        self._count_turned_away(newest, traffic)
+        self._exporter.step(e2e, calls)
         self.registry.set(DRIFT, {"service": self.service, "segment": "all"}, round(self.rng.normal(0.5, 0.008), 4))
 
-    def _count_requests(self, route: Route, version: str, n: int) -> None:
-        about = {"service": self.service, "route": route.name, "prompt_name": route.prompt, "prompt_version": version}
-        tenants = self.rng.multinomial(n, list(route.tenants.values())).tolist()
-        for tenant, mine in zip(route.tenants, tenants, strict=True):
-            who = {**about, "tenant": tenant, "api_key": f"key-{tenant}", "model": self.model}
-            self._spread(REQUESTS, who, "status", _STATUS, mine)
-            first_tries = int(self.rng.binomial(mine, 1 / 1.01))
-            self.registry.add(SESSIONS, {"service": self.service, "tenant": tenant}, first_tries)
+    def _count_requests(self, route: Route, version: str, n: int, who: Sequence[Consumer]) -> None:
+        asked = self.rng.multinomial(n, _shares(who)).tolist()
+        for one, mine in zip(who, asked, strict=True):
+            self._spread(REQUESTS, self._asked(route, version, one.tenant), "status", _STATUS, mine)
+            self._count_sessions(one.tenant, int(self.rng.binomial(mine, 1 / (1 + _RETRIES))))
         which = {"service": self.service, "prompt_name": route.prompt, "prompt_version": version, "model": self.model}
         self._spread(RESPONSES, which, "outcome", _OUTCOME, n)
         rail = {"service": self.service, "rail": "input", "policy_version": "14", "surface": "user"}
@@ -143,13 +133,50 @@ class Application:
             self.registry.add(SCORE_SUM, source, round(float(self.rng.normal(0.72, 0.08, n).sum()), 4))
             self.registry.add(SCORE_COUNT, source, n)
 
-    def _count_aborted(self, route: Route, version: str, n: int) -> None:
-        """Requests that nobody waits for any more; they have neither an answer nor a retry."""
+    def _count_calls(self, calls: Calls, version: str, traffic: Traffic) -> None:
+        """
+        Requests that a provider answered, refused or failed, by who asked.
+
+        With a fallback its refusals are the gateway's business: the engines answer those requests and count them.
+        """
+        provider, model = calls.load.provider, calls.load.model
+        refused = 0 if traffic.has_fallback else calls.refused
+        outcomes = {"ok": calls.answered, "429": refused, "5xx": calls.failed}
+        asked = sum(outcomes.values())
+        who = consumers(traffic.to(OVERFLOW))
+        shares = {status: n / asked for status, n in outcomes.items()} if asked else {}
+        for one, mine in zip(who, self.rng.multinomial(asked, _shares(who)).tolist(), strict=True):
+            about = self._asked(ROUTES[0], version, one.tenant, model)
+            self._spread(REQUESTS, about, "status", shares or dict.fromkeys(outcomes, 1.0), mine)
+            again = calls.retried / asked if asked else 0.0
+            self._count_sessions(one.tenant, int(self.rng.binomial(mine, (1 - min(1.0, again)) / (1 + _RETRIES))))
+        for code, n in ((_LIMITED[provider], refused), ("api_error", calls.failed)):
+            self.registry.add(PROVIDER_ERRORS, {"service": self.service, "provider": provider, "code": code}, n)
+        tokens = {"input": calls.answered * PROMPT_TOKENS, "output": calls.answered * OUTPUT_TOKENS}
+        self._count_tokens(version, tokens, who, provider=provider, model=model, group=OVERFLOW)
+        self._observe(STAGE, _STAGE_BOUNDS, calls.took_s, stage="provider")
+        self._observe(DURATION, _STAGE_BOUNDS, calls.took_s + sum(_STAGES.values()), route=ROUTES[0].name)
+
+    def _count_turned_away(self, version: str, traffic: Traffic) -> None:
+        """A key over its limit gets 429 from the gateway, a blocked one 401; neither reaches a model."""
+        for alias, rps in traffic.turned_away.items():
+            status = "4xx" if self.gateway.key(alias).blocked else "429"
+            about = {**self._asked(ROUTES[0], version, tenant_of(alias)), "status": status}
+            self.registry.add(REQUESTS, about, int(self.rng.poisson(rps * STEP.total_seconds())))
+
+    def _asked(self, route: Route, version: str, tenant: str, model: str = "") -> dict[str, str]:
         about = {"service": self.service, "route": route.name, "prompt_name": route.prompt, "prompt_version": version}
-        for tenant, share in route.tenants.items():
-            who = {**about, "tenant": tenant, "api_key": f"key-{tenant}", "model": self.model}
-            self.registry.add(REQUESTS, {**who, "status": "aborted"}, round(n * share))
-            self.registry.add(SESSIONS, {"service": self.service, "tenant": tenant}, round(n * share))
+        return {**about, "tenant": tenant, "api_key": f"key-{tenant}", "model": model or self.model}
+
+    def _count_sessions(self, tenant: str, n: int) -> None:
+        self.registry.add(SESSIONS, {"service": self.service, "tenant": tenant}, n)
+
+    def _count_aborted(self, route: Route, version: str, n: int, who: Sequence[Consumer]) -> None:
+        """Requests that nobody waits for any more; they have neither an answer nor a retry."""
+        for one in who:
+            mine = round(n * one.requests)
+            self.registry.add(REQUESTS, {**self._asked(route, version, one.tenant), "status": "aborted"}, mine)
+            self._count_sessions(one.tenant, mine)
 
     def _count_verdicts(self, route: Route, version: int, n: int) -> None:
         """What the schema check says of every answer, 3 % of the users, and a judge who reads every tenth."""
@@ -163,15 +190,27 @@ class Application:
         self.registry.add(JUDGE_SUM, which, round(float(scores.sum()), 4))
         self.registry.add(JUDGE_COUNT, which, len(scores))
 
-    def _count_tokens(self, route: Route, version: str, tokens: Mapping[str, float]) -> None:
-        about = {"service": self.service, "prompt_version": version, "model": self.model}
-        for tenant, share in route.tenants.items():
-            who = {"tenant": tenant, "api_key": f"key-{tenant}"}
-            usd = sum(tokens[direction] * share * price for direction, price in _USD_PER_TOKEN.items())
-            self.registry.add(COST, {"service": self.service, "model": self.model, **who}, usd)
-            self.registry.add(GATEWAY_SPEND, {"model_group": self.service, "team": "llm"}, usd)
-            for direction, amount in tokens.items():
-                self.registry.add(TOKENS, {**about, "direction": direction, **who}, round(amount * share))
+    def _count_tokens(
+        self,
+        version: str,
+        tokens: Mapping[str, float],
+        who: Sequence[Consumer],
+        *,
+        provider: str = OWN,
+        model: str = "",
+        group: str = CHAT,
+    ) -> None:
+        """Tokens and what they cost, by who asked; without a provider they are our own model's."""
+        name = model or self.model
+        about = {"service": self.service, "prompt_version": version, "model": name}
+        for one in who:
+            mine = {"input": tokens["input"] * one.prompt, "output": tokens["output"] * one.output}
+            usd = sum(amount * _USD_PER_TOKEN[provider][direction] for direction, amount in mine.items())
+            key = {"tenant": one.tenant, "api_key": one.api_key}
+            self.registry.add(COST, {"service": self.service, "model": name, **key}, usd)
+            self._exporter.spend(group, name, one.api_key, usd)
+            for direction, amount in mine.items():
+                self.registry.add(TOKENS, {**about, "direction": direction, **key}, round(amount))
 
     def _time_stages(self, engine: Floats) -> None:
         n = len(engine)
@@ -189,25 +228,6 @@ class Application:
         about = {"namespace": self.service, "handler": "/v1/chat/completions", "method": "POST"}
         self._spread(HTTP, about, "status", {"2xx": 0.994, "4xx": 0.005, "5xx": 0.001}, n)
 
-    def _gateway(self, engine: Floats) -> None:
-        group = {"model_group": self.service}
-        overhead = lognormal(self.rng, _STAGES["gateway"], LATENCY_SIGMA, len(engine))
-        for family, taken in ((GATEWAY_TOTAL, engine + overhead), (GATEWAY_API, engine), (GATEWAY_OVERHEAD, overhead)):
-            self.registry.observe(self.registry.histogram(family, _GATEWAY_BOUNDS, group), taken)
-        for provider in _PROVIDERS:
-            local = provider == _PROVIDERS[0]
-            about = {
-                **group,
-                "api_provider": provider,
-                "litellm_model_name": self.model if local else f"{provider}-chat",
-            }
-            n = len(engine) if local else int(self.rng.poisson(0.05 * STEP.total_seconds()))
-            self.registry.add(GATEWAY_REQUESTS, about, n)
-            self.registry.add(GATEWAY_FAILURES, {**about, "exception_status": "500"}, int(self.rng.binomial(n, 0.001)))
-            self.registry.set(GATEWAY_STATE, about, 0)
-            if not local:
-                self.registry.set(GATEWAY_LEFT, about, round(1_200_000 * self.rng.lognormal(0, 0.05)))
-
     def _spread(
         self, family: Family, about: Mapping[str, str], label: str, shares: Mapping[str, float], n: int
     ) -> None:
@@ -220,3 +240,9 @@ class Application:
     def _observe(self, family: Family, bounds: tuple[float, ...], taken: Floats, **labels: str) -> None:
         histogram = self.registry.histogram(family, bounds, {"service": self.service, **labels})
         self.registry.observe(histogram, taken)
+
+
+def _shares(who: Sequence[Consumer]) -> list[float]:
+    """Everybody's share of the requests; nobody asked at all when they are all zero, and then any shares will do."""
+    shares = [one.requests for one in who]
+    return shares if sum(shares) > 0 else [1 / len(who)] * len(who)

@@ -27,6 +27,14 @@ class Family:
     steps: int = 1
 
 
+def counter(name: str, text: str) -> Family:
+    return Family(name=name, kind="counter", help=text)
+
+
+def histogram(name: str, text: str) -> Family:
+    return Family(name=name, kind="histogram", help=text)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Series:
     """One series of a family: its name as written in a sample line and its place in the vector."""

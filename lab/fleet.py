@@ -98,7 +98,9 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.clients = PromptClients(store=self.prompts)
-        self._application = Application(registry=self.registry, rng=self.rng, quality=self._quality)
+        self._application = Application(
+            registry=self.registry, rng=self.rng, gateway=self.gateway, quality=self._quality
+        )
         self._gpus: dict[str, Gpu] = {}
 
     @property

@@ -25,12 +25,16 @@ NODE_WEIGHT = 10
 """Every node's weight at rest; LiteLLM's weights are whole numbers, and only their ratios count."""
 
 OVERFLOW_PER_CHAT = 1 / 6
-"""Requests to `chat-overflow` for each one to `chat`."""
+"""Requests to `chat-overflow` for each one to `chat`; they are the smaller tenants', the large ones stay inside."""
 
 RETRIED = 2 / 3
 """The share of refused requests that their client sends again."""
 
+JOB_TRIES_RPS = 0.5
+"""How often a batch job that is refused tries again: its workers wait between two tries."""
+
 TENANTS = 60
+LARGE_TENANTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +61,13 @@ class ModelDeployment:
 
 @dataclass(kw_only=True)
 class Key:
-    """An API key as the gateway stores it: by its hash. `share` is its part of the organic traffic."""
+    """An API key as the gateway stores it: by its hash."""
 
     alias: str
     token: str
     name: str  # the last characters of the key itself, as LiteLLM shows them
-    share: float
+    share: float  # of the organic traffic to `chat`
+    overflow_share: float = 0.0  # of that to `chat-overflow`
     tpm_limit: int | None = None
     rpm_limit: int | None = None
     max_budget: float | None = None
@@ -97,12 +102,13 @@ class Stream:
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderLoad:
-    """One provider right now, per second: requests asked of it, those it refused with 429, and tokens it may take."""
+    """One provider right now, per second: requests asked of it, those refused with 429, and tokens it may take."""
 
     provider: str
     model: str
     asked: float
     refused: float
+    retried: float  # those among the asked that were refused before
     quota_tokens_per_s: float
 
     @property
@@ -119,7 +125,7 @@ class Traffic:
     streams: tuple[Stream, ...]
     turned_away: Mapping[str, float]
     providers: tuple[ProviderLoad, ...]
-    rescued: float  # requests per second that a provider refused and a fallback answered
+    has_fallback: bool  # what a provider refuses goes on to `chat`
 
     def to(self, group: str) -> tuple[Stream, ...]:
         return tuple(stream for stream in self.streams if stream.group == group)
@@ -127,7 +133,8 @@ class Traffic:
     @property
     def engines(self) -> Demand:
         """What the engines get: the streams to `chat`, and what falls back on them."""
-        own = [*self.to(CHAT), Stream(key="", group=CHAT, rps=self.rescued)]
+        rescued = sum(load.refused for load in self.providers) if self.has_fallback else 0.0
+        own = [*self.to(CHAT), Stream(key="", group=CHAT, rps=rescued)]
         rps = sum(stream.rps for stream in own)
         if rps <= 0:
             return Demand(rps=0.0)
@@ -171,24 +178,34 @@ class Gateway:
         streams: list[Stream] = []
         turned_away: dict[str, float] = {}
         for key in self.keys.values():
-            wanted = self._wanted(key)
+            organic = self._organic(key)
+            wanted = organic + [job for job in self.jobs if job.key == key.alias]
             rps = sum(stream.rps for stream in wanted)
             admitted = key.admitted(rps, sum(stream.tokens_per_s for stream in wanted))
             streams += (replace(stream, rps=stream.rps * admitted) for stream in wanted)
-            if admitted < 1:
-                turned_away[key.alias] = rps * (1 - admitted)
+            own = sum(stream.rps for stream in organic)
+            turned_away[key.alias] = min((1 - admitted) * rps, (1 - admitted) * own + JOB_TRIES_RPS)
         overflow = sum(stream.rps for stream in streams if stream.group == OVERFLOW)
-        providers = tuple(self._load(one, share * overflow) for one, share in self._shares(OVERFLOW))
-        rescued = sum(load.refused for load in providers) if CHAT in self.fallbacks.get(OVERFLOW, []) else 0.0
-        return Traffic(streams=tuple(streams), turned_away=turned_away, providers=providers, rescued=rescued)
+        has_fallback = CHAT in self.fallbacks.get(OVERFLOW, [])
+        retried = 0.0 if has_fallback else RETRIED
+        providers = tuple(self._load(one, share * overflow, retried) for one, share in self._shares(OVERFLOW))
+        return Traffic(
+            streams=tuple(streams),
+            turned_away={alias: rps for alias, rps in turned_away.items() if rps > 0},
+            providers=providers,
+            has_fallback=has_fallback,
+        )
 
-    def _wanted(self, key: Key) -> list[Stream]:
-        own = self.organic_rps * key.share
-        organic = [
-            Stream(key=key.alias, group=CHAT, rps=own),
-            Stream(key=key.alias, group=OVERFLOW, rps=own * OVERFLOW_PER_CHAT),
-        ]
-        return organic + [job for job in self.jobs if job.key == key.alias]
+    def key(self, alias: str) -> Key:
+        """Raises StopIteration when there is none."""
+        return next(key for key in self.keys.values() if key.alias == alias)
+
+    def _organic(self, key: Key) -> list[Stream]:
+        streams = [Stream(key=key.alias, group=CHAT, rps=self.organic_rps * key.share)]
+        if key.overflow_share:
+            overflow = self.organic_rps * OVERFLOW_PER_CHAT * key.overflow_share
+            streams.append(Stream(key=key.alias, group=OVERFLOW, rps=overflow))
+        return streams
 
     def _shares(self, group: str) -> Iterable[tuple[ModelDeployment, float]]:
         """Each deployment's share of its group's requests; without any weight above zero LiteLLM takes any."""
@@ -196,17 +213,18 @@ class Gateway:
         whole = sum(one.weight or 0 for one in members)
         return [(one, (one.weight or 0) / whole if whole else 1 / len(members)) for one in members]
 
-    def _load(self, one: ModelDeployment, fresh: float) -> ProviderLoad:
-        """`fresh` requests per second, and those that were refused and are tried again."""
+    def _load(self, one: ModelDeployment, fresh: float, retried: float) -> ProviderLoad:
+        """`fresh` requests per second, and of those that were refused the part that is tried again."""
         quota = self.quotas[one.provider] / 60
         served = quota / (PROMPT_TOKENS + OUTPUT_TOKENS)
-        # asked = fresh + RETRIED x (asked - served), solved for asked.
-        asked = fresh if fresh <= served else (fresh - RETRIED * served) / (1 - RETRIED)
+        # asked = fresh + retried x (asked - served), solved for asked.
+        asked = fresh if fresh <= served else (fresh - retried * served) / (1 - retried)
         return ProviderLoad(
             provider=one.provider,
             model=one.model,
             asked=asked,
             refused=max(0.0, asked - served),
+            retried=max(0.0, asked - fresh),
             quota_tokens_per_s=quota,
         )
 
@@ -242,9 +260,17 @@ def build(rng: np.random.Generator, nodes: Iterable[str]) -> Gateway:
             weight=25,
         ),
     ]
+    shares = _tenant_shares()
+    small = sum(shares[LARGE_TENANTS:])
     keys = [
-        Key(alias=f"key-{tenant}", token=_token(rng), name=f"sk-...{place:04d}", share=share)
-        for place, (tenant, share) in enumerate(_tenants().items(), 1)
+        Key(
+            alias=f"key-tenant-{place:02d}",
+            token=_token(rng),
+            name=f"sk-...{place:04d}",
+            share=share,
+            overflow_share=share / small if place > LARGE_TENANTS else 0.0,
+        )
+        for place, share in enumerate(shares, 1)
     ]
     return Gateway(
         deployments={one.id: one for one in (*own, *outside)},
@@ -253,11 +279,10 @@ def build(rng: np.random.Generator, nodes: Iterable[str]) -> Gateway:
     )
 
 
-def _tenants() -> dict[str, float]:
-    """Shares of the traffic: Zipf with exponent 1.1 over 60 tenants."""
+def _tenant_shares() -> list[float]:
+    """Shares of the traffic, the largest first: Zipf with exponent 1.1 over 60 tenants."""
     weights = np.arange(1, TENANTS + 1, dtype=float) ** -1.1
-    weights /= weights.sum()
-    return {f"tenant-{place:02d}": float(weight) for place, weight in enumerate(weights, 1)}
+    return [float(weight) for weight in weights / weights.sum()]
 
 
 def _token(rng: np.random.Generator) -> str:
