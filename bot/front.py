@@ -8,11 +8,15 @@ from typing import Any
 from slack_bolt.adapter.starlette.async_handler import AsyncSlackRequestHandler
 
 from bot.desk import Desk
-from bot.doors import Intake, Readiness
+from bot.doors import Backlog, Intake, Readiness
 from bot.parts import Parts, reveal
 from bot.slack.authorise import Authoriser
 from bot.slack.listeners import Stragglers, build_bolt
+from bot.slack.socket import SlackSocket
+from bot.store.inbox_writer import InboxWriter
+from bot.store.slack_events import SlackEvents
 from bot.web.app import WebSettings, build_web
+from bot.web.slack_payload import has_parts
 from retrieval.ranking import RunbookSearch
 
 
@@ -26,12 +30,13 @@ class Front:
         self.desk = self._desk(search)
         self.bolt = build_bolt(
             web=parts.slack_web,
-            signing_secret=reveal(parts.settings.slack_signing_secret),
             desk=self.desk,
             authoriser=Authoriser(people=parts.people, directory=parts.slack),
             slack=parts.slack,
+            claims=SlackEvents(parts.database),
             stragglers=self.stragglers,
         )
+        self.socket = self._socket() if parts.settings.socket_mode else None
 
     def _desk(self, search: RunbookSearch) -> Desk:
         parts = self._parts
@@ -46,11 +51,22 @@ class Front:
             ring=self._ring,
         )
 
+    def _socket(self) -> SlackSocket:
+        parts = self._parts
+        token = reveal(parts.settings.slack_app_token)
+        socket = SlackSocket(bolt=self.bolt, web=parts.slack_web, app_token=token, is_readable=has_parts)
+        parts.troubles.append(socket.line.trouble)
+        return socket
+
     async def start(self) -> None:
-        """When the doors open. Slack's Socket Mode connects here, with `self.bolt`."""
+        """When the doors open. Slack's Socket Mode connects in the background, however long that takes."""
+        if self.socket is not None:
+            self.socket.start()
 
     async def stop(self) -> None:
         """After the doors are closed: late clicks end first."""
+        if self.socket is not None:
+            await self.socket.stop()
         await self.stragglers.finish()
 
     def web(self, readiness: Readiness) -> Any:
@@ -61,8 +77,8 @@ class Front:
             slack_secret=reveal(parts.settings.slack_signing_secret).encode(),
         )
         return build_web(
-            intake=Intake(parts.inbox, self._ring),
-            slack_handler=AsyncSlackRequestHandler(self.bolt),
+            intake=Intake(InboxWriter(parts.database), self._ring, Backlog(parts.inbox)),
+            slack_handler=None if self.socket else AsyncSlackRequestHandler(self.bolt),
             readiness=readiness,
             settings=settings,
             registry=parts.registry,

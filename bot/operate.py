@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
 import structlog
 
 from bot.config import Config
 from bot.incidents import UnreadableEventError, WatchkeeperError
+from bot.operators import Operators
 from bot.pagerduty import parse_event
+from bot.redact import safe_text
 from bot.settings import Settings
 from bot.store import schema
 from bot.store.audit import AuditLog
 from bot.store.database import Database
 from bot.store.inbox import Inbox
+from bot.store.operators import Credential, OperatorTokens
+from bot.store.people import PeopleTable
 
 log = structlog.get_logger()
 
@@ -42,7 +50,7 @@ async def _revive(inbox: Inbox, event_id: str, *, named: bool) -> bool:
     if raw is None:
         raise WatchkeeperError(f"there is no dead letter {event_id}")
     try:
-        return await inbox.revive(event_id, parse_event(raw.encode()))
+        return await inbox.revive(event_id, parse_event(raw.encode()) if raw else None)
     except UnreadableEventError as error:
         if named:
             raise
@@ -60,6 +68,55 @@ async def verify_audit(settings: Settings) -> str:
     if report.broken_at is not None:
         raise WatchkeeperError(f"the record is broken at row {report.broken_at}: {report.why}")
     return f"{report.rows} rows, unbroken; head {report.head}"
+
+
+async def add_token(settings: Settings, config: Config, person_id: str, *, label: str, days: int, actor: str) -> str:
+    """
+    A new token for somebody of the configuration, which nobody can read again.
+
+    Raises WatchkeeperError when the configuration does not have them.
+    """
+    if config.person(person_id) is None:
+        known = ", ".join(person.id for person in config.people) or "nobody"
+        raise WatchkeeperError(f"{person_id} is not in {config.path}; it has {known}")
+    async with _operators(settings) as operators:
+        secret, _ = await operators.issue(person_id, label=label, days=days, actor=actor, now=datetime.now(UTC))
+    return secret
+
+
+async def list_tokens(settings: Settings) -> str:
+    """Every token that was given out, one a line, without the tokens."""
+    now = datetime.now(UTC)
+    async with _operators(settings) as operators:
+        found = await operators.tokens()
+    lines = [
+        f"{each.token_id}  {each.person_id:<16}  {_standing(each, now):<10}  until {each.expires_at:%Y-%m-%d %H:%M} UTC"
+        f"  {each.label}".rstrip()
+        for each in found
+    ]
+    return safe_text("\n".join(lines)) or "nobody has a token"
+
+
+async def revoke_token(settings: Settings, token_id: str, *, actor: str) -> str:
+    """End a token and its sessions; says whose it was. Raises NotFoundError."""
+    async with _operators(settings) as operators:
+        item = await operators.revoke(token_id, actor=actor, now=datetime.now(UTC))
+    return f"revoked {item.token_id} of {item.person_id}, and every session that was begun with it"
+
+
+def _standing(item: Credential, now: datetime) -> str:
+    if item.revoked_at is not None:
+        return "revoked"
+    return "counts" if item.counts(now) else "expired"
+
+
+@asynccontextmanager
+async def _operators(settings: Settings) -> AsyncIterator[Operators]:
+    database = Database(settings.database_url.get_secret_value())
+    try:
+        yield Operators(tokens=OperatorTokens(database), people=PeopleTable(database))
+    finally:
+        await database.close()
 
 
 def services_by_pagerduty(config: Config) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from bot.incidents import Delivery, IncidentState, UnreadableEventError
@@ -22,6 +23,8 @@ LONGEST_NAME = 255
 MOST_ASSIGNEES = 50
 LARGEST_NUMBER = 2**31 - 1
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_OPAQUE_ID = re.compile(r"[0-9A-Z]{1,26}")  # an event's is a ULID of 26
+_LONGEST_REMEMBERED = 512
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 # Their data is the incident itself, with the state that it is in after the event.
@@ -77,7 +80,6 @@ def parse_event(raw: bytes) -> Delivery:
         occurred_at=_time(event.get("occurred_at"), "event.occurred_at"),
         incident_id=incident.get("id"),
         incident=incident,
-        raw=safe_text(raw.decode("utf-8", "replace")),
     )
 
 
@@ -104,7 +106,33 @@ def _incident(data: Mapping[str, Any]) -> dict[str, Any]:
         known["created_at"] = _time(created_at, "data.created_at").isoformat()
     if isinstance(assignees := data.get("assignees"), list):
         known["assignees"] = _assignees(_mappings(assignees))
+    if merged_into := _merged_into(data.get("resolve_reason")):
+        known["merged_into"] = merged_into
     return known
+
+
+def incident_facts(rest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a webhook would say of an incident, from what REST says of it. Raises UnreadableEventError."""
+    assignments = _mappings(rest.get("assignments"))
+    assignees = [each["assignee"] for each in assignments if isinstance(each.get("assignee"), Mapping)]
+    return _incident({**rest, "number": rest.get("incident_number"), "assignees": assignees})
+
+
+def changed_at(rest: Mapping[str, Any]) -> datetime:
+    """When PagerDuty changed this incident last, to the second. Raises UnreadableEventError."""
+    times = [rest[name] for name in ("last_status_change_at", "updated_at", "created_at") if rest.get(name)]
+    if not times:
+        raise UnreadableEventError("the incident has no time of its last change")
+    return max(_time(each, "a time of the incident") for each in times)
+
+
+def _merged_into(reason: Any) -> str:
+    """The incident that took this one in; merging is the only reason that PagerDuty gives for a resolution."""
+    if not isinstance(reason, Mapping) or reason.get("type") != "merge_resolve_reason":
+        return ""
+    target = reason.get("incident")
+    which = target.get("id") if isinstance(target, Mapping) else None
+    return _safe(which) if isinstance(which, str) and len(_safe(which)) <= LONGEST_INCIDENT_ID else ""
 
 
 def _assignees(people: list[Mapping[str, Any]]) -> dict[str, str]:
@@ -112,15 +140,15 @@ def _assignees(people: list[Mapping[str, Any]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for one in people:
         if len(found) < MOST_ASSIGNEES and isinstance(one.get("id"), str):
-            user_id = safe_text(one["id"])
+            user_id = _safe(one["id"])
             if len(user_id) <= LONGEST_ID:
-                found[user_id] = safe_text(str(one.get("summary") or user_id))[:LONGEST_NAME]
+                found[user_id] = _safe(str(one.get("summary") or user_id))[:LONGEST_NAME]
     return found
 
 
 def _bounded(value: Any, name: str) -> str:
     """A text that fits; a title is cut, while half an address or urgency would be another one and is left out."""
-    text = safe_text(value) if isinstance(value, str) else ""
+    text = _safe(value) if isinstance(value, str) else ""
     if name in ("title", "service_name"):
         return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
     return text if len(text) <= (LONGEST_URGENCY if name == "urgency" else LONGEST_TEXT) else ""
@@ -153,6 +181,8 @@ def _json(raw: bytes) -> Mapping[str, Any]:
 
 def is_too_deep(raw: bytes) -> bool:
     """Whether the brackets outside strings nest too deeply; counted before parsing, since a parser recurses."""
+    if raw.count(b"[") + raw.count(b"{") <= DEEPEST:
+        return False
     depth = 0
     for bracket in _BRACKET.finditer(_STRING.sub(b"", raw)):
         depth += 1 if bracket.group() in b"[{" else -1
@@ -174,16 +204,30 @@ def _object(parent: Mapping[str, Any], name: str, where: str) -> Mapping[str, An
 
 def _text(parent: Mapping[str, Any], name: str, where: str) -> str:
     value = parent.get(name)
-    if not isinstance(value, str) or not safe_text(value).strip():
+    if not isinstance(value, str) or not _safe(value).strip():
         raise UnreadableEventError(f"{where}.{name} is missing or not a text")
     return value
 
 
 def _id(value: str, where: str, longest: int) -> str:
-    shown = safe_text(value)
+    shown = _safe(value)
     if len(shown) > longest:
         raise UnreadableEventError(f"{where} is longer than {longest} characters")
     return shown
+
+
+def _safe(value: str) -> str:
+    """
+    As `safe_text`, and quick: redaction takes longer than everything else that is done for a webhook.
+
+    PagerDuty's ids hold no secret, and an incident's events repeat the same title, address, service and people.
+    """
+    if len(value) > _LONGEST_REMEMBERED:
+        return safe_text(value)
+    return value if _OPAQUE_ID.fullmatch(value) else _remembered(value)
+
+
+_remembered = lru_cache(maxsize=2048)(safe_text)
 
 
 def _time(value: Any, where: str) -> datetime:

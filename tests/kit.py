@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from bot.config import Config, load_config
+from bot.doors import Backlog, Intake
 from bot.incidents import Delivery, PlanState
 from bot.policy import Policy, accounts, person_of
+from bot.pulse import Pulse
 from bot.store import schema
 from bot.store.database import Database
 from bot.store.inbox import Inbox
+from bot.store.inbox_writer import InboxWriter
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal
 from bot.store.outbox import Outbox
 from bot.store.people import PeopleTable
 from bot.store.plans import Plans
+from bot.store.workers import Duties, Workers
 from runbooks.engine.values import Plan, PlannedStep, Tier
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -122,9 +126,16 @@ class Store:
         self.outbox = Outbox(database)
         self.people = PeopleTable(database)
         self.policy = Policy(config)
+        self.workers = Workers(database)
+        self.pulse = Pulse(self.workers, "test")  # it does not beat, so nobody declares it dead
+        self.duties = Duties(database, self.pulse.me)
 
     def person(self, person_id: str) -> Any:
         return person_of(self.config, person_id)
+
+    def intake(self, ring: Callable[[], None] = lambda: None) -> Intake:
+        """The web door's way in, with a writer of its own."""
+        return Intake(InboxWriter(self.database), ring, Backlog(self.inbox))
 
     async def page(self, *, incident_id: str = INCIDENT, **more: Any) -> None:
         """An incident is triggered and folded."""

@@ -96,13 +96,13 @@ async def _claim(connection: AsyncConnection, only: str | None) -> list[Delivery
     if only is not None:
         query = query.where(delivery.c.event_id == only)
     query = query.order_by(delivery.c.received_at, delivery.c.event_id).limit(BATCH).with_for_update(skip_locked=True)
-    return [Delivery(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public name
+    return [Delivery(**row._asdict()) for row in await connection.execute(query)]
 
 
 async def _locked(connection: AsyncConnection, incident_ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     query = sa.select(incident).where(incident.c.incident_id.in_(list(incident_ids)))
     rows = await connection.execute(query.order_by(incident.c.incident_id).with_for_update())
-    return {row.incident_id: row._mapping for row in rows}  # noqa: SLF001 - SQLAlchemy's public name
+    return {row.incident_id: row._asdict() for row in rows}
 
 
 def _course(known: Mapping[str, Any] | None, events: Sequence[Delivery], services: Mapping[str, str]) -> _Course:

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import StatementError
 
 from bot.incidents import Delivery
 from bot.store.database import Database
@@ -18,7 +18,7 @@ from bot.store.tables import delivery
 
 log = structlog.get_logger(__name__)
 
-POISON = (KeyError, TypeError, ValueError, DBAPIError)
+POISON = (KeyError, TypeError, ValueError, StatementError)
 """What a row that nobody foresaw raises; a database that does not answer is none of these."""
 
 
@@ -95,28 +95,37 @@ class Inbox:
                 for row in await connection.execute(query)
             ]
 
+    async def oldest_waiting(self) -> datetime | None:
+        """When the event came that has waited longest to be folded; None when none waits."""
+        query = sa.select(sa.func.min(delivery.c.received_at)).where(delivery.c.state == "new")
+        async with self._database.read() as connection:
+            oldest: datetime | None = (await connection.execute(query)).scalar_one()
+        return oldest
+
     async def exhume(self, event_id: str) -> str | None:
-        """The raw text of a dead letter, None when there is no such dead letter."""
+        """The raw text of a dead letter, "" when it was understood but not folded; None when there is none."""
         query = sa.select(delivery.c.raw).where(delivery.c.event_id == event_id, delivery.c.state == "dead")
         async with self._database.read() as connection:
             return (await connection.execute(query)).scalar_one_or_none()
 
-    async def revive(self, event_id: str, item: Delivery) -> bool:
-        """A dead letter that can be read now goes back into the queue; False when it is not dead any more."""
-        statement = (
-            delivery.update()
-            .where(delivery.c.event_id == event_id, delivery.c.state == "dead")
-            .values(
-                state="new",
-                why=None,
-                kind=item.kind,
-                incident_id=item.incident_id,
-                occurred_at=item.occurred_at,
-                incident=dict(item.incident),
-            )
-        )
+    async def revive(self, event_id: str, item: Delivery | None) -> bool:
+        """
+        A dead letter goes back into the queue, as what can be read in it now; False when it is not dead any more.
+
+        Without `item` it is only tried again.
+        """
+        values: dict[str, Any] = {"state": "new", "why": None}
+        if item is not None:
+            values |= {
+                "kind": item.kind,
+                "incident_id": item.incident_id,
+                "occurred_at": item.occurred_at,
+                "incident": dict(item.incident),
+                "raw": "",
+            }
+        statement = delivery.update().where(delivery.c.event_id == event_id, delivery.c.state == "dead")
         async with self._database.write() as connection:
-            return bool((await connection.execute(statement)).rowcount)
+            return bool((await connection.execute(statement.values(values))).rowcount)
 
 
 def to_row(item: Delivery, *, now: datetime, dead_because: str | None = None) -> dict[str, Any]:

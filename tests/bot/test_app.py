@@ -11,15 +11,17 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
-from bot.app import engine_url, reveal, serve, vectors_path
-from bot.doors import Intake, Readiness
+from bot.app import serve
+from bot.doors import Backlog, Intake, Readiness
 from bot.engine import Sweeper
 from bot.incidents import StoreUnavailableError, UnreadableEventError, WatchkeeperError
 from bot.operate import replay, services_by_pagerduty, verify_audit
+from bot.parts import engine_url, reveal, vectors_path
 from bot.settings import Settings
 from bot.store import schema, tables
 from bot.store.database import Database
 from bot.store.inbox import Inbox
+from bot.store.inbox_writer import InboxWriter
 from bot.vitals import Vitals
 from tests.kit import INCIDENT, NOW, Store, config_in, event
 
@@ -131,8 +133,9 @@ async def test_nothing_rings_when_nothing_was_committed(tmp_path: Path) -> None:
     seen: list[int] = []
     away = Database(f"sqlite:///{tmp_path}/without-tables.sqlite")
 
+    intake = Intake(InboxWriter(away), lambda: seen.append(1), Backlog(Inbox(away, services={})))
     with pytest.raises(StoreUnavailableError):
-        await Intake(Inbox(away, services={}), lambda: seen.append(1)).deliver(event("incident.triggered"))
+        await intake.deliver(event("incident.triggered"))
 
     await away.close()
     assert seen == []
@@ -140,7 +143,7 @@ async def test_nothing_rings_when_nothing_was_committed(tmp_path: Path) -> None:
 
 async def test_an_unreadable_delivery_is_kept_as_text(store: Store) -> None:
     """Bytes that are no text, and the one character that PostgreSQL cannot keep."""
-    intake = Intake(store.inbox, lambda: None)
+    intake = store.intake()
 
     await intake.dead_letter(b"\xff\x00{", "not JSON", "sha-1")
 
@@ -150,7 +153,7 @@ async def test_an_unreadable_delivery_is_kept_as_text(store: Store) -> None:
 
 
 async def _bury(store: Store, event_id: str, raw: str) -> None:
-    intake = Intake(store.inbox, lambda: None)
+    intake = store.intake()
     await intake.dead_letter(raw.encode(), "unknown", event_id)
 
 

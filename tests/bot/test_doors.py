@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bot.doors import Intake, Readiness
+from bot.doors import Readiness
 from bot.incidents import UnreadableEventError
 from bot.pagerduty import parse_event
 from bot.store import schema
@@ -53,7 +53,7 @@ async def test_a_writer_does_not_make_the_product_unready(store: Store) -> None:
 async def test_what_nobody_can_read_is_kept_and_counted(store: Store) -> None:
     """A dead letter rings no bell: there is nothing to fold."""
     rings: list[str] = []
-    intake = Intake(store.inbox, lambda: rings.append("rung"))
+    intake = store.intake(lambda: rings.append("rung"))
 
     await intake.deliver(event("incident.triggered"))
     with pytest.raises(UnreadableEventError) as unreadable:

@@ -104,10 +104,11 @@ async def test_a_dead_letter_can_be_revived_once(store: Store) -> None:
 
 async def test_a_database_that_cannot_be_opened_is_said_so() -> None:
     """The door turns this into 503, so that PagerDuty tries again."""
-    inbox = Inbox(Database("sqlite:////nonexistent/folder/x.sqlite"), services={})
+    away = Database("sqlite:////nonexistent/folder/x.sqlite")
 
     with pytest.raises(StoreUnavailableError):
-        await inbox.deliver(TRIGGERED, now=NOW)
+        await Inbox(away, services={}).deliver(TRIGGERED, now=NOW)
+    await away.close()
 
 
 async def test_a_value_that_no_column_holds_becomes_a_dead_letter(store: Store) -> None:

@@ -71,9 +71,7 @@ def test_a_page_is_read_whole() -> None:
             "created_at": "2026-11-22T14:03:00+00:00",
             "assignees": {"PALICE1": "Alice Ahn"},
         },
-        raw=delivery.raw,
     )
-    assert json.loads(delivery.raw)["event"]["id"] == "01EVENT"
 
 
 @pytest.mark.parametrize("kind", sorted(STATE_EVENTS))
@@ -192,8 +190,7 @@ def test_texts_are_cleaned_and_redacted_at_the_door() -> None:
     delivery = parse_event(body(data={**INCIDENT, "title": f"a\x00b\ud800 {token} \u202egnp"}))
 
     assert delivery.incident["title"] == "ab [redacted] gnp"
-    assert token not in delivery.raw
-    delivery.raw.encode()
+    assert delivery.raw == ""  # what was understood is kept once
 
 
 json_value = st.recursive(
