@@ -29,6 +29,7 @@ class Addresses:
     events: str
     kubernetes: str
     langfuse: str
+    litellm: str
     metrics: str
     product: str
 
@@ -40,6 +41,8 @@ def new_credentials() -> Credentials:
         langfuse_write=f"pk-lf-{secrets.token_hex(8)}:sk-lf-{secrets.token_hex(16)}",
         kube_read="kube-" + secrets.token_hex(16),
         kube_action="kube-" + secrets.token_hex(16),
+        litellm_read="sk-" + secrets.token_hex(16),
+        litellm_admin="sk-" + secrets.token_hex(16),
         pagerduty_routing_key=secrets.token_hex(16),
     )
 
@@ -103,6 +106,8 @@ def environment(
         "LANGFUSE_WRITE": credentials.langfuse_write,
         "KUBE_READ_TOKEN": credentials.kube_read,
         "KUBE_ACTION_TOKEN": credentials.kube_action,
+        "LITELLM_READ_KEY": credentials.litellm_read,
+        "LITELLM_ADMIN_KEY": credentials.litellm_admin,
         "WATCHKEEPER_CONFIG": str(folder / CONFIG_FILE),
         "WATCHKEEPER_HOST": host,
         "WATCHKEEPER_PORT": port,
@@ -126,6 +131,7 @@ def watchkeeper_toml(addresses: Addresses, *, pace: float, history: str) -> str:
         metrics=addresses.metrics,
         langfuse=addresses.langfuse,
         kubernetes=addresses.kubernetes,
+        litellm=addresses.litellm,
         interval_s=SCRAPE_EVERY_LAB_S / pace,
         pace=pace,
         history=history,
@@ -169,6 +175,12 @@ url = "{kubernetes}"
 credential = "KUBE_READ_TOKEN"
 action_credential = "KUBE_ACTION_TOKEN"
 
+[[gateway]]
+name = "edge"
+url = "{litellm}"
+credential = "LITELLM_READ_KEY"
+action_credential = "LITELLM_ADMIN_KEY"
+
 [[service]]
 name = "chat"
 pagerduty_service = "{pagerduty_service}"
@@ -177,6 +189,7 @@ team = "llm"
 environment = "prod"
 datasource = "metrics"
 cluster = "lab"
+gateway = "edge"
 mode = "approve"
 prompt_diff = "full"
 owners = ["dana"]
@@ -186,7 +199,7 @@ prompt-owner = ["bob"]
 serving = {{namespace = "chat"}}
 gpu = {{namespace = "chat"}}
 application = {{service = "chat"}}
-gateway = {{model_group = "chat"}}
+gateway = {{model_group = "~chat|chat-overflow"}}
 kubernetes = {{namespace = "chat"}}
 [service.budgets]
 ttft_p95_s = 1.0

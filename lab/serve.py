@@ -60,7 +60,7 @@ class _Sockets:
     """One listening socket a stand-in, bound before anything is built, so that every address is known to all."""
 
     def __init__(self) -> None:
-        names = ("slack", "pagerduty", "events", "kubernetes", "langfuse", "metrics", "envelopes")
+        names = ("slack", "pagerduty", "events", "kubernetes", "langfuse", "litellm", "metrics", "envelopes")
         self.bound = {name: new_socket() for name in names}
 
     def url(self, name: str, scheme: str = "http") -> str:
@@ -84,6 +84,7 @@ class Lab:
             events=url("events"),
             kubernetes=url("kubernetes"),
             langfuse=url("langfuse"),
+            litellm=url("litellm"),
             metrics=url("metrics"),
             product=options.product.rstrip("/"),
         )
@@ -154,6 +155,7 @@ class Lab:
             "events": server(pagerduty, owns_app=False),
             "kubernetes": server(self.world.kubernetes_app),
             "langfuse": server(self.world.langfuse_app),
+            "litellm": server(self.world.litellm_app),
             "metrics": server(self.world.metrics_app),
         }
 

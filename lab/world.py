@@ -25,6 +25,7 @@ from lab.hardware import Hardware
 from lab.history import History
 from lab.kubernetes import KubernetesApi
 from lab.langfuse import LangfuseApi
+from lab.litellm import LiteLLMApi
 from lab.prompt_store import PromptStore
 from lab.rule import RuleState
 from lab.scenarios import scenario
@@ -39,12 +40,14 @@ _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """What the stand-ins accept: Langfuse as "public:secret", Kubernetes as bearer tokens, PagerDuty's routing key."""
+    """What the stand-ins accept: Langfuse as "public:secret", bearer tokens, PagerDuty's routing key."""
 
     langfuse_read: str
     langfuse_write: str
     kube_read: str
     kube_action: str
+    litellm_read: str
+    litellm_admin: str
     pagerduty_routing_key: str
 
 
@@ -53,7 +56,7 @@ class World:
     Everything that a scenario is about, in one process with its own state.
 
     `await prepare()` simulates two hours up to `live_start` and writes `folder/history.om`; `await run()` goes on from
-    there at `pace` times real time (None: the scenario's own) until it is cancelled. The three apps may be served as
+    there at `pace` times real time (None: the scenario's own) until it is cancelled. The apps may be served as
     soon as `prepare` returned. Raises UnknownScenarioError and ValueError (an unusable pace or start).
     """
 
@@ -106,8 +109,15 @@ class World:
             read_token=credentials.kube_read,
             action_token=credentials.kube_action,
         )
+        self.litellm = LiteLLMApi(
+            gateway=self.gateway,
+            now=self.clock.now,
+            read_key=credentials.litellm_read,
+            admin_key=credentials.litellm_admin,
+        )
         self.langfuse_app = self.langfuse.app()
         self.kubernetes_app = self.kubernetes.app()
+        self.litellm_app = self.litellm.app()
         self.metrics_app = _metrics_app(self.fleet.metrics)
 
     @property

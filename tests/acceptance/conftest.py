@@ -125,11 +125,12 @@ async def running_place(folder: Path, *, is_rate_limited: bool = False) -> Async
             credentials=credentials,
         )
         await world.prepare()
-        sockets = {name: new_socket() for name in ("metrics", "langfuse", "kubernetes")}
+        sockets = {name: new_socket() for name in ("metrics", "langfuse", "litellm", "kubernetes")}
         addresses = _addresses(url, standins, {name: url_of(each) for name, each in sockets.items()})
         async with (
             listening(world.metrics_app, sockets["metrics"]),
             listening(world.langfuse_app, sockets["langfuse"]),
+            listening(world.litellm_app, sockets["litellm"]),
             listening(world.kubernetes_app, sockets["kubernetes"]),
         ):
             config = watchkeeper_toml(addresses, pace=PACE, history=world.history_path.name)
@@ -169,6 +170,7 @@ def _addresses(product: str, standins: Standins, of: Mapping[str, str]) -> Addre
         events=standins.events_url,
         kubernetes=of["kubernetes"],
         langfuse=of["langfuse"],
+        litellm=of["litellm"],
         metrics=of["metrics"],
         product=product,
     )

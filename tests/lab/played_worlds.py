@@ -20,6 +20,8 @@ from lab.world import Credentials, World
 LIVE_START = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
 
 CREDENTIALS = Credentials(
+    litellm_read="sk-read",
+    litellm_admin="sk-admin",
     langfuse_read="pk-read:sk-read",
     langfuse_write="pk-write:sk-write",
     kube_read="read-token",

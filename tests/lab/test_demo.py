@@ -43,6 +43,7 @@ ADDRESSES = Addresses(
     events="http://127.0.0.1:3",
     kubernetes="http://127.0.0.1:4",
     langfuse="http://127.0.0.1:5",
+    litellm="http://127.0.0.1:8",
     metrics="http://127.0.0.1:6",
     product="http://127.0.0.1:7",
 )
