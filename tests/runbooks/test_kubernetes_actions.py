@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import datetime
 
 import pytest
 from pydantic import ValidationError
@@ -255,3 +256,100 @@ def test_parameters_match_whole_or_not_at_all(bad: dict[str, object]) -> None:
     """Names are Kubernetes names from end to end, numbers are in range, unknown parameters are refused."""
     with pytest.raises(ValidationError):
         ScaleParams.model_validate(UP.model_dump() | bad)
+
+
+async def test_an_autoscaler_keeps_the_number(scale: Action, cluster: KubernetesServer) -> None:
+    """Who scales against an autoscaler is overruled within seconds; one of another deployment says nothing."""
+    assert isinstance(scale, GuardedAction)
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "chat-vllm"}
+    cluster.autoscalers = [{"metadata": {"name": "by-queue"}, "spec": {"scaleTargetRef": {**target, "name": "other"}}}]
+    assert scale.refusal(UP, await scale.read(UP)) is None
+
+    cluster.autoscalers = [{"metadata": {"name": "by-queue"}, "spec": {"scaleTargetRef": target}}]
+    assert "the autoscaler by-queue sets the replicas" in (scale.refusal(UP, await scale.read(UP)) or "")
+
+
+@pytest.mark.parametrize(
+    ("change", "tool"),
+    [
+        ({"annotations": {"argocd.argoproj.io/tracking-id": "chat:apps/Deployment:chat/chat-vllm"}}, "Argo CD"),
+        ({"managedFields": [{"manager": "argocd-controller"}]}, "Argo CD"),
+        ({"labels": {"kustomize.toolkit.fluxcd.io/name": "chat"}}, "Flux"),
+        ({"labels": {"helm.toolkit.fluxcd.io/name": "chat"}}, "Flux"),
+        ({"labels": {"app.kubernetes.io/instance": "chat", "app.kubernetes.io/managed-by": "Helm"}}, ""),
+    ],
+)
+async def test_what_git_keeps_is_reverted_in_git(
+    undo: Action, cluster: KubernetesServer, change: dict[str, dict[str, str]], tool: str
+) -> None:
+    """A rollback would be rolled forward again; Helm's labels alone prove nothing."""
+    assert isinstance(undo, GuardedAction)
+    for key, value in change.items():
+        there = cluster.deployment["metadata"].get(key)
+        cluster.deployment["metadata"][key] = {**there, **value} if there else value
+    refusal = undo.refusal(BACK, await undo.read(BACK))
+    assert (refusal is None) if not tool else (f"kept by {tool}" in (refusal or ""))
+
+
+NEW_PODS = DeploymentRef(cluster="lab", namespace="chat", deployment="chat-vllm")
+
+
+@pytest.fixture
+def restart(actions: dict[str, Action]) -> Action:
+    return actions["kubernetes.restart"]
+
+
+async def test_a_restart_marks_the_template(restart: Action, cluster: KubernetesServer) -> None:
+    """Kubectl's time and our token; the rest of the template, unknown fields too, is as it was."""
+    before = await restart.read(NEW_PODS)
+    earlier = copy.deepcopy(cluster.deployment["spec"]["template"])
+    await restart.act(NEW_PODS, before, token="t-1")
+
+    template_now = cluster.deployment["spec"]["template"]
+    assert template_now["spec"] == earlier["spec"]
+    annotations = template_now["metadata"]["annotations"]
+    assert datetime.fromisoformat(annotations["kubectl.kubernetes.io/restartedAt"]).tzinfo is not None
+    assert annotations["watchkeeper/intent"] == "t-1"
+    assert cluster.revision == 3
+    assert "the 4 pods of chat/chat-vllm are replaced" in restart.effect(NEW_PODS, before)
+    assert restart.undo(NEW_PODS, before) is None
+
+
+@pytest.mark.parametrize("fault", [500, "reset", "hang"])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_lost_restart_is_known_by_its_token(
+    restart: Action, cluster: KubernetesServer, fault: int | str, when: str
+) -> None:
+    """Yes with our token, no with the template as it was, and somebody else's rollout is neither."""
+    before = await restart.read(NEW_PODS)
+    getattr(cluster.faults, when)["PATCH"] = fault
+    with pytest.raises(OutcomeUnknownError):
+        await restart.act(NEW_PODS, before, token="t-1")
+
+    assert await restart.happened(NEW_PODS, before, "t-1") is (Happened.YES if when == "after" else Happened.NO)
+    cluster.roll_out(template("vllm:0.12"))
+    assert await restart.happened(NEW_PODS, before, "t-1") is Happened.CANNOT_TELL
+
+
+async def test_a_restart_that_would_be_an_outage_is_refused(restart: Action, cluster: KubernetesServer) -> None:
+    """Recreate stops all pods first; a paused rollout would do nothing; no pods, nothing to restart."""
+    assert isinstance(restart, GuardedAction)
+    spec = cluster.deployment["spec"]
+    for change, words in (({"strategy": {"type": "Recreate"}}, "outage"), ({"paused": True}, "paused")):
+        cluster.deployment["spec"] = spec | change
+        assert words in (restart.refusal(NEW_PODS, await restart.read(NEW_PODS)) or "")
+    cluster.deployment["spec"] = spec | {"replicas": 0}
+    assert "no pod" in (restart.refusal(NEW_PODS, await restart.read(NEW_PODS)) or "")
+
+
+async def test_a_restart_leaves_a_changed_deployment_alone(restart: Action, cluster: KubernetesServer) -> None:
+    """Whether the change came before our look or between look and call."""
+    before = await restart.read(NEW_PODS)
+    cluster.roll_out(template("vllm:0.12"))
+    with pytest.raises(ActionError, match="not as it was"):
+        await restart.act(NEW_PODS, before, token="t")
+    before = await restart.read(NEW_PODS)
+    cluster.before_patch = lambda: cluster.roll_out(template("vllm:0.13"))
+    with pytest.raises(ActionError, match=r"HTTP 4.*nothing was changed"):
+        await restart.act(NEW_PODS, before, token="t")
+    assert cluster.image == "vllm:0.13"

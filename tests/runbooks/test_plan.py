@@ -182,6 +182,47 @@ async def test_undo_takes_back_what_was_done_last_first(
     assert cluster.deployment["spec"]["replicas"] == 4
 
 
+async def test_a_step_may_be_taken_back_by_another_action(
+    actions: dict[str, Action], cluster: KubernetesServer
+) -> None:
+    """A cordon is undone by an uncordon, and that by a cordon; the plan holds, and hashes, which action it is."""
+    context = replace(CONTEXT, scope={"node": ("gpu-3",)})
+    made = await plan(
+        runbook('action: kubernetes.cordon\nwith: {node: "{scope.node}"}\nundo: previous'), context, actions
+    )
+    assert (made.steps[0].undone_by, made.steps[0].undo_action) == ("kubernetes.uncordon", "kubernetes.uncordon")
+    stored = plan_from_json(plan_json(made))
+    assert stored.digest == made.digest
+    assert replace(made, steps=(replace(made.steps[0], undone_by="kubernetes.drain"),)).digest != made.digest
+
+    await _run(made.steps, actions)
+    back = await undo_plan(stored, [0], actions, now=NOW, policy_version="p-1")
+    assert [(step.action, step.undo_action) for step in back.steps] == [("kubernetes.uncordon", "kubernetes.cordon")]
+    await _run(back.steps, actions)
+    assert cluster.fleet.cordoned() == []
+
+
+async def test_a_plan_stored_before_there_was_such_an_action_keeps_its_digest(actions: dict[str, Action]) -> None:
+    """An open approval must survive an upgrade: what is its own undo is written as it always was."""
+    made = await plan(runbook(f"{MOVE}\nundo: previous"), CONTEXT, actions)
+    assert "undone_by" not in plan_json(made)["steps"][0]
+
+
+async def test_a_node_is_cordoned_and_drained_in_one_plan(
+    actions: dict[str, Action], cluster: KubernetesServer
+) -> None:
+    """The drain reads the same before and after the cordon of its own plan, so it is not taken for a moved world."""
+    cordon = 'action: kubernetes.cordon\nwith: {node: "{scope.node}"}\nundo: previous'
+    drain = 'action: kubernetes.drain\nwith: {node: "{scope.node}"}'
+    made = await plan(runbook(cordon, drain), replace(CONTEXT, scope={"node": ("gpu-3",)}), actions)
+
+    await _run(made.steps[:1], actions)
+    assert await fresh(made, actions, [1]) == []
+    await _run(made.steps[1:], actions)
+    assert "engine-3" not in cluster.fleet.pods
+    assert made.tier is Tier.R2
+
+
 async def test_undo_refuses_when_there_is_nothing_to_take_back(
     actions: dict[str, Action], langfuse: LangfuseServer
 ) -> None:
