@@ -66,8 +66,14 @@ PROVIDER_429 = Rule(
 
 SPEND = Rule(
     name="LLMSpend",
-    condition=RateAboveBaseline(metric="litellm_spend_metric_total", factor=1.8),
-    summary="spend is {times:.1f} times last week's rate",
+    # The reference compares with the week that ended yesterday; the lab's past begins two hours ago.
+    condition=RateAboveBaseline(
+        metric="litellm_spend_metric_total",
+        factor=1.8,
+        baseline_window=timedelta(hours=1),
+        baseline_offset=timedelta(minutes=45),
+    ),
+    summary="spend is {times:.1f} times what it was an hour ago",
     wait=timedelta(minutes=15),
     labels=_LABELS,
 )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from lab.scenarios.kv_pool_shrunk import KvPoolShrunk
 from lab.scenarios.output_format import OutputFormat
 from lab.scenarios.prefix_cache_collapse import PrefixCacheCollapse
+from lab.scenarios.provider_rate_limit import ProviderRateLimit
+from lab.scenarios.runaway_key import RunawayKey
 from lab.scenarios.scenario import Scenario
 from lab.scenarios.thermal_throttling import ThermalThrottling
 
@@ -20,6 +22,8 @@ SCENARIOS: Mapping[str, Callable[[], Scenario]] = {
     "S03": KvPoolShrunk,
     "G04": ThermalThrottling,
     "Q01": OutputFormat,
+    "I01": ProviderRateLimit,
+    "X04": RunawayKey,
 }
 
 
