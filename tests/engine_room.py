@@ -18,12 +18,14 @@ from typing import Any
 
 from dbos._dbos import _get_or_create_dbos_registry
 
-from bot.app import engine_url
 from bot.approvals import Approvals
 from bot.engine import Engine
+from bot.parts import engine_url
+from bot.pulse import Pulse
 from bot.remediate import Remediate, RemediateWorkflow
 from bot.respond import Respond, RespondWorkflow
 from bot.store.database import workflow_engine
+from bot.store.workers import Duties
 from bot.verify import Verifier
 from diagnostics.diagnosis import Diagnosis, Frame
 from diagnostics.findings import Finding
@@ -107,12 +109,16 @@ class EngineRoom:
         self.store = store
         self.diary = Diary(folder)
         self.neighbours = Neighbours(folder, self.diary)
+        self.pulse = Pulse(store.workers, "worker")
         self.url = store.database.url.render_as_string(hide_password=False)
         self.approvals = Approvals(
             plans=store.plans, incidents=store.incidents, people=store.people, policy=store.policy
         )
         self.engine = Engine(
             system_engine=workflow_engine(engine_url(self.url)),
+            pulse=self.pulse,
+            workers=store.workers,
+            duties=Duties(store.database, self.pulse.me),
             inbox=store.inbox,
             incidents=store.incidents,
             plans=store.plans,
@@ -141,6 +147,7 @@ class EngineRoom:
             approvals=self.approvals,
             verifier=Verifier(diagnosers={"chat": fakes}, config=self.store.config),
             actions={"fake.set": fakes},
+            pulse=self.pulse,
             late_after_s=0.0,
         )
         return RemediateWorkflow(story, self.engine.stories)
@@ -148,11 +155,13 @@ class EngineRoom:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Started, and stopped as the product stops it; another may be started in this process afterwards."""
+        await self.pulse.begin()
         await self.engine.start(respond=self.respond, remediate=self.remediate)
         try:
             yield
         finally:
             await self.engine.stop()
+            await self.pulse.end()
             # DBOS keeps configured instances for the life of a process; the product has one life, a test several.
             _get_or_create_dbos_registry().instance_info_map.clear()
 

@@ -16,9 +16,9 @@ import pytest
 import sqlalchemy as sa
 
 from bot import engine
-from bot.app import engine_url
 from bot.engine import Bell, Engine, Sweeper
 from bot.incidents import PlanState, StoreUnavailableError
+from bot.parts import engine_url
 from bot.store import tables
 from bot.store.database import Database, sync_engine, workflow_engine
 from bot.stories import Stories
@@ -104,7 +104,15 @@ async def test_nothing_is_swept_before_the_bell_rings() -> None:
 def idle_engine(store: Store, tmp_path: Path) -> Engine:
     """Not started: only its sweeps are called."""
     system = workflow_engine(sa.make_url(f"sqlite:///{tmp_path}/engine.sqlite"))
-    return Engine(system_engine=system, inbox=store.inbox, incidents=store.incidents, plans=store.plans)
+    return Engine(
+        system_engine=system,
+        pulse=store.pulse,
+        workers=store.workers,
+        duties=store.duties,
+        inbox=store.inbox,
+        incidents=store.incidents,
+        plans=store.plans,
+    )
 
 
 async def test_an_offer_that_nobody_decided_on_expires(store: Store, tmp_path: Path) -> None:
@@ -219,7 +227,7 @@ async def test_a_committed_delivery_survives_a_power_cut(tmp_path: Path) -> None
 
 def test_the_version_that_stories_are_resumed_under_never_changes() -> None:
     """DBOS strands what another version began: this is a promise to databases that exist already."""
-    assert (engine.APPLICATION_VERSION, engine.EXECUTOR_ID) == ("1", "watchkeeper")
+    assert engine.APPLICATION_VERSION == "1"
 
 
 # The real engine.
@@ -304,7 +312,7 @@ async def test_what_the_engine_keeps_is_json(room: EngineRoom) -> None:
     assert len(workflows) == 2
     assert len(steps) >= 9
     assert {row["status"] for row in workflows} == {"SUCCESS"}
-    assert {(row["application_version"], row["executor_id"]) for row in workflows} == {("1", "watchkeeper")}
+    assert {(row["application_version"], row["executor_id"]) for row in workflows} == {("1", room.pulse.me)}
 
 
 @pytest.mark.integration

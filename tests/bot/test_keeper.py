@@ -58,8 +58,8 @@ class Desk:
             pagerduty=self.pagerduty,  # type: ignore[arg-type]  # a fake
             from_email="bot@example.com",
         )
-        self.slack_mail = Mailroom("slack", store.outbox, courier.deliver)
-        self.pagerduty_mail = Mailroom("pagerduty", store.outbox, messenger.deliver)
+        self.slack_mail = Mailroom("slack", store.outbox, courier.deliver, store.pulse)
+        self.pagerduty_mail = Mailroom("pagerduty", store.outbox, messenger.deliver, store.pulse)
         self.restart()
 
     def restart(self) -> None:
@@ -69,7 +69,12 @@ class Desk:
             cards=self.cards,
             slack=self.slack,  # type: ignore[arg-type]  # a fake
             channel="C1",
+            pulse=self.store.pulse,
         )
+
+    async def begin(self, parcel: Parcel) -> None:
+        """A process took it for delivery, and nobody knows how that ended."""
+        assert await self.store.outbox.claim(parcel, now=datetime.now(UTC))
 
     async def draw(self) -> None:
         """A sweep after whatever the last failure asked to wait for."""
@@ -139,7 +144,8 @@ async def test_a_change_while_the_card_is_drawn_is_not_lost(desk: Desk) -> None:
 
 async def test_a_card_whose_post_was_not_recorded_is_found_by_its_key(desk: Desk) -> None:
     """The process died between Slack's yes and our row: `shown` is -1, and the channel is asked first."""
-    await desk.store.incidents.card_begun(INCIDENT)
+    [place] = await desk.store.incidents.cards_to_show(now=NOW)
+    assert await desk.store.incidents.claim_card(place, now=NOW)
     desk.slack.posts.append(("C1", f"card:{INCIDENT}", None, Message(text="the card")))
     desk.restart()
 
@@ -263,7 +269,7 @@ class Away(Incidents):
         super().__init__(database)
         self._places = places
 
-    async def cards_to_show(self, *, now: datetime, limit: int = 20) -> list[CardPlace]:
+    async def cards_to_show(self, *, now: datetime, me: str = "", limit: int = 20) -> list[CardPlace]:
         return self._places
 
 
@@ -274,7 +280,7 @@ class FullOutbox(Outbox):
         super().__init__(database)
         self._parcels = parcels
 
-    async def due(self, lane: str, *, now: datetime, limit: int = 20) -> list[Parcel]:
+    async def due(self, lane: str, *, now: datetime, me: str = "", limit: int = 20) -> list[Parcel]:
         return self._parcels
 
 
@@ -407,7 +413,7 @@ async def test_an_uncertain_note_is_looked_up_first(desk: Desk) -> None:
     """PagerDuty keeps every note that it is sent, so a repeated one would stand there twice."""
     await desk.post("verdict", "pagerduty", run=1)
     [parcel] = await desk.waiting("pagerduty")
-    await desk.store.outbox.sending(parcel.outbox_id)
+    await desk.begin(parcel)
     await desk.pagerduty.add_note(INCIDENT, await _note(desk), "bot@example.com")
 
     assert await desk.pagerduty_mail.sweep() == 1
@@ -427,7 +433,7 @@ async def test_a_note_is_found_again_although_a_secret_was_struck_out_of_it(desk
     item = await desk.store.offer(fresh_plan(desk.store, steps=(step(effect="Set password=hunter2hunter2."),)))
     await desk.post("outcome", "pagerduty", plan=item.plan_id)
     [parcel] = await desk.waiting("pagerduty")
-    await desk.store.outbox.sending(parcel.outbox_id)
+    await desk.begin(parcel)
     await desk.pagerduty.add_note(INCIDENT, await _note(desk), "bot@example.com")
     assert "hunter2" not in desk.pagerduty.kept_notes[0]
 
@@ -440,7 +446,7 @@ async def test_an_uncertain_note_that_is_not_there_is_sent(desk: Desk) -> None:
     """The crash came before the call."""
     await desk.post("verdict", "pagerduty", run=1)
     [parcel] = await desk.waiting("pagerduty")
-    await desk.store.outbox.sending(parcel.outbox_id)
+    await desk.begin(parcel)
 
     await desk.pagerduty_mail.sweep()
 

@@ -38,7 +38,7 @@ async def test_a_crash_in_the_middle_of_a_call_is_seen(store: Store) -> None:
     await store.page()
     await store.outbox.post(key="k", **FACTS)  # type: ignore[arg-type]
     [parcel] = await store.outbox.due("slack", now=NOW)
-    await store.outbox.sending(parcel.outbox_id)
+    assert await store.outbox.claim(parcel, now=NOW)
 
     [again] = await store.outbox.due("slack", now=NOW)
 

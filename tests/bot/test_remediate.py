@@ -117,6 +117,7 @@ class Scene:
                 diagnosers={"chat": self.diagnoser},  # type: ignore[dict-item]  # a fake
             ),
             actions={"fake.set": self.action},
+            pulse=store.pulse,
         )
 
     async def approved(self, **more: Any) -> Plan:
