@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from bot.cli_operator import add_operator_commands
 from bot.incidents import DeclaredDeadError, WatchkeeperError
 
 if TYPE_CHECKING:
@@ -311,6 +312,8 @@ def _unavailable(name: str, why: str) -> Any:
     missing.command(name, help=f"(not available: {why})")(tell)
     return get_command(missing)
 
+
+add_operator_commands(app, _require_schema)
 
 if __name__ == "__main__":
     main()

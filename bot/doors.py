@@ -103,7 +103,7 @@ class Readiness:
     ) -> None:
         """`troubles` say in a sentence what does not work although traffic may come, or nothing."""
         self._database = database
-        self._sweepers = sweepers
+        self.sweepers = sweepers
         self._vitals = vitals
         self._troubles = troubles
         self._looked_at = -_LOOK_EVERY_S
@@ -127,8 +127,13 @@ class Readiness:
             return [f"the database does not answer: {type(error).__name__}"]
         return [] if revision == schema.head() else [f"the schema is at {revision}, not {schema.head()}"]
 
+    async def count(self) -> None:
+        """Bring the numbers of /metrics up to date; never raises."""
+        await self._vitals.fresh()
+
     async def details(self) -> Mapping[str, Any]:
         """What is degraded, when each sweep last went through, and the counts of /metrics."""
-        swept = {each.name: each.healthy_at.isoformat() if each.healthy_at else None for each in self._sweepers}
+        await self.count()
+        swept = {each.name: each.healthy_at.isoformat() if each.healthy_at else None for each in self.sweepers}
         degraded = [trouble for each in self._troubles if (trouble := each())]
         return {"degraded": degraded, "swept": swept, "counts": self._vitals.counts}

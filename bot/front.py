@@ -10,6 +10,7 @@ from slack_bolt.adapter.starlette.async_handler import AsyncSlackRequestHandler
 from bot.desk import Desk
 from bot.doors import Backlog, Intake, Readiness
 from bot.parts import Parts, reveal
+from bot.reception import operator_routes
 from bot.slack.authorise import Authoriser
 from bot.slack.listeners import Stragglers, build_bolt
 from bot.slack.socket import SlackSocket
@@ -82,4 +83,5 @@ class Front:
             readiness=readiness,
             settings=settings,
             registry=parts.registry,
+            routes=operator_routes(parts, self.desk, readiness),
         )

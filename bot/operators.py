@@ -100,6 +100,14 @@ class Operators:
             "token", person_id, label=label, expires_at=now + timedelta(days=days), by=actor, now=now
         )
 
+    async def tokens(self) -> list[Credential]:
+        """Every token that was given out, by person."""
+        return await self._tokens.tokens()
+
+    async def revoke(self, token_id: str, *, actor: str, now: datetime) -> Credential:
+        """End a token and its sessions. Raises NotFoundError."""
+        return await self._tokens.revoke(token_id, actor=actor, now=now)
+
     async def sign_in(self, token: str, *, previous: str, address: str, now: datetime) -> tuple[str, Credential]:
         """
         A session for the bearer of a token; it lives eight hours, and no longer than the token.

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from bot.approvals import Approvals
 from bot.card import Cards
 from bot.config import Config
+from bot.far_ends import FarEnds
 from bot.library import open_shelf
 from bot.operate import services_by_pagerduty
 from bot.policy import Policy
@@ -27,7 +28,7 @@ from bot.store.outbox import Outbox
 from bot.store.people import PeopleTable
 from bot.store.plans import Plans
 from bot.store.workers import Duties, Workers
-from bot.vitals import Vitals
+from bot.vitals import ChainWatch, Vitals
 
 
 class Parts:
@@ -50,21 +51,24 @@ class Parts:
         self.inbox = Inbox(self.database, services=services_by_pagerduty(config))
         self.policy = Policy(config)
         self.shelf = open_shelf(config.runbooks)
+        self.record = AuditLog(self.database)
         self.cards = Cards(
             incidents=self.incidents,
             plans=self.plans,
             journal=self.journal,
             outbox=self.outbox,
-            record=AuditLog(self.database),
+            record=self.record,
             config=config,
             policy=self.policy,
         )
         self.approvals = Approvals(plans=self.plans, incidents=self.incidents, people=self.people, policy=self.policy)
+        self.registry = CollectorRegistry()
+        self.far_ends = FarEnds(self.registry)
         self.slack_web = web_client(reveal(settings.slack_bot_token), settings.slack_api_base_url)
         self.slack = SlackClient(self.slack_web)
         self.troubles: list[Callable[[], str]] = [self.slack.line.trouble]  # what /healthz calls degraded
-        self.registry = CollectorRegistry()
         self.vitals = Vitals(self.database, self.registry)
+        self.chain = ChainWatch(self.record, self.registry)
 
 
 def engine_url(url: str) -> Any:

@@ -24,5 +24,8 @@ class Ready:
     async def not_ready_because(self) -> Sequence[str]:
         return ()
 
+    async def count(self) -> None:
+        return None
+
     async def details(self) -> Mapping[str, Any]:
         return {}

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from bot.web.body import BodyLimits
@@ -23,10 +24,13 @@ Receive = Callable[[Request], Awaitable[Response]]
 
 
 class Readiness(Protocol):
-    """What the probes ask; neither call may raise or hang."""
+    """What the probes ask; no call may raise or hang."""
 
     async def not_ready_because(self) -> Sequence[str]:
         """Why no traffic should come here (database, migrations, shutting down); empty when it may."""
+
+    async def count(self) -> None:
+        """Bring the registry's numbers up to date."""
 
     async def details(self) -> Mapping[str, Any]:
         """The state of every part, as JSON, for people; `degraded` lists what does not work though traffic may come."""
@@ -58,11 +62,13 @@ def build_web(
     settings: WebSettings,
     registry: CollectorRegistry | None = None,
     lifespan: Lifespan[FastAPI] | None = None,
+    routes: Sequence[BaseRoute] = (),
 ) -> FastAPI:
     """
     The application that uvicorn serves; `slack_handler` is None when Slack comes by Socket Mode.
 
-    `registry` collects the metrics of the whole product; none of prometheus_client's global one is used.
+    `routes` are what people get beside the doors. `registry` collects the metrics of the whole product; none of
+    prometheus_client's global one is used.
     """
     registry = registry or CollectorRegistry()
     metrics = DoorMetrics(registry)
@@ -73,6 +79,7 @@ def build_web(
         slack = SlackDoor(handler=slack_handler, secret=settings.slack_secret, now=settings.now, limits=settings.limits)
         web.add_route("/slack/events", _measured("slack", slack.receive, metrics), methods=["POST"])
     _add_probes(web, readiness, registry)
+    web.router.routes.extend(routes)
     # Starlette answers with this and then raises again, so that the server logs the trace and the sender sees none.
     web.add_exception_handler(Exception, _unexpected)
     return web
@@ -101,6 +108,7 @@ def _add_probes(web: FastAPI, readiness: Readiness, registry: CollectorRegistry)
         return JSONResponse({"status": status, "because": reasons, "details": details}, 503 if reasons else 200)
 
     async def metrics(_: Request) -> Response:
+        await readiness.count()
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     for path, endpoint in (("/livez", livez), ("/readyz", readyz), ("/healthz", healthz), ("/metrics", metrics)):

@@ -67,6 +67,12 @@ class Entrance:
         self._operators = operators
         self._renderer = renderer
 
+    async def anybody(self, request: Request) -> Operator:
+        """Who calls, by either way. Raises NotSignedInError, TooManyAttemptsError, StoreUnavailableError."""
+        if token := bearer_of(request):
+            return await self._operators.recognise("token", token, address=address_of(request), now=datetime.now(UTC))
+        return await self._recognise_session(session_of(request), request)
+
     def page(self, visited: Visited) -> Endpoint:
         """For browsers: a session's cookie, and with POST a form that only our own page can have sent."""
 
@@ -98,11 +104,9 @@ class Entrance:
 
         async def endpoint(request: Request) -> Response:
             try:
-                if not (token := bearer_of(request)):
-                    raise NotSignedInError
-                operator = await self._operators.recognise(
-                    "token", token, address=address_of(request), now=datetime.now(UTC)
-                )
+                if not bearer_of(request):
+                    raise NotSignedInError  # a browser's cookie is not enough here: another site could send it along
+                operator = await self.anybody(request)
                 return await visited(Visit(request=request, operator=operator, session="", form={}))
             except WatchkeeperError as error:
                 headers = {**HEADERS, **_retry(error)}

@@ -22,6 +22,7 @@ from bot.web.callers import address_of, csrf_of, drop_session, keep_session, ses
 from bot.web.entrance import BadFormError, Entrance, Visit, form_of, safe_next
 from bot.web.render import HEADERS, ICON, STYLE, Renderer, asset, elsewhere
 
+_CHAIN_FRESH_S = 600.0
 STATES = ("open", *(state.value for state in IncidentState))
 
 
@@ -34,23 +35,33 @@ class DecisionDesk(Protocol):
 
 
 class Chain(Protocol):
-    """What is known of the record's chain."""
+    """What is known of the record's chain, and a way to look again."""
 
     chain: ChainReport | None
     chain_at: datetime | None
+
+    async def within(self, seconds: float) -> None:
+        """Verify unless that was done so recently."""
 
 
 class Pages:
     """Every page, behind the entrance but for the sign-in itself."""
 
     def __init__(
-        self, *, chronicle: Chronicle, desk: DecisionDesk, operators: Operators, renderer: Renderer, chain: Chain
+        self,
+        *,
+        chronicle: Chronicle,
+        desk: DecisionDesk,
+        operators: Operators,
+        entrance: Entrance,
+        renderer: Renderer,
+        chain: Chain,
     ) -> None:
         self._chronicle = chronicle
         self._desk = desk
         self._operators = operators
         self._render = renderer.page
-        self._entrance = Entrance(operators, renderer)
+        self._entrance = entrance
         self._chain = chain
 
     def routes(self) -> Sequence[BaseRoute]:
@@ -152,6 +163,7 @@ class Pages:
     async def _audit(self, visit: Visit) -> Response:
         asked = visit.request.query_params
         subject, actor = asked.get("subject", "").strip(), asked.get("actor", "").strip()
+        await self._chain.within(_CHAIN_FRESH_S)
         moments, following = await self._chronicle.record(
             subject=subject, actor=actor, before=_number(asked.get("before"), most=2**31 - 1)
         )

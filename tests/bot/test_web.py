@@ -69,6 +69,9 @@ class FakeReadiness:
     async def not_ready_because(self) -> Sequence[str]:
         return self.reasons
 
+    async def count(self) -> None:
+        return None
+
     async def details(self) -> Mapping[str, Any]:
         return {"database": "sqlite", "open_incidents": 1}
 

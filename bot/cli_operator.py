@@ -1,0 +1,139 @@
+"""
+`watchkeeper operator ...` gives out tokens, beside the database; `incidents`, `show`, `approve` and `deny` use them.
+
+The latter ask the running server over HTTP: whoever has a token needs no access to the database, and the policy and
+the record are the same as behind Slack's buttons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bot.incidents import WatchkeeperError
+
+if TYPE_CHECKING:
+    from bot.operator_client import OperatorClient
+    from bot.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="The id on the card and on the web page, plan-...")]
+Digest = Annotated[str | None, typer.Option("--digest", metavar="SHA256", help="The hash of the plan you read.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needs --digest.")]
+
+
+def add_operator_commands(app: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
+    """Hang this file's commands into the program; `require_schema` refuses a database of another version."""
+    tokens = typer.Typer(no_args_is_help=True, help="Tokens for people who work outside Slack.")
+    app.add_typer(tokens, name="operator")
+
+    @tokens.command("add")
+    def add(
+        person: Annotated[str, typer.Argument(help="Whose token: an id of watchkeeper.toml.")],
+        *,
+        label: Annotated[str, typer.Option(help="What it is for, such as laptop.")] = "",
+        days: Annotated[int, typer.Option(help="How long it counts.")] = 30,
+    ) -> None:
+        """Make a token for somebody and print it, once."""
+        settings = _settings()
+        require_schema(settings)
+        from bot.config import load_config
+        from bot.operate import add_token
+
+        config = load_config(settings.watchkeeper_config, prometheus_url=settings.prometheus_url)
+        print(asyncio.run(add_token(settings, config, person, label=label, days=days, actor=_unix_user())))
+
+    @tokens.command("list")
+    def list_tokens() -> None:
+        """Whose tokens there are, until when they count; never the tokens themselves."""
+        settings = _settings()
+        require_schema(settings)
+        from bot.operate import list_tokens as listed
+
+        print(asyncio.run(listed(settings)))
+
+    @tokens.command("revoke")
+    def revoke(token: Annotated[str, typer.Argument(metavar="ID", help="From `watchkeeper operator list`.")]) -> None:
+        """End a token, and every session that was begun with it."""
+        settings = _settings()
+        require_schema(settings)
+        from bot.operate import revoke_token
+
+        print(asyncio.run(revoke_token(settings, token, actor=_unix_user())))
+
+    @app.command("incidents")
+    def incidents(*, as_json: AsJson = False) -> None:
+        """List the open incidents. Works while Slack is down."""
+        from bot.operator_client import incidents_in_words
+
+        answer = _client().incidents()
+        print(json.dumps(answer, indent=2) if as_json else incidents_in_words(answer))
+
+    @app.command("show")
+    def show(
+        thing: Annotated[str, typer.Argument(metavar="INCIDENT_OR_PLAN", help="An id.")], *, as_json: AsJson = False
+    ) -> None:
+        """Show an incident with its evidence, fixes and timeline, or a plan as it would be approved."""
+        from bot.operator_client import thing_in_words
+
+        answer = _client().show(thing)
+        print(json.dumps(answer, indent=2) if as_json else thing_in_words(answer))
+
+    @app.command("approve")
+    def approve(plan: PlanId, *, yes: Yes = False, digest: Digest = None) -> None:
+        """Approve a plan, after showing exactly what it changes. Works while Slack is down."""
+        _decide(plan, "approve", yes=yes, digest=digest)
+
+    @app.command("deny")
+    def deny(plan: PlanId, *, yes: Yes = False, digest: Digest = None) -> None:
+        """Refuse a plan for good. Works while Slack is down."""
+        _decide(plan, "deny", yes=yes, digest=digest)
+
+
+def _decide(plan_id: str, decision: str, *, yes: bool, digest: str | None) -> None:
+    from bot.operator_client import thing_in_words
+
+    if yes and not digest:
+        raise WatchkeeperError("--yes needs --digest: say which plan you read")
+    client = _client()
+    plan = client.plan(plan_id)
+    if digest not in (None, plan["digest"]):
+        raise WatchkeeperError(f"{plan_id} is not the plan that you read: its hash is {plan['digest']}")
+    print(thing_in_words(plan))
+    if plan["refusal"]:
+        print(f"  note       {plan['refusal']}")
+    if not yes and typer.prompt(f'Type "yes" to {decision} exactly this', default="no") != "yes":
+        raise WatchkeeperError("nothing was done")
+    answer = client.decide(plan_id, decision, plan["digest"])
+    print(f"{answer['said']} The plan is now {answer['state']}.")
+
+
+def _client() -> OperatorClient:
+    from bot.operator_client import OperatorClient
+
+    settings = _settings()
+    if settings.watchkeeper_token is None:
+        raise WatchkeeperError(
+            "WATCHKEEPER_TOKEN is not set: have `watchkeeper operator add` run for you where the server is, "
+            "and set it, or WATCHKEEPER_TOKEN_FILE, to what that prints"
+        )
+    return OperatorClient(settings.watchkeeper_url, settings.watchkeeper_token.get_secret_value())
+
+
+def _settings() -> Settings:
+    from bot.settings import Settings
+
+    return Settings.load()
+
+
+def _unix_user() -> str:
+    """Who stands at the database; whoever can read it could do anything, so this is a note and no proof."""
+    try:
+        return f"unix:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return "unix:unknown"

@@ -1,0 +1,58 @@
+"""What operators meet outside Slack: sign-in, pages, the command line's counterpart, the state of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.routing import BaseRoute
+
+from bot.chronicle import Chronicle
+from bot.doors import Readiness
+from bot.operators import Operators
+from bot.parts import Parts
+from bot.status import Status
+from bot.store import schema
+from bot.store.listing import Listing
+from bot.store.operators import OperatorTokens
+from bot.web.entrance import Entrance
+from bot.web.operator_api import OperatorApi
+from bot.web.pages import DecisionDesk, Pages
+from bot.web.render import Renderer
+from bot.web.statusz import Statusz
+
+
+def operator_routes(parts: Parts, desk: DecisionDesk, readiness: Readiness) -> Sequence[BaseRoute]:
+    """Everything that the web serves beside the doors and the probes."""
+    chronicle = Chronicle(
+        listing=Listing(parts.database),
+        incidents=parts.incidents,
+        plans=parts.plans,
+        cards=parts.cards,
+        record=parts.record,
+        config=parts.config,
+        policy=parts.policy,
+    )
+    renderer = Renderer()
+    operators = Operators(tokens=OperatorTokens(parts.database), people=parts.people)
+    entrance = Entrance(operators, renderer)
+    pages = Pages(
+        chronicle=chronicle,
+        desk=desk,
+        operators=operators,
+        entrance=entrance,
+        renderer=renderer,
+        chain=parts.chain,
+    )
+    api = OperatorApi(chronicle=chronicle, desk=desk, entrance=entrance)
+    status = Status(
+        probes=readiness,
+        vitals=parts.vitals,
+        chain=parts.chain,
+        far_ends=parts.far_ends,
+        config=parts.config,
+        schema=schema.head(),
+        left_out=[str(problem) for problem in parts.shelf.problems],
+        troubles=parts.troubles,
+    )
+    statusz = Statusz(status=status, entrance=entrance, renderer=renderer)
+    return (*pages.routes(), *api.routes(), *statusz.routes())
