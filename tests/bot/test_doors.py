@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -14,7 +11,6 @@ from bot.doors import Readiness
 from bot.incidents import UnreadableEventError
 from bot.pagerduty import parse_event
 from bot.store import schema
-from bot.store.alone import NotAloneError, only_process
 from bot.store.database import Database
 from bot.vitals import Vitals
 from tests.kit import NOW, Store, event
@@ -63,24 +59,3 @@ async def test_what_nobody_can_read_is_kept_and_counted(store: Store) -> None:
     assert rings == ["rung"]
     assert [letter.event_id for letter in await store.inbox.dead_letters()] == ["key"]
     assert await store.inbox.fold(now=NOW) == 1
-
-
-def test_a_second_process_is_refused(database_url: str) -> None:
-    """Two would resume each other's fixes in mid-call; when the first one ends, however, the second may begin."""
-    with only_process(database_url, patience_s=0), pytest.raises(NotAloneError, match="stop it first"):
-        _other(database_url)
-
-    _other(database_url)
-
-
-def _other(url: str) -> None:
-    """Another process asks."""
-    script = (
-        "import sys; from bot.store.alone import NotAloneError, only_process\n"
-        "try:\n    with only_process(sys.argv[1], patience_s=0): pass\n"
-        "except NotAloneError: sys.exit(7)"
-    )
-    ended: Any = subprocess.run([sys.executable, "-c", script, url], check=False)
-    if ended.returncode == 7:
-        raise NotAloneError("stop it first")
-    assert ended.returncode == 0
