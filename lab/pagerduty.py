@@ -8,10 +8,11 @@ and V3 webhooks (PagerDuty/api-schema and developer-docs, November 2026).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from lab.pagerduty_meter import Meter
 from lab.pagerduty_shapes import (
     Incident,
     Json,
@@ -26,6 +27,7 @@ from lab.pagerduty_webhooks import WebhookSender
 from lab.people import CAST, WATCHKEEPER_EMAIL, WATCHKEEPER_PAGERDUTY
 
 MAX_NOTES = 2000
+MAX_ALERTS = 1000
 
 
 class PagerDutyError(Exception):
@@ -64,6 +66,7 @@ class PagerDuty:
         self.api_key = "lab-" + secrets.token_hex(8)
         self.routing_key = routing_key
         self.webhooks = webhooks
+        self.meter = Meter()
         self.incidents: dict[str, Incident] = {}
         self.calls: list[Json] = []
 
@@ -101,6 +104,7 @@ class PagerDuty:
         if not any(alert["alert_key"] == key for alert in incident.alerts):
             incident.alerts.append(self._alert(event, key, incident))
         if is_new:
+            self._log("trigger", incident, None)
             self._tell("incident.triggered", incident, None)
 
     def _alert(self, event: Mapping[str, Any], key: str, incident: Incident) -> Json:
@@ -147,17 +151,36 @@ class PagerDuty:
             incident.resolved_at, incident.acknowledged_by = self._stamp(), []
             for alert in incident.alerts:
                 alert["status"] = "resolved"
+            self._log("resolve", incident, user)
             self._tell("incident.resolved", incident, user)
             return
         if was == "resolved":
-            incident.resolved_at = None
+            incident.resolved_at = incident.resolve_reason = None
             self._tell("incident.reopened", incident, user)
         if status == "acknowledged":
             incident.acknowledged_by.append((self._stamp(), user or ON_CALL))
+            self._log("acknowledge", incident, user)
             self._tell("incident.acknowledged", incident, user)
         elif was == "acknowledged":
             incident.acknowledged_by = []
+            self._log("unacknowledge", incident, user)
             self._tell("incident.unacknowledged", incident, user)
+
+    def merge(self, target_id: str, source_ids: Sequence[str], user: User) -> Incident:
+        """The sources' alerts move to the target, and the sources are resolved. Raises PagerDutyError."""
+        target, sources = self.incident(target_id), [self.incident(each) for each in source_ids]
+        if target.status == "resolved" or target in sources:
+            raise PagerDutyError(400, 2001, "Invalid Input Provided", ("The target incident must be open",))
+        if len(target.alerts) + sum(len(source.alerts) for source in sources) > MAX_ALERTS:
+            raise PagerDutyError(400, 2001, "Invalid Input Provided", (f"At most {MAX_ALERTS} alerts",))
+        about = reference("incident", target.id, target.title)
+        for source in sources:
+            target.alerts += [{**alert, "incident": about} for alert in source.alerts]
+            source.alerts = []
+            source.resolve_reason = {"type": "merge_resolve_reason", "incident": about}
+            if source.status != "resolved":
+                self._set_status(source, "resolved", user)
+        return target
 
     def add_note(self, incident_id: str, content: object, user: User) -> Json:
         """Raises PagerDutyError for an empty note, or the 2001st."""
@@ -194,6 +217,11 @@ class PagerDuty:
         raise PagerDutyError(400, 1008, "Requester User Not Found")
 
     # -- telling -----------------------------------------------------------------------------------------------------
+
+    def _log(self, kind: str, incident: Incident, user: User | None) -> None:
+        entry = {"id": new_id("R", 20), "type": f"{kind}_log_entry", "created_at": self._stamp()}
+        agent = user.reference() if user else service_reference()
+        incident.log.insert(0, {**entry, "agent": agent, "incident": reference("incident", incident.id, "")})
 
     def _tell(self, kind: str, incident: Incident, user: User | None, data: Json | None = None) -> None:
         if self.webhooks is None:

@@ -47,6 +47,8 @@ class Incident:
     assigned_to: User | None = None
     alerts: list[Json] = field(default_factory=list)
     notes: list[Json] = field(default_factory=list)
+    log: list[Json] = field(default_factory=list)  # newest first
+    resolve_reason: Json | None = None
 
 
 def new_id(prefix: str, length: int) -> str:
@@ -93,7 +95,7 @@ def webhook_incident(incident: Incident) -> Json:
         "priority": None,
         "urgency": incident.urgency,
         "conference_bridge": None,
-        "resolve_reason": None,
+        "resolve_reason": incident.resolve_reason,
     }
 
 
@@ -132,7 +134,7 @@ def rest_incident(incident: Incident) -> Json:
             "resolved": count if resolved else 0,
         },
         "priority": None,
-        "resolve_reason": None,
+        "resolve_reason": incident.resolve_reason,
         "body": {"type": "incident_body", "details": None},
     }
 

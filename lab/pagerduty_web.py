@@ -20,6 +20,7 @@ from lab.pagerduty_shapes import (
     rest_incident,
     service_reference,
 )
+from lab.pagerduty_webhooks import SUBSCRIPTION_ID, WebhookSender
 
 
 def pagerduty_app(account: PagerDuty) -> FastAPI:
@@ -39,8 +40,12 @@ def pagerduty_app(account: PagerDuty) -> FastAPI:
 
     @app.middleware("http")
     async def remember(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Every call and its status, so that a test can see what the product asked for."""
-        response = await call_next(request)
+        """Every call and its status, so that a test can see what the product asked for; and the key's limit."""
+        is_rest = not request.url.path.startswith("/v2/")
+        response = account.meter.refusal() if is_rest else None
+        response = response or await call_next(request)
+        if is_rest:
+            response.headers.update(account.meter.headers())
         account.calls.append(
             {
                 "method": request.method,
@@ -53,8 +58,8 @@ def pagerduty_app(account: PagerDuty) -> FastAPI:
         return response
 
     app.include_router(_events(account))
-    app.include_router(_incidents(account))
-    app.include_router(_directory(account))
+    for routes in (_incidents, _of_incidents, _directory, _subscriptions):
+        app.include_router(routes(account))
     return app
 
 
@@ -149,6 +154,23 @@ def _incidents(account: PagerDuty) -> APIRouter:
         user, wish = actor(request), _wrapped(await _body(request), "incident", dict)
         return {"incident": rest_incident(account.change(incident_id, wish, user))}
 
+    @router.put("/{incident_id}/merge")
+    async def merge(incident_id: str, request: Request) -> Json:
+        _authorised(account, request)
+        user, sources = actor(request), _wrapped(await _body(request), "source_incidents", list)
+        return {"incident": rest_incident(account.merge(incident_id, [str(each.get("id")) for each in sources], user))}
+
+    return router
+
+
+def _of_incidents(account: PagerDuty) -> APIRouter:
+    router = APIRouter(prefix="/incidents")
+
+    @router.get("/{incident_id}/log_entries")
+    async def log_entries(incident_id: str, request: Request) -> Json:
+        _authorised(account, request)
+        return _page(request, "log_entries", account.incident(incident_id).log)
+
     @router.get("/{incident_id}/alerts")
     async def alerts(incident_id: str, request: Request) -> Json:
         _authorised(account, request)
@@ -162,7 +184,7 @@ def _incidents(account: PagerDuty) -> APIRouter:
     @router.post("/{incident_id}/notes", status_code=201)
     async def add_note(incident_id: str, request: Request) -> Json:
         _authorised(account, request)
-        user, note = actor(request), _wrapped(await _body(request), "note", dict)
+        user, note = account.user_of(request.headers.get("from")), _wrapped(await _body(request), "note", dict)
         return {"note": account.add_note(incident_id, note.get("content"), user)}
 
     return router
@@ -210,8 +232,47 @@ def _directory(account: PagerDuty) -> APIRouter:
     return router
 
 
+def _subscriptions(account: PagerDuty) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/webhook_subscriptions")
+    async def webhook_subscriptions(request: Request) -> Json:
+        _authorised(account, request)
+        sender = account.webhooks
+        return _page(request, "webhook_subscriptions", [_subscription(sender)] if sender else [])
+
+    @router.post("/webhook_subscriptions/{subscription_id}/enable")
+    async def enable(subscription_id: str, request: Request) -> Json:
+        _authorised(account, request)
+        if account.webhooks is None or subscription_id != SUBSCRIPTION_ID:
+            raise PagerDutyError(404, 2100, "Not Found")
+        account.webhooks.enable()
+        return {"webhook_subscription": _subscription(account.webhooks)}
+
+    return router
+
+
 def _user(user: User) -> Json:
     return {**user.reference(), "type": "user", "name": user.name, "email": user.email, "role": "user"}
+
+
+def _subscription(sender: WebhookSender) -> Json:
+    method: Json = {
+        "id": "PLABDLV",
+        "type": "http_delivery_method",
+        "url": sender.url,
+        "secret": None,
+        "custom_headers": [],
+    }
+    return {
+        "id": SUBSCRIPTION_ID,
+        "type": "webhook_subscription",
+        "active": True,
+        "delivery_method": {**method, "temporarily_disabled": sender.is_disabled},
+        "description": "Watchkeeper",
+        "events": ["incident.triggered", "incident.acknowledged", "incident.resolved", "incident.reopened"],
+        "filter": {"type": "account_reference"},
+    }
 
 
 def _service() -> Json:

@@ -23,6 +23,7 @@ from lab.listening import local_client
 
 PATIENCE_S = 5.0
 DROPS_THAT_DISABLE = 3
+SUBSCRIPTION_ID = "PLABSUB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,10 @@ class WebhookSender:
             self._couriers.append(asyncio.create_task(self._deliver_all(self._queues[incident_id])))
         self._queues[incident_id].put_nowait(event)
 
+    def enable(self) -> None:
+        """Somebody switches the subscription on again; what was dropped meanwhile stays dropped."""
+        self.is_disabled, self._drops_in_a_row = False, 0
+
     async def settled(self) -> None:
         """Return when everything sent so far was delivered or dropped."""
         for queue in list(self._queues.values()):
@@ -92,7 +97,7 @@ class WebhookSender:
             "Accept": "application/json",
             "User-Agent": "PagerDuty-Webhook/V3.0",
             "X-Webhook-Id": str(uuid.uuid4()),
-            "X-Webhook-Subscription": "PLABSUB",
+            "X-Webhook-Subscription": SUBSCRIPTION_ID,
             "X-PagerDuty-Signature": signature(raw, self.secrets),
         }
         number, wait_s = 0, self._first_wait_s
