@@ -210,6 +210,11 @@ def worst(cells: Mapping[Key, Compared], normal: float | None) -> tuple[Key, Com
     return key, Compared(now=cell.now, baseline=normal if cell.baseline is None else cell.baseline)
 
 
+def highest_then(cells: Mapping[Key, Compared]) -> float | None:
+    """The highest baseline of all groups: what a group that is new since then can be held against."""
+    return max((cell.baseline for cell in cells.values() if cell.baseline is not None), default=None)
+
+
 def spread(values: Sequence[float]) -> float | None:
     """The highest of several peers over their middle: 1 when they are alike; None for fewer than two peers."""
     if len(values) < 2:

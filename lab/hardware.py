@@ -19,8 +19,8 @@ _IDLE_C, _BUSY_C = 34.0, 62.0
 _UNCOOLED_IDLE_C, _UNCOOLED_BUSY_C = 47.0, 89.0
 _NEIGHBOUR_C = 4.0
 """What a GPU gains from air that an uncooled, busy node of its rack has warmed."""
-_TIME_CONSTANT_S = 150.0
-"""So an uncooled GPU needs six minutes for nine tenths of its way."""
+_WARMING_S, _UNCOOLED_WARMING_S = 45.0, 150.0
+"""Time constants: with its fans a GPU settles in two minutes; without them it creeps, six minutes for nine tenths."""
 
 _IDLE_MHZ, _BUSY_MHZ, _LOWEST_MHZ = 1980, 1900, 1100
 _SLOWDOWN_FROM_C, _SLOWEST_AT_C = 78.0, 87.0
@@ -94,11 +94,12 @@ class Hardware:
     def step(self, racks: Mapping[str, str], busy: AbstractSet[str]) -> None:
         """Let one scrape interval pass over these nodes, given by name with the rack of each."""
         warm_racks = {racks[node] for node in self.uncooled & busy & racks.keys()}
-        share = 1 - exp(-STEP.total_seconds() / _TIME_CONSTANT_S)
         for node, rack in racks.items():
             target = self._settles_at(node, is_busy=node in busy)
             if rack in warm_racks and node not in self.uncooled:
                 target += _NEIGHBOUR_C
+            constant_s = _UNCOOLED_WARMING_S if node in self.uncooled else _WARMING_S
+            share = 1 - exp(-STEP.total_seconds() / constant_s)
             before = self._temperatures.get(node, target)
             self._temperatures[node] = before + share * (target - before)
             recent = self._throttled.setdefault(node, deque(maxlen=round(300 / STEP.total_seconds())))

@@ -14,7 +14,7 @@ from datetime import datetime
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding
-from diagnostics.look import Compared, Look, worst
+from diagnostics.look import Compared, Look, highest_then, worst
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Aggregation, Query, Telemetry
 from diagnostics.wording import compared
@@ -31,7 +31,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         _blocks(look, frame.at),
         _blocks(look, frame.baseline_end),
     )
-    top = worst(usage, None)
+    top = worst(usage, highest_then(usage))
     blocks = Compared(now=blocks_now, baseline=blocks_then)
     measures = [measure("preemptions_per_s", preemptions, "1/s"), measure("kv_blocks", blocks, "blocks")]
     text = "No engine reports its KV cache now."

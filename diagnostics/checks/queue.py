@@ -14,7 +14,7 @@ from diagnostics import latency
 from diagnostics.checks.verdicts import measure, pod_measures
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding
-from diagnostics.look import NOTHING, Compared, Look, total, worst
+from diagnostics.look import NOTHING, Compared, Look, highest_then, total, worst
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Telemetry
 from diagnostics.wording import compared, number
@@ -28,7 +28,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         look.levels("vllm:num_requests_running", "serving", by=("pod",)),
         look.mean(latency.QUEUE, "serving"),
     )
-    top = worst(waiting, None)
+    top = worst(waiting, highest_then(waiting))
     measures = [
         measure("waiting", top[1] if top else NOTHING, "requests"),
         measure("running", total(running), "requests"),

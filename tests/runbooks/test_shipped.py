@@ -21,7 +21,7 @@ SHIPPED, PROBLEMS = load_folder(FOLDER)
 CHECKS = {
     "time_to_first_token", "inter_token_latency", "latency_breakdown", "queue", "kv_cache", "prefix_cache",
     "prompt_length", "output_length", "traffic", "error_ratio", "provider_errors", "replicas", "engine_progress",
-    "gpu_xid", "gpu_ecc",
+    "gpu_xid", "gpu_ecc", "output_quality",
     "gpu_throttling", "gpu_missing", "token_cost", "telemetry_present", "api_server_cpu",
 }  # fmt: skip
 CAUSES = {
@@ -42,7 +42,7 @@ CAUSES = {
     "S08",
     "S09",
 }
-CAUSES |= {"S14", "X04"}
+CAUSES |= {"Q01", "S14", "X04"}
 each = pytest.mark.parametrize("runbook", SHIPPED, ids=lambda runbook: runbook.runbook_id)
 
 
