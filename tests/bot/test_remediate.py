@@ -406,9 +406,7 @@ async def test_a_defect_in_an_action_leaves_a_question_that_can_be_answered(scen
     said = {"kind": "settled", "step": 0, "answer": "ran", "person": "bob"}
     later = scene.diagnoser.telemetry.time + timedelta(hours=1)
     scene.diagnoser.telemetry.time = later
-    await scene.store.journal.settle(
-        item, position=3, step=0, record=said, by="bob", now=datetime.now(UTC), telemetry_at=later
-    )
+    await scene.store.journal.settle(item, position=3, step=0, record=said, by="bob", now=datetime.now(UTC))
     await scene.tell(chapter=2)
 
     assert (await scene.end())[0] is PlanState.VERIFIED
