@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from lab import cluster_disruptions as disruptions
 from lab import cluster_objects as objects
 from lab.cluster_objects import GPU, NAMESPACE, REVISION, Json
 
@@ -18,6 +19,9 @@ MODEL = "llama-3.1-8b-instruct"
 WEIGHT_LOADING = timedelta(minutes=4)
 """From scheduled to ready for a pod with a GPU: pull, 75 s of weights, compilation, warm-up."""
 
+KINDS = (
+    "deployments", "replicasets", "pods", "nodes", "events", "poddisruptionbudgets", "horizontalpodautoscalers",
+)  # fmt: skip
 _PLAIN_START = timedelta(seconds=20)
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
@@ -29,15 +33,13 @@ class NotFoundError(Exception):
 @dataclass(kw_only=True)
 class Cluster:
     """
-    One namespace of one cluster: deployments with their replica sets, pods and nodes.
+    One namespace of one cluster: deployments with their replica sets, pods, disruption budgets, and the nodes.
 
     Objects are plain JSON, as the API serves them. `advance(now)` runs the controllers; nothing happens in between.
     """
 
     rng: np.random.Generator
-    kinds: dict[str, dict[str, Json]] = field(
-        default_factory=lambda: {kind: {} for kind in ("deployments", "replicasets", "pods", "nodes", "events")}
-    )
+    kinds: dict[str, dict[str, Json]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     _version: int = 1000
     _ready_at: dict[str, datetime] = field(default_factory=dict)
 
@@ -70,6 +72,28 @@ class Cluster:
         self.advance(now)
         return self.get("deployments", accepted["metadata"]["name"])
 
+    def update_node(self, changed: Json, now: datetime) -> Json:
+        """Accept a new state of a node; who is cordoned gets the taint that says so."""
+        name = changed["metadata"]["name"]
+        accepted = copy.deepcopy(changed)
+        accepted["status"] = self.get("nodes", name)["status"]
+        objects.taint_cordoned(accepted, now)
+        self.put("nodes", accepted)
+        self.advance(now)
+        return self.get("nodes", name)
+
+    def remove_pod(self, name: str, now: datetime) -> None:
+        """Delete a pod, and let its controller start another one. Raises NotFoundError."""
+        pod = self.get("pods", name)
+        self._delete_pod(pod, self.get("replicasets", owner_of(pod)), now)
+        self.advance(now)
+
+    def refuse_disruption(self, pod: Json, now: datetime) -> None:
+        """Raises HeldBackError, TooManyBudgetsError."""
+        self.advance(now)
+        budgets = list(self.kinds["poddisruptionbudgets"].values())
+        disruptions.refuse_disruption(pod, budgets, is_ready=is_ready(pod))
+
     def advance(self, now: datetime) -> None:
         """Run every controller once: pods get ready, deployments move towards what is wanted, statuses follow."""
         for pod in list(self.kinds["pods"].values()):
@@ -77,6 +101,8 @@ class Cluster:
         for deployment in list(self.kinds["deployments"].values()):
             self._roll(deployment, now)
             self._report(deployment, now)
+        for budget in self.kinds["poddisruptionbudgets"].values():
+            self._count_disruptions(budget)
 
     def pods_of(self, deployment: str, *, ready: bool = False) -> list[Json]:
         """A deployment's pods by name; `ready` leaves out those that take no traffic yet."""
@@ -159,6 +185,8 @@ class Cluster:
             node = pod["spec"].get("nodeName", "")
             used[node] = used.get(node, 0) + _gpus(pod)
         for name, node in self.kinds["nodes"].items():
+            if node["spec"].get("unschedulable"):
+                continue
             gpus = int(node["status"]["allocatable"].get(GPU, "0"))
             if (used.get(name, 0) < gpus) if needs_gpu else gpus == 0:
                 return name
@@ -199,6 +227,13 @@ class Cluster:
         available = _condition("Available", "True" if ready >= wanted else "False", now)
         deployment["status"] = {**status, "conditions": [available, _condition("Progressing", "True", now)]}
         self.put("deployments", deployment)
+
+    def _count_disruptions(self, budget: Json) -> None:
+        pods = list(self.kinds["pods"].values())
+        status = disruptions.status_of(budget, pods, ready=[pod for pod in pods if is_ready(pod)])
+        if budget["status"] != status:
+            budget["status"] = status
+            self.put("poddisruptionbudgets", budget)
 
     def sets_of(self, deployment: str) -> Iterator[Json]:
         for replica_set in self.kinds["replicasets"].values():
@@ -266,6 +301,7 @@ def build(rng: np.random.Generator, now: datetime) -> Cluster:
         ("chat-retrieval", 2, objects.plain_template("chat-retrieval", "registry.lab/chat-retrieval:2.4.1")),
     ):
         cluster.put("deployments", objects.deployment(name, replicas, template, created=built))
+    cluster.put("poddisruptionbudgets", objects.disruption_budget(ENGINE, min_available=3, created=built))
     _settle(cluster, built)
     engine = copy.deepcopy(cluster.get("deployments", ENGINE))
     engine["spec"]["template"]["spec"]["containers"][0]["args"][3] = "256"

@@ -15,6 +15,7 @@ NAMESPACE = "chat"
 REVISION = "deployment.kubernetes.io/revision"
 GPU = "nvidia.com/gpu"
 TEMPLATE_HASH = "pod-template-hash"
+CORDON_TAINT = "node.kubernetes.io/unschedulable"
 _HASH_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # Kubernetes' own: no vowels, so no words
 
 
@@ -169,6 +170,52 @@ def node(name: str, rack: str, gpus: int, *, created: datetime) -> Json:
             "capacity": capacity,
             "allocatable": dict(capacity),
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
+        },
+    }
+
+
+def taint_cordoned(node: Json, now: datetime) -> None:
+    """As the node controller does: the taint follows `spec.unschedulable`."""
+    spec = node["spec"]
+    others = [taint for taint in spec.pop("taints", []) if taint["key"] != CORDON_TAINT]
+    if spec.get("unschedulable"):
+        others.append({"key": CORDON_TAINT, "effect": "NoSchedule", "timeAdded": stamp(now)})
+    if others:
+        spec["taints"] = others
+
+
+def disruption_budget(deployment: str, *, min_available: int, created: datetime) -> Json:
+    """Keeps so many of a deployment's pods from being evicted."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {
+            "name": deployment,
+            "namespace": NAMESPACE,
+            "uid": uid("poddisruptionbudget", deployment),
+            "creationTimestamp": stamp(created),
+            "generation": 1,
+        },
+        "spec": {"minAvailable": min_available, "selector": {"matchLabels": {"app": deployment}}},
+        "status": {"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0},
+    }
+
+
+def autoscaler(deployment: str, least: int, most: int, *, created: datetime) -> Json:
+    """Sets a deployment's replicas; the lab has none unless a scenario or a test puts one there."""
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {
+            "name": deployment,
+            "namespace": NAMESPACE,
+            "uid": uid("horizontalpodautoscaler", deployment),
+            "creationTimestamp": stamp(created),
+        },
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment},
+            "minReplicas": least,
+            "maxReplicas": most,
         },
     }
 
