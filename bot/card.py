@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from bot.config import Config
-from bot.incidents import Incident, IncidentState, NotAllowedError, PlanState
+from bot.incidents import Incident, IncidentState, NotAllowedError, NotFoundError, PlanState
 from bot.policy import Policy, person_of
 from bot.respond import HITS, diagnosis_of
 from bot.slack import portrait
@@ -44,6 +44,7 @@ _DEEDS = {
     "plan.approve": "approved the fix",
     "plan.deny": "denied the fix",
     "step.settled": "answered for a step in doubt",
+    "incident.gone": "does not have the incident any more, so it ends here",
     "refused": "was refused",
 }
 
@@ -95,9 +96,21 @@ class Cards:
             deeds=self._deeds(await self._record.about(incident_id)),
             troubles=(*(run.notes or () if run else ()), *await self._outbox.undeliverable(incident_id)),
         )
+        if incident.merged_into:
+            view = await self._merged(view, incident.merged_into)
         view = _with_runbooks(view, HITS.validate_python(run.hits or []) if run else [])
         view = _with_diagnosis(view, found) if found else view
         return await self._with_plans(view, incident)
+
+    async def _merged(self, view: CardView, target_id: str) -> CardView:
+        """Where the story goes on; the address of one that we do not know is like ours."""
+        try:
+            target = await self._incidents.get(target_id)
+        except NotFoundError:
+            url = f"{view.url.rpartition('/')[0]}/{target_id}"
+            return replace(view, merged_into=f"PagerDuty {target_id}", merged_url=url)
+        name = f"PagerDuty #{target.number}" if target.number is not None else target.title
+        return replace(view, merged_into=name, merged_url=target.url)
 
     async def _with_plans(self, view: CardView, incident: Incident) -> CardView:
         rows = await self._plans.of_incident(incident.incident_id)
@@ -152,7 +165,7 @@ class Cards:
         try:
             return person_of(self._config, person_id).name
         except NotAllowedError:
-            return "Watchkeeper" if person_id == "watchkeeper" else person_id
+            return {"watchkeeper": "Watchkeeper", "pagerduty": "PagerDuty"}.get(person_id, person_id)
 
     def _deeds(self, rows: Sequence[AuditRow]) -> tuple[Deed, ...]:
         return tuple(Deed(at=row.at, who=self._name(row.actor), did=_did(row)) for row in rows if row.action in _DEEDS)

@@ -141,6 +141,7 @@ class Incident:
     revision: int
     acknowledged_by: str | None = None
     resolved_by: str | None = None
+    merged_into: str | None = None  # PagerDuty's id of the incident that carries on, while this one is resolved
 
 
 @dataclass(frozen=True, kw_only=True)

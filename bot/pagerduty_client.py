@@ -1,14 +1,15 @@
 """
 PagerDuty's REST API behind a small face, over the `pagerduty` package.
 
-The package is synchronous and sleeps, so every call runs in a thread. It takes only https base URLs (it honours
-SSL_CERT_FILE, for stand-ins), and by default retries a 429 without end, so the retries are bounded here.
+The package is synchronous, so every call runs in a thread. It takes only https base URLs (it honours SSL_CERT_FILE, for
+stand-ins), and by default repeats a call that was limited (429) without end and without reading `ratelimit-reset`, so
+that is done here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx2
@@ -18,9 +19,15 @@ from bot.incidents import Alert
 from bot.pagerduty_alerts import alerts_of
 from bot.redact import safe_text
 
+UNKNOWN_USER = 1008  # the From header names nobody of the account
+NOT_FOUND = 404
 _ALREADY_RESOLVED = 1001
-_RETRIES_OF_429 = 2  # 3 s, then 6 s of sleep inside the package; after that the caller's own schedule
-_ALERT_PAGES = 5  # of 100
+_RATE_LIMITED = 429
+_RETRIES_OF_429 = 2
+_LONGEST_WAIT_S = 10.0  # for the limit to pass; after that the caller's own schedule
+_PAGE = 100
+_ALERT_PAGES = 10  # an incident has at most 1000 alerts
+_LIST_PAGES = 100  # offset and limit together may be 10,000 at most
 # What passes by itself, and what a person can mend: the key (401), the account's plan (402), the key's rights (403).
 _NOT_FOR_EVER = frozenset({401, 402, 403, 408, 425, 429})
 
@@ -30,56 +37,127 @@ class PagerDutyError(Exception):
     PagerDuty refused, or could not be reached; `permanent` says that trying again cannot help.
 
     When it is false, it may pass or a person can mend it, and a write may have happened all the same: re-read before
-    writing again.
+    writing again. `status` is HTTP's and `code` PagerDuty's own, if it gave one; `retry_after` are the seconds after
+    which it wants to be asked again.
     """
 
-    def __init__(self, message: str, *, permanent: bool) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        permanent: bool,
+        status: int | None = None,
+        code: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.permanent = permanent
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+
+
+class _LimitedError(Exception):
+    """PagerDuty wants fewer requests."""
+
+    def __init__(self, reset_s: float | None) -> None:
+        super().__init__("rate limit")
+        self.reset_s = reset_s
+
+
+class _Rest(pagerduty.RestApiV2Client):  # type: ignore[misc]  # the package's types are partial
+    """Reads the limits of the key (960 requests a minute, shared by all who use it) off every answer."""
+
+    share_left = 1.0
+
+    def postprocess(self, response: Any) -> None:
+        super().postprocess(response)
+        limit, left = (_number(response.headers.get(f"ratelimit-{name}")) for name in ("limit", "remaining"))
+        self.share_left = min(1.0, left / limit) if limit and left is not None else 1.0
+        if _status(response) == _RATE_LIMITED:
+            raise _LimitedError(_number(response.headers.get("ratelimit-reset")))
 
 
 class PagerDutyClient:
     """Every call raises PagerDutyError and nothing else; `from_email` is a user of the account, as PagerDuty asks."""
 
-    def __init__(self, api_key: str, *, base_url: str = "https://api.pagerduty.com", timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        base_url: str = "https://api.pagerduty.com",
+        timeout_s: float = 5.0,
+        pause_s: float = 3.0,
+    ) -> None:
+        """`pause_s` is the first pause after a 429 that does not say how long it lasts."""
+        self._pause_s = pause_s
         try:
-            self._rest = pagerduty.RestApiV2Client(api_key, base_url=base_url.rstrip("/"))
+            self._rest = _Rest(api_key, base_url=base_url.rstrip("/"))
         except pagerduty.UrlError as error:
             raise PagerDutyError(
                 f"PAGERDUTY_API_BASE_URL must start with https://, not {base_url!r}", permanent=True
             ) from error
         self._rest.timeout = timeout_s
         self._rest.max_network_attempts = 0  # further ones: a note whose answer was lost would be written twice
-        self._rest.retry[429] = _RETRIES_OF_429
+
+    @property
+    def share_left(self) -> float:
+        """How much of the key's budget is left for this minute, between 0 and 1; 1 when PagerDuty did not say."""
+        return float(self._rest.share_left)
 
     async def incident(self, incident_id: str) -> Mapping[str, Any]:
         """The incident as REST gives it: `status`, `incident_number`, `title`, `assignments`, ..."""
         return _part(await self._call("GET", f"/incidents/{_segment(incident_id)}"), "incident")
 
+    async def open_incidents(self, service_ids: Sequence[str]) -> list[Mapping[str, Any]]:
+        """
+        Every triggered or acknowledged incident of these services, oldest first; at most 10,000.
+
+        Without `date_range=all` PagerDuty would list those of the last month only.
+        """
+        params = {
+            "statuses[]": ["triggered", "acknowledged"],
+            "service_ids[]": list(service_ids),
+            "date_range": "all",
+            "sort_by": "incident_number:asc",
+        }
+        return await self._all("/incidents", "incidents", _LIST_PAGES, params)
+
+    async def webhook_subscriptions(self) -> list[Mapping[str, Any]]:
+        """The subscriptions that this key may see: `active`, `delivery_method.url`, `.temporarily_disabled`, ..."""
+        return await self._all("/webhook_subscriptions", "webhook_subscriptions", _LIST_PAGES, {})
+
     async def alerts(self, incident_id: str) -> list[Alert]:
-        """The incident's alerts with their details, which webhooks do not carry; at most 500."""
-        found: list[Alert] = []
-        for page in range(_ALERT_PAGES):
-            params = {"limit": 100, "offset": 100 * page}
-            body = await self._call("GET", f"/incidents/{_segment(incident_id)}/alerts", params=params)
-            for alert in _objects(body.get("alerts")):
-                found += alerts_of(alert)
-            if not body.get("more"):
-                break
-        return found
+        """The incident's alerts with their details, which webhooks do not carry."""
+        path = f"/incidents/{_segment(incident_id)}/alerts"
+        return [each for rest in await self._all(path, "alerts", _ALERT_PAGES, {}) for each in alerts_of(rest)]
 
     async def acknowledge(self, incident_id: str, from_email: str) -> str:
         """
         Acknowledge a triggered incident; returns the status that it has then.
 
         PagerDuty re-opens a resolved incident when told to acknowledge it, so the status is read first; a resolved one
-        stays resolved.
+        stays resolved. Whoever resolves it between the reading and the writing is found in its log, and is obeyed.
         """
+        earlier = await self._log_entries(incident_id)
         status = str((await self.incident(incident_id)).get("status", ""))
         if status != "triggered":
             return status
         await self._set_status(incident_id, "acknowledged", from_email)
+        later = await self._log_entries(incident_id)
+        if any(later[each] == "resolve_log_entry" for each in later.keys() - earlier.keys()) and earlier:
+            await self._set_status(incident_id, "resolved", from_email)
+            return "resolved"
         return "acknowledged"
+
+    async def _log_entries(self, incident_id: str) -> Mapping[str, str]:
+        """The newest hundred: id -> type. None when they cannot be read, since the acknowledgement matters more."""
+        path = f"/incidents/{_segment(incident_id)}/log_entries"
+        try:
+            found = await self._all(path, "log_entries", 1, {})
+        except PagerDutyError:
+            return {}
+        return {str(each.get("id")): str(each.get("type")) for each in found}
 
     async def resolve(self, incident_id: str, from_email: str) -> None:
         """Resolve it; one that is resolved already is fine (read first, then PagerDuty's error 1001)."""
@@ -101,33 +179,50 @@ class PagerDutyClient:
         change = {"incident": {"type": "incident_reference", "status": status}}
         try:
             await self._call("PUT", f"/incidents/{_segment(incident_id)}", json=change, from_email=from_email)
-        except _RefusedError as refusal:
+        except PagerDutyError as refusal:
             if refusal.code != _ALREADY_RESOLVED:
                 raise
 
+    async def _all(self, path: str, name: str, most_pages: int, params: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Page after page of a list."""
+        found: list[Mapping[str, Any]] = []
+        for page in range(most_pages):
+            body = await self._call("GET", path, params={**params, "limit": _PAGE, "offset": _PAGE * page})
+            found += _objects(body.get(name))
+            if not body.get("more"):
+                break
+        return found
+
     async def _call(self, method: str, path: str, *, from_email: str = "", **more: Any) -> Mapping[str, Any]:
-        """One request in a thread, so that the package's sleeps block nobody."""
+        """One request; one that was refused because of the key's limit is repeated a little later."""
+        waits = [self._pause_s * 2**attempt for attempt in range(_RETRIES_OF_429)]
+        while True:
+            try:
+                return await self._once(method, path, from_email, **more)
+            except _LimitedError as limit:
+                wait_s = limit.reset_s if limit.reset_s is not None else (waits or [_LONGEST_WAIT_S])[0]
+                if not waits or wait_s > _LONGEST_WAIT_S:
+                    what = f"{method} {path}: PagerDuty's rate limit is reached"
+                    raise PagerDutyError(
+                        what, permanent=False, status=_RATE_LIMITED, retry_after=limit.reset_s
+                    ) from limit
+                waits.pop(0)
+                await asyncio.sleep(wait_s)
+
+    async def _once(self, method: str, path: str, from_email: str, **more: Any) -> Mapping[str, Any]:
         headers = {"From": from_email} if from_email else {}
         try:
             response = await asyncio.to_thread(self._rest.request, method, path, headers=headers, **more)
         except pagerduty.HttpError as error:  # 401, or a redirect where none belongs
             status = _status(error.response)
             message = f"{method} {path}: PagerDuty answered {status}"
-            raise PagerDutyError(message, permanent=_is_permanent(status)) from error
+            raise PagerDutyError(message, permanent=_is_permanent(status), status=status) from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:  # gzip that is none: the package passes it on
             what = f"{method} {path}: PagerDuty's answer cannot be read ({type(error).__name__})"
             raise PagerDutyError(what, permanent=False) from error
         except pagerduty.Error as error:
             raise PagerDutyError(f"{method} {path}: PagerDuty cannot be reached", permanent=False) from error
         return _body(method, path, response)
-
-
-class _RefusedError(PagerDutyError):
-    """PagerDuty's own error object, with its code."""
-
-    def __init__(self, message: str, *, permanent: bool, code: int | None) -> None:
-        super().__init__(message, permanent=permanent)
-        self.code = code
 
 
 def _body(method: str, path: str, response: Any) -> Mapping[str, Any]:
@@ -144,7 +239,8 @@ def _body(method: str, path: str, response: Any) -> Mapping[str, Any]:
     reasons = error.get("errors")
     why = "; ".join(str(one) for one in [error.get("message"), *(reasons if isinstance(reasons, list) else ())] if one)
     message = f"{method} {path}: PagerDuty answered {status} {safe_text(why)[:300]}".rstrip()
-    raise _RefusedError(message, permanent=_is_permanent(status), code=code if isinstance(code, int) else None)
+    known = code if isinstance(code, int) else None
+    raise PagerDutyError(message, permanent=_is_permanent(status), status=status, code=known)
 
 
 def _is_permanent(status: int) -> bool:
@@ -167,6 +263,11 @@ def _segment(incident_id: str) -> str:
     if not incident_id.isascii() or not incident_id.replace("-", "").replace("_", "").isalnum():
         raise PagerDutyError(f"{safe_text(incident_id)[:60]!r} is no PagerDuty id", permanent=True)
     return incident_id
+
+
+def _number(header: str | None) -> float | None:
+    """A header that counts something; None for anything else."""
+    return float(header) if header is not None and header.isascii() and header.isdigit() else None
 
 
 def _status(response: Any) -> int:

@@ -65,7 +65,7 @@ def summary(view: CardView) -> str:
     """One line for notifications and screen readers."""
     parts = [f"{inline(view.service, 60)}: {inline(view.title, 150)}"]
     if view.state is CardState.RESOLVED:
-        parts.append("resolved")
+        parts.append(f"merged into {inline(view.merged_into, 60)}" if view.merged_into else "resolved")
     elif view.causes:
         parts.append(f"{inline(view.causes[0].title, 120)} ({narrate.how_sure(view.causes[0].probability)})")
     elif view.state is CardState.DIAGNOSING:
@@ -165,7 +165,11 @@ def _facts(view: CardView) -> str:
         inline(fact, 60) for fact in (view.environment, f"{view.urgency} urgency" if view.urgency else "") if fact
     ]
     facts.append(f"paged {narrate.clock(view.paged_at)}")
-    if view.state is CardState.RESOLVED:
+    if view.merged_into:
+        name = inline(view.merged_into, 60)
+        where = link(view.merged_url, view.merged_into) if is_web_address(view.merged_url) else name
+        facts.append(f"*merged into* {where}")
+    elif view.state is CardState.RESOLVED:
         facts.append(f"*resolved*{_by(view.resolved_by)}")
     elif view.state is CardState.ACKNOWLEDGED:
         facts.append(f"*acknowledged*{_by(view.acknowledged_by)}")

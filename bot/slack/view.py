@@ -188,6 +188,8 @@ class CardView:
     next_check: str = ""
     acknowledged_by: str = ""
     resolved_by: str = ""
+    merged_into: str = ""  # "PagerDuty #12", the incident that carries on
+    merged_url: str = ""
     deeds: tuple[Deed, ...] = ()
     troubles: tuple[str, ...] = ()
     diagnosis_s: float | None = None
