@@ -2,18 +2,19 @@
 Do outside model providers answer?
 
 Reads the providers' own error codes: 429, 5xx and overload, 401/403, used-up quota or credit, context length; and the
-rate-limit headroom they report. Bad when a kind gained two percentage points of the provider's requests. A 429 with
+rate-limit headroom they report. Bad when a kind gained two percentage points of one provider's requests. A 429 with
 headroom left or with a quota code is a billing limit, which no waiting cures.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, replace
 
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding, Measure
-from diagnostics.look import NOTHING, CannotTellError, Compared, Look, share, total
+from diagnostics.look import ENOUGH, NOTHING, CannotTellError, Compared, Look, share, total
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Aggregation, Telemetry
 from diagnostics.wording import compared
@@ -35,7 +36,18 @@ _WORDS = {
     "provider_context_ratio": "too long for the model",
 }
 
+_LIMIT_GAIN = 0.02
+
 Cells = dict[tuple[str, ...], Compared]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ratio:
+    """One kind of failure at the provider that has it worst."""
+
+    signal: str
+    provider: str
+    ratio: Compared
 
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
@@ -49,17 +61,16 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     )
     if not by_status and not by_code and not asked:
         raise CannotTellError("no provider requests are counted: add the prometheus callback to the gateway")
-    ratios = _ratios(asked, by_status, by_code)
-    measures = [measure(signal, ratio, "ratio", *scope) for signal, ratio, scope in ratios]
-    if headroom.factor is not None:
-        measures.append(Measure(signal="provider_headroom", value=headroom.factor, baseline=1.0, unit="of normal"))
-    complaints = [
-        f"{compared(ratio, 'ratio')} of provider requests are {_WORDS[signal]}."
-        for signal, ratio, scope in ratios
-        if not scope and (ratio.gain or 0.0) >= 0.02
-    ]
-    if complaints:
-        return Finding.bad("provider_errors", " ".join(complaints), *measures)
+    ratios = _ratios(asked, by_status, by_code, enough_per_s=ENOUGH / frame.recent.total_seconds())
+    measures = [measure(one.signal, one.ratio, "ratio") for one in ratios]
+    bad = [one for one in ratios if (one.ratio.gain or 0.0) >= _LIMIT_GAIN]
+    measures += [measure(one.signal, one.ratio, "ratio", ("provider", one.provider)) for one in bad]
+    measures += _headroom_left(headroom)
+    if bad:
+        said = (
+            f"{one.provider}: {compared(one.ratio, 'ratio')}, of the requests are {_WORDS[one.signal]}." for one in bad
+        )
+        return Finding.bad("provider_errors", " ".join(said), *measures)
     return Finding.ok("provider_errors", "Providers answer as usual.", *measures)
 
 
@@ -83,25 +94,46 @@ async def _codes(look: Look) -> Cells:
     return await look.rates(CODES, "application", by=("provider", "code"))
 
 
-async def _headroom(look: Look) -> Compared:
+async def _headroom(look: Look) -> Cells:
+    """Tokens or requests left by provider; of its models the one that has least."""
     if "gateway" not in look.target.selectors:
-        return NOTHING
+        return {}
     name = await look.exported("gateway", *HEADROOM)
-    return NOTHING if name is None else await look.level(name, "gateway", aggregation=Aggregation.MIN)
+    if name is None:
+        return {}
+    return await look.levels(name, "gateway", by=("api_provider",), aggregation=Aggregation.MIN)
 
 
-def _ratios(asked: Cells, by_status: Cells, by_code: Cells) -> list[tuple[str, Compared, tuple[tuple[str, str], ...]]]:
-    """Each kind of failure over all provider requests, and for its provider where it stands out."""
-    failures = by_code or by_status
-    whole = total(asked) if asked else total(failures)
-    ratios: list[tuple[str, Compared, tuple[tuple[str, str], ...]]] = []
+def _headroom_left(cells: Cells) -> list[Measure]:
+    """The provider that lost the largest part of its usual headroom, for the service and by its name."""
+    known = {key[0]: cell.factor for key, cell in cells.items() if cell.factor is not None}
+    if not known:
+        return []
+    provider = min(known, key=lambda name: known[name])
+    left = Measure(signal="provider_headroom", value=known[provider], baseline=1.0, unit="ratio")
+    return [left, replace(left, scope=(("provider", provider),))] if provider and known[provider] < 1 else [left]
+
+
+def _ratios(asked: Cells, by_status: Cells, by_code: Cells, *, enough_per_s: float) -> list[_Ratio]:
+    """
+    For each kind of failure the provider that has it worst, as a share of its own requests.
+
+    Of a provider whose requests are too few to say, or not counted, it is the share of all provider requests. Codes
+    are the application's and tell more; where it saw none, the gateway's statuses count.
+    """
+    failures = by_code if total(by_code).now else by_status
+    everything = total(asked) if asked else total(failures)
+    ratios = []
     for signal in _WORDS:
         cells = {key: cell for key, cell in failures.items() if signal_of(key[1]) == signal}
-        ratio = share(total(cells), whole)
-        ratios.append((signal, ratio, ()))
-        if (ratio.gain or 0.0) >= 0.02:
-            provider = max(cells.items(), key=lambda entry: entry[1].now or 0.0)[0][0]
-            ratios.append((signal, ratio, (("provider", provider),)))
+        worst = _Ratio(signal=signal, provider="", ratio=share(NOTHING, everything))
+        for provider in sorted({key[0] for key in cells}):
+            own = asked.get((provider,), NOTHING)
+            mine = total({key: cell for key, cell in cells.items() if key[0] == provider})
+            ratio = share(mine, own if (own.now or 0.0) >= enough_per_s else everything)
+            if not worst.provider or (ratio.gain or 0.0) > (worst.ratio.gain or 0.0):
+                worst = _Ratio(signal=signal, provider=provider, ratio=ratio)
+        ratios.append(worst)
     return ratios
 
 

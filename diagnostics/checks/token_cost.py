@@ -39,7 +39,8 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     if tokens != NOTHING and kind != "serving":  # engines count only generated tokens, which no price refers to alone
         price = Compared(now=_per_1k(per_s.now, tokens.now), baseline=_per_1k(per_s.baseline, tokens.baseline))
         measures.append(measure("cost_per_1k_tokens", price, "usd"))
-        text += f" Per thousand tokens: {compared(price, 'usd')}."
+        per_million = Compared(now=_times(price.now, 1000), baseline=_times(price.baseline, 1000))
+        text += f" Per million tokens: {compared(per_million, 'usd')}."
     budget = target.budgets.cost_usd_per_hour
     if budget is not None and (hourly.now or 0.0) > budget:
         return Finding.bad("token_cost", f"{text} {number(budget, 'usd/h')} was promised.", *measures)
