@@ -100,7 +100,7 @@ class Lab:
         )
         self.workspace = Workspace(now=self.world.clock.now)
         self._envelopes = SocketCarrier(self.workspace)
-        self._gauges = FleetGauges(self.world.fleet)
+        self._gauges = FleetGauges(self.world.fleet, self.world.scenario.gauges)
         self._account = PagerDuty(now=self.world.clock.now, routing_key=self._credentials.pagerduty_routing_key)
         self._webhook_secrets = (secrets.token_hex(20),)
         self._certificate = write_certificates(folder)
@@ -181,7 +181,7 @@ class Lab:
             "scenario": self.options.scenario,
             "pace": self.world.clock.pace,
             "incident": newest.status if newest else "none",
-            **self._gauges.read(),
+            "gauges": self._gauges.read(),
         }
 
     def _serve_truth(self, app: FastAPI) -> None:

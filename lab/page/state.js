@@ -9,8 +9,7 @@ const LABELS = {
 };
 
 const $ = (id) => document.getElementById(id);
-const ttft = [];
-const hits = [];
+const seen = [[], []];
 
 export function watchState(getJson) {
   const ask = async () => {
@@ -26,10 +25,18 @@ function show(state) {
   const [label, style] = LABELS[state.incident] ?? [state.incident ?? "–", ""];
   $("incident").textContent = label;
   $("incident").className = `pill ${style}`;
-  $("ttft").textContent = state.ttft_s == null ? "–" : `${Math.round(state.ttft_s * 1000)} ms`;
-  $("hits").textContent = state.prefix_hit == null ? "–" : `${Math.round(state.prefix_hit * 100)} %`;
-  trace("ttft-line", ttft, state.ttft_s);
-  trace("hits-line", hits, state.prefix_hit);
+  (state.gauges ?? []).slice(0, seen.length).forEach((gauge, i) => {
+    $(`gauge-${i + 1}-label`).textContent = gauge.label;
+    $(`gauge-${i + 1}`).textContent = reading(gauge);
+    trace(`gauge-${i + 1}-line`, seen[i], gauge.value);
+  });
+}
+
+function reading({ value, unit }) {
+  if (value == null) return "–";
+  if (unit === "share") return `${Math.round(value * 100)} %`;
+  if (unit === "s") return value < 10 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(1)} s`;
+  return `${value < 100 ? value.toFixed(1) : Math.round(value)} ${unit}`;
 }
 
 function trace(id, values, value) {

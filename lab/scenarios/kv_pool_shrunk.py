@@ -10,6 +10,7 @@ from typing import Any
 from lab.alert_rules import KV_SATURATED
 from lab.cluster import ENGINE
 from lab.engine_physics import EngineLimits, engine_limits
+from lab.gauges import FULLEST_KV, MEAN_TTFT, Gauge
 from lab.people import DANA, Person
 from lab.prompt_store import PRODUCTION
 from lab.rule import Rule
@@ -36,6 +37,7 @@ class KvPoolShrunk:
     pace: float = 30.0
     rules: tuple[Rule, ...] = (KV_SATURATED,)
     approver: Person = DANA
+    gauges: tuple[Gauge, Gauge] = (MEAN_TTFT, FULLEST_KV)
 
     def set_up(self, stage: Stage, start: datetime) -> None:
         write_prompts(stage, start)

@@ -9,6 +9,7 @@ from typing import Any
 from lab import prompt_texts
 from lab.alert_rules import FORMAT_VALIDITY
 from lab.answers import USUAL, answer_quality
+from lab.gauges import MEAN_TTFT, VALID_FORMATS, Gauge
 from lab.people import BOB, Person
 from lab.prompt_store import PRODUCTION
 from lab.rule import Rule
@@ -26,6 +27,7 @@ class OutputFormat:
     pace: float = 20.0
     rules: tuple[Rule, ...] = (FORMAT_VALIDITY,)
     approver: Person = BOB
+    gauges: tuple[Gauge, Gauge] = (VALID_FORMATS, MEAN_TTFT)
 
     def set_up(self, stage: Stage, start: datetime) -> None:
         write_prompts(stage, start)

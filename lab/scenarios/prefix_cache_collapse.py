@@ -9,6 +9,7 @@ from typing import Any
 from lab import prompt_texts
 from lab.alert_rules import HIGH_TTFT
 from lab.fleet import hit_ratio
+from lab.gauges import MEAN_TTFT, PREFIX_HITS, Gauge
 from lab.people import BOB, Person
 from lab.prompt_store import PRODUCTION
 from lab.rule import Rule
@@ -29,6 +30,7 @@ class PrefixCacheCollapse:
     pace: float = 20.0
     rules: tuple[Rule, ...] = (HIGH_TTFT,)
     approver: Person = BOB
+    gauges: tuple[Gauge, Gauge] = (MEAN_TTFT, PREFIX_HITS)
 
     def set_up(self, stage: Stage, start: datetime) -> None:
         write_prompts(stage, start)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lab.alert_rules import PROVIDER_429
+from lab.gauges import MEAN_TTFT, REFUSED_429, Gauge
 from lab.people import DANA, Person
 from lab.rule import Rule
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
@@ -27,6 +28,7 @@ class ProviderRateLimit:
     pace: float = 20.0
     rules: tuple[Rule, ...] = (PROVIDER_429,)
     approver: Person = DANA
+    gauges: tuple[Gauge, Gauge] = (REFUSED_429, MEAN_TTFT)
 
     def set_up(self, stage: Stage, start: datetime) -> None:
         write_prompts(stage, start)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lab.alert_rules import SPEND
 from lab.gateway import CHAT, Stream
+from lab.gauges import MEAN_TTFT, SPENDING, Gauge
 from lab.people import DANA, Person
 from lab.rule import Rule
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
@@ -30,6 +31,7 @@ class RunawayKey:
     pace: float = 20.0
     rules: tuple[Rule, ...] = (SPEND,)
     approver: Person = DANA
+    gauges: tuple[Gauge, Gauge] = (SPENDING, MEAN_TTFT)
 
     def set_up(self, stage: Stage, start: datetime) -> None:
         write_prompts(stage, start)

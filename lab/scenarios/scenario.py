@@ -11,6 +11,7 @@ import numpy as np
 
 from lab.cluster import Cluster
 from lab.gateway import Gateway
+from lab.gauges import Gauge
 from lab.hardware import Hardware
 from lab.people import Person
 from lab.prompt_store import PromptStore
@@ -60,6 +61,10 @@ class Scenario(Protocol):
     @property
     def approver(self) -> Person:
         """Who may approve the fix that belongs to it, by the lab's policy."""
+
+    @property
+    def gauges(self) -> tuple[Gauge, Gauge]:
+        """What the page's status bar shows: where the trouble is seen, and what it comes from."""
 
     def set_up(self, stage: Stage, start: datetime) -> None:
         """Give the world the past that it has when the history starts."""

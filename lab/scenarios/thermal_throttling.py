@@ -10,6 +10,7 @@ from typing import Any
 from lab.alert_rules import HIGH_ITL
 from lab.cluster import ENGINE
 from lab.fleet import gpu_racks
+from lab.gauges import HOTTEST_GPU, MEAN_ITL, Gauge
 from lab.people import DANA, Person
 from lab.rule import Rule
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
@@ -26,6 +27,7 @@ class ThermalThrottling:
     pace: float = 30.0
     rules: tuple[Rule, ...] = (HIGH_ITL,)
     approver: Person = DANA
+    gauges: tuple[Gauge, Gauge] = (MEAN_ITL, HOTTEST_GPU)
 
     def set_up(self, stage: Stage, start: datetime) -> None:
         write_prompts(stage, start)

@@ -29,7 +29,7 @@ from lab.configuration import (
     write_environment,
 )
 from lab.demo_processes import Child, DemoError, keep_running, must_not_end, run_once, without_product_settings
-from lab.gauges import FleetGauges, totals
+from lab.gauges import MEAN_TTFT, PREFIX_HITS, FleetGauges, samples, total
 from lab.listening import listening, local_client, new_socket, url_of
 from lab.people import CHANNEL, KNOWN_TO_WATCHKEEPER, MALLORY, TEAM
 from lab.serve import Lab, LabOptions
@@ -263,10 +263,12 @@ def test_a_thread_reads_as_text() -> None:
 
 
 def test_totals_add_up_over_series_and_leave_buckets_out() -> None:
-    """The status bar needs sums and counts."""
+    """The status bar needs sums and counts, of all series or of those with a label."""
     text = '# HELP a b\na_sum{pod="1"} 1.5 1700000000000\na_sum{pod="2"} 2\na_bucket{le="+Inf"} 9\nb_total 3\n'
+    read = samples(text)
 
-    assert totals(text) == {"a_sum": 3.5, "b_total": 3.0}
+    assert {name for name, _ in read} == {"a_sum", "b_total"}
+    assert (total(read, "a_sum"), total(read, "a_sum", 'pod="2"'), total(read, "b_total")) == (3.5, 2.0, 3.0)
 
 
 @pytest.mark.integration
@@ -300,14 +302,14 @@ async def test_the_status_bar_shows_the_fault(tmp_path: Path) -> None:
     """The gauges are those of the last minute: slow first tokens and hardly a prefix hit while the prompt is wrong."""
     lab = Lab(LabOptions(folder=tmp_path, scenario="S04", pace=20, seed=1, product="http://127.0.0.1:9"))
     await lab.world.prepare()
-    gauges = FleetGauges(lab.world.fleet)
+    gauges = FleetGauges(lab.world.fleet, (MEAN_TTFT, PREFIX_HITS))
     gauges.read()
     for _ in range(4):
         lab.world.fleet.step()
-    shown = gauges.read()
+    ttft, hits = gauges.read()
 
-    assert 0.6 < shown["ttft_s"] < 0.9
-    assert 0.0 < shown["prefix_hit"] < 0.15
+    assert 0.6 < ttft["value"] < 0.9
+    assert 0.0 < hits["value"] < 0.15
 
 
 @pytest.mark.integration

@@ -24,7 +24,11 @@ CONFIRM = {
     "confirm": {"type": "plain_text", "text": "Approve"},
     "deny": {"type": "plain_text", "text": "Not yet"},
 }
-STATE = {"scenario": "S04", "pace": 20, "incident": "triggered", "ttft_s": 0.741, "prefix_hit": 0.031}
+GAUGES = [
+    {"label": "Mean TTFT", "unit": "s", "value": 0.741},
+    {"label": "Prefix hits", "unit": "share", "value": 0.031},
+]
+STATE = {"scenario": "S04", "pace": 20, "incident": "triggered", "gauges": GAUGES}
 
 
 def card() -> list[dict[str, Any]]:
@@ -63,7 +67,7 @@ async def test_a_person_reads_presses_and_confirms(tmp_path: Path) -> None:
     ):
         await post_story(slack)
         await tab.until("document.querySelector('#thread-log .message')")
-        await tab.until("document.querySelector('#ttft').textContent.endsWith('ms')")
+        await tab.until("document.querySelector('#gauge-1').textContent.endsWith('ms')")
         shown = " ".join(await texts(tab, "#log .message"))
         thread = " ".join(await texts(tab, "#thread-log .message"))
         bar = " ".join(await texts(tab, "#state dd"))
