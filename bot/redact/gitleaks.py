@@ -36,6 +36,7 @@ _END_IN_CODE = r"""(?:[\x60'"\s;]|\\[nr]|$)"""
 _END_IN_TEXT = r"""(?:[\x60'"\s;,)\]}<>|&]|[.:!?](?:\s|$)|\\[nr"']|$)"""
 
 _REST_OF_WORD = re.compile(rb"[\w+/=~-]*")
+_LINE_BEFORE = 200  # bytes of a line that are looked at before a match, or one long line would be read again for each
 _MOST_MEMORY = 4 << 20  # bytes for RE2's automaton, per rule; beyond it is slower, and still linear
 
 
@@ -49,7 +50,7 @@ class Allowed:
 
     target: str
     expressions: tuple[Any, ...]
-    words: tuple[bytes, ...]
+    words: Any  # one expression for all of them, or None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +86,14 @@ class Rule:
     def _is_allowed(self, match: Any, secret: bytes, text: bytes) -> bool:
         lower = secret.lower()
         for allowed in self.allowed:
-            if any(word in lower for word in allowed.words):
+            if allowed.words is not None and allowed.words.search(lower):
                 return True
             compared = secret
             if allowed.target == "match":
                 compared = match.group(0)
             elif allowed.target == "line":
-                compared = text[text.rfind(b"\n", 0, match.start()) + 1 : match.end()]
+                begin = max(match.start() - _LINE_BEFORE, 0)
+                compared = text[max(text.rfind(b"\n", begin, match.start()) + 1, begin) : match.end()]
             if any(expression.search(compared) for expression in allowed.expressions):
                 return True
         return False
@@ -159,10 +161,11 @@ def _rule(entry: Mapping[str, Any], general: Allowed) -> Rule:
 
 
 def _allowed(entry: Mapping[str, Any]) -> Allowed:
+    words = "|".join(re2.escape(word.lower()) for word in entry.get("stopwords", ()))
     return Allowed(
         target=entry.get("regexTarget", "secret"),
         expressions=tuple(_compiled(expression) for expression in entry.get("regexes", ())),
-        words=tuple(word.lower().encode() for word in entry.get("stopwords", ())),
+        words=_compiled(words) if words else None,
     )
 
 
