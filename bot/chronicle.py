@@ -15,7 +15,7 @@ from typing import Any
 from bot import narrate
 from bot.card import Cards
 from bot.config import Config
-from bot.incidents import Incident, NotAllowedError, Person
+from bot.incidents import Incident, NotAllowedError, Person, PlanState
 from bot.policy import Policy, person_of
 from bot.respond import diagnosis_of
 from bot.slack import portrait
@@ -75,6 +75,11 @@ class IncidentStory:
     moments: Sequence[Moment]
     plans: Sequence[tuple[PlanRow, PlanLine]]
     has_picture: bool
+
+    @property
+    def is_moving(self) -> bool:
+        """Is a fix under way, so that it is worth looking again?"""
+        return any(row.state in (PlanState.APPROVED, PlanState.RUNNING) for row, _ in self.plans)
 
 
 @dataclass(frozen=True, kw_only=True)
