@@ -31,10 +31,6 @@ class MeanAboveBaseline:
     def metrics(self) -> frozenset[str]:
         return frozenset({self.metric})
 
-    @property
-    def reaches_back(self) -> timedelta:
-        return self.baseline_offset + self.baseline_window
-
     async def exceeding(self, telemetry: Telemetry, at: datetime) -> Mapping[Key, Excess]:
         now = await self._mean(telemetry, at, self.window, self.by)
         past = await self._mean(telemetry, at - self.baseline_offset, self.baseline_window, self.by[:1])
@@ -80,10 +76,6 @@ class ShareBeyond:
     def metrics(self) -> frozenset[str]:
         return frozenset({self.part, self.whole})
 
-    @property
-    def reaches_back(self) -> timedelta:
-        return self.window
-
     async def exceeding(self, telemetry: Telemetry, at: datetime) -> Mapping[Key, Excess]:
         parts = await telemetry.vector(_rate(self.part, self.window, self.by, self.where), at)
         wholes = await telemetry.vector(_rate(self.whole, self.window, self.by), at)
@@ -119,10 +111,6 @@ class FullWhile:
     def metrics(self) -> frozenset[str]:
         return frozenset({self.gauge, self.counter})
 
-    @property
-    def reaches_back(self) -> timedelta:
-        return self.window
-
     async def exceeding(self, telemetry: Telemetry, at: datetime) -> Mapping[Key, Excess]:
         levels = await telemetry.vector(Query(metric=self.gauge, by=self.by, aggregation=Aggregation.MAX), at)
         rates = await telemetry.vector(_rate(self.counter, self.window, self.by), at)
@@ -153,10 +141,6 @@ class RateAboveBaseline:
     @property
     def metrics(self) -> frozenset[str]:
         return frozenset({self.metric})
-
-    @property
-    def reaches_back(self) -> timedelta:
-        return self.baseline_offset + self.baseline_window
 
     async def exceeding(self, telemetry: Telemetry, at: datetime) -> Mapping[Key, Excess]:
         now = await telemetry.vector(_rate(self.metric, self.window, self.by), at)

@@ -33,10 +33,6 @@ class Condition(Protocol):
     def metrics(self) -> frozenset[str]:
         """The metric families that it reads."""
 
-    @property
-    def reaches_back(self) -> timedelta:
-        """How old the oldest sample is that it looks at."""
-
     async def exceeding(self, telemetry: Telemetry, at: datetime) -> Mapping[Key, Excess]:
         """The groups for which it holds at this instant. Raises TelemetryError."""
 
