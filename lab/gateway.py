@@ -57,6 +57,7 @@ class ModelDeployment:
     api_base: str
     weight: int | None = NODE_WEIGHT
     node: str = ""
+    in_database: bool = True  # else it stands in the config file, where the API cannot change it
 
 
 @dataclass(kw_only=True)
@@ -71,7 +72,7 @@ class Key:
     tpm_limit: int | None = None
     rpm_limit: int | None = None
     max_budget: float | None = None
-    blocked: bool = False
+    blocked: bool | None = None  # null until somebody blocks it, as in LiteLLM
 
     def admitted(self, rps: float, tokens_per_s: float) -> float:
         """The share of its requests that the gateway lets pass."""

@@ -167,6 +167,9 @@ class LiteLLMApi:
             raise self._refused(
                 request, _proxy_error(404, f"Model {model_id} not found on proxy.", "not_found_error"), patch
             )
+        if not one.in_database:
+            wrong = "Cannot edit config-based model. Store model in DB via /model/new first."
+            raise self._refused(request, _proxy_error(400, wrong, "validation_error"), patch)
         one.weight = patch.litellm_params.weight
         self._remember(request, 200, patch)
         params = _model(one)["litellm_params"]
@@ -342,7 +345,7 @@ def _model(one: ModelDeployment) -> Json:
         "litellm_params": params,
         "model_info": {
             "id": one.id,
-            "db_model": True,
+            "db_model": one.in_database,
             "key": f"{one.provider}/{one.model}",
             "litellm_provider": one.provider,
             "mode": "chat",
@@ -363,7 +366,7 @@ def _key(key: Key) -> Json:
         "models": [],
         "metadata": {},
         "team_id": "llm",
-        "blocked": key.blocked or None,  # null until somebody blocked it
+        "blocked": key.blocked,
         "expires": None,
     }
 

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from runbooks.engine.actions import ClusterAccess, LangfuseAccess, build_actions
+from runbooks.engine.actions import ClusterAccess, LangfuseAccess, LiteLLMAccess, build_actions
 from runbooks.engine.values import Action
 from tests.runbooks.kubernetes_server import TOKEN, KubernetesServer, template
 from tests.runbooks.langfuse_server import PUBLIC, SECRET, LangfuseServer
+from tests.runbooks.litellm_server import ADMIN, LiteLLMServer, litellm_server
 
 
 @pytest.fixture
@@ -30,10 +31,20 @@ async def cluster() -> AsyncIterator[KubernetesServer]:
 
 
 @pytest.fixture
-def actions(langfuse: LangfuseServer, cluster: KubernetesServer) -> dict[str, Action]:
+async def gateway() -> AsyncIterator[LiteLLMServer]:
+    """The gateway `edge`. Whoever asks it something that LiteLLM does not know fails its test."""
+    server = litellm_server()
+    async with server.running():
+        yield server
+    assert server.api.violations == []
+
+
+@pytest.fixture
+def actions(langfuse: LangfuseServer, cluster: KubernetesServer, gateway: LiteLLMServer) -> dict[str, Action]:
     return build_actions(
         langfuse={
             "prompts": LangfuseAccess(url=langfuse.url, public_key=PUBLIC, secret_key=SECRET, timeout_s=0.4),
         },
         clusters={"lab": ClusterAccess(url=cluster.url, token=TOKEN, timeout_s=0.4)},
+        gateways={"edge": LiteLLMAccess(url=gateway.url, key=ADMIN, timeout_s=0.4)},
     )

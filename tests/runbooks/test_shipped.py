@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ CAUSES = {
     "S09",
 }
 CAUSES |= {"Q01", "S14", "X04"}
+INCIDENT = replace(CONTEXT, gateway="edge", scope={"provider": ("openai",), "api_key": ("key-tenant-04",)})
 each = pytest.mark.parametrize("runbook", SHIPPED, ids=lambda runbook: runbook.runbook_id)
 
 
@@ -83,7 +85,7 @@ def test_the_folder_lists_them_all() -> None:
 @each
 async def test_it_can_be_planned(runbook: Runbook, actions: dict[str, Action]) -> None:
     """With a service, a suspect and a cluster that answers, every step becomes literals without a brace left."""
-    made = await plan(runbook, CONTEXT, actions)
+    made = await plan(runbook, INCIDENT, actions)
     assert all("{" not in step.effect for step in made.steps)
     assert made.tier <= Tier.R1
     assert {step.undo is not None for step in made.steps if step.tier} <= {True}

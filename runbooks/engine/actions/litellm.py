@@ -169,17 +169,16 @@ class SetFallbacks(GatewayAction):
         return f"litellm/fallbacks/{params.gateway}/{params.model_group}"
 
     def effect(self, params: SetFallbacksParams, before: JsonObject) -> str:
+        as_now = list(params.fallbacks) == list(before["fallbacks"])
+        was = "as they do already" if as_now else f"before: {_listed(before['fallbacks'])}"
         return (
             f"At the gateway {params.gateway}, requests to {params.model_group} that fail go on to "
-            f"{_listed(params.fallbacks)} (before: {_listed(before['fallbacks'])})."
+            f"{_listed(params.fallbacks)} ({was})."
         )
 
     def refusal(self, params: SetFallbacksParams, before: JsonObject) -> str | None:
-        if params.model_group in params.fallbacks:
-            return f"{params.model_group} cannot be its own fallback"
-        if list(params.fallbacks) == list(before["fallbacks"]):
-            return f"the fallbacks of {params.model_group} are {_listed(params.fallbacks)} already"
-        return None
+        """Fallbacks that are set already are none: the other steps of a plan must not fail over them."""
+        return f"{params.model_group} cannot be its own fallback" if params.model_group in params.fallbacks else None
 
     def undo(self, params: SetFallbacksParams, before: JsonObject) -> JsonObject | None:
         return params.model_copy(update={"fallbacks": tuple(before["fallbacks"])}).model_dump(mode="json")
