@@ -44,6 +44,7 @@ class Process:
         self.workshop = Workshop(parts) if work else None
         self.front = self._front() if doors else None
         sweepers = self.workshop.engine.sweepers if self.workshop else ()
+        self._asking: asyncio.Task[None] | None = None
         self.readiness = Readiness(parts.database, sweepers, parts.vitals, parts.troubles)
 
     def _front(self) -> Front:
@@ -60,9 +61,12 @@ class Process:
             await self.workshop.start()
         if self.front is not None:
             await self.front.start()
+        self._asking = asyncio.create_task(self.parts.slack.keep_asking(), name="is Slack there")
 
     async def stop(self) -> None:
         """What is under way is interrupted, and taken over at once by whoever lives."""
+        if self._asking is not None:
+            self._asking.cancel()
         if self.front is not None:
             await self.front.stop()
         if self.workshop is not None:

@@ -14,19 +14,22 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from bot import narrate
+from bot.burst import BurstKeeper
 from bot.card import Cards
 from bot.config import Config
-from bot.incidents import NotFoundError, StoreUnavailableError
-from bot.pagerduty_client import PagerDutyClient, PagerDutyError
+from bot.incidents import NotFoundError, PlanState, StoreUnavailableError
+from bot.pagerduty_client import UNKNOWN_USER, PagerDutyClient, PagerDutyError
 from bot.pulse import Pulse
 from bot.redact import safe_text
 from bot.respond import diagnosis_of
 from bot.slack import portrait, thread
 from bot.slack.blocks import card
 from bot.slack.client import SlackClient, SlackError
+from bot.slack.pace import Rank
 from bot.slack.picture import LatencyPicture, describe, draw
 from bot.slack.view import CardView, Message, PlanLine
 from bot.store.incidents import CardPlace, Incidents
+from bot.store.outages import KIND
 from bot.store.outbox import Outbox, Parcel
 from diagnostics.diagnosis import Diagnosis
 from diagnostics.runner import Diagnoser
@@ -35,27 +38,44 @@ from diagnostics.telemetry.model import TelemetryError
 
 log = structlog.get_logger()
 
-MOST_ATTEMPTS = 200
-"""With waits of up to five minutes, two and a half on average, this is about eight hours."""
+MOST_ATTEMPTS = 1000
+"""With waits of up to a minute, half of that on average, this is about eight hours."""
 
 CARD_PAUSE = timedelta(seconds=0.5)
 """A card is redrawn at most twice a second; Slack takes 50 updates a minute from all of them together."""
 
-_LONGEST_WAIT_S = 300.0
+_LONGEST_WAIT_S = 60.0
+_MOST_UPDATES = 20
+_MOST_PARCELS = 20
 _TTFT = "vllm:time_to_first_token_seconds"
 
 
 def backoff(attempts: int, wished: float | None = None) -> timedelta:
-    """Full jitter up to five minutes, and never sooner than the far end asked for."""
+    """Full jitter up to a minute, and never sooner than the far end asked for."""
     ceiling = min(_LONGEST_WAIT_S, 1.5 * 2.0 ** min(attempts, 8))
     return timedelta(seconds=max(random.uniform(0.5, ceiling), wished or 0.0))  # noqa: S311 - jitter, not a secret
 
 
 class CardKeeper:
-    """Draws each card whose revision is newer than what Slack shows."""
+    """
+    Draws each card whose revision is newer than what Slack shows, as many at a time as Slack takes.
 
-    def __init__(self, *, incidents: Incidents, cards: Cards, slack: SlackClient, channel: str, pulse: Pulse) -> None:
+    The others wait as rows, and are drawn as they are when their turn comes. New cards come first; where there are more
+    than Slack takes, the card of the burst speaks for them.
+    """
+
+    def __init__(
+        self,
+        *,
+        incidents: Incidents,
+        cards: Cards,
+        slack: SlackClient,
+        bursts: BurstKeeper,
+        channel: str,
+        pulse: Pulse,
+    ) -> None:
         self._pulse = pulse
+        self._bursts = bursts
         self._incidents = incidents
         self._cards = cards
         self._slack = slack
@@ -63,17 +83,21 @@ class CardKeeper:
         self._failures: dict[str, int] = {}
 
     async def sweep(self) -> None:
-        """One round over the cards that are out of date."""
-        places = await self._incidents.cards_to_show(now=datetime.now(UTC), me=self._pulse.me)
-        _raise_first(await asyncio.gather(*(self._show(place) for place in places), return_exceptions=True))
+        """One round over the cards that are out of date, and the card of a burst before them."""
+        rank = Rank.CARD if await self._bursts.sweep() else Rank.FIRST
+        new = self._slack.room("chat.postMessage", self._channel, rank)
+        old = self._slack.room("chat.update", self._channel, Rank.CARD)
+        now = datetime.now(UTC)
+        places = await self._incidents.cards_to_show(now=now, me=self._pulse.me, new=new, old=min(old, _MOST_UPDATES))
+        _raise_first(await asyncio.gather(*(self._show(place, rank) for place in places), return_exceptions=True))
 
-    async def _show(self, place: CardPlace) -> None:
+    async def _show(self, place: CardPlace, rank: Rank) -> None:
         if not await self._incidents.claim_card(place, now=datetime.now(UTC), me=self._pulse.me):
             return
         try:
             message = card(await self._cards.view(place.incident_id))
             async with self._pulse.guard():
-                channel, ts = await self._draw(place, message)
+                channel, ts = await self._draw(place, message, rank)
         except SlackError as error:
             if error.missing and place.card_ts is not None:
                 await self._incidents.card_gone(place.incident_id, me=self._pulse.me)
@@ -95,7 +119,7 @@ class CardKeeper:
         due = datetime.now(UTC) + backoff(failures, wished)
         await self._incidents.card_later(place.incident_id, due, me=self._pulse.me)
 
-    async def _draw(self, place: CardPlace, message: Message) -> tuple[str, str]:
+    async def _draw(self, place: CardPlace, message: Message, rank: Rank) -> tuple[str, str]:
         """
         Update the card, or post it once: after a crash between the post and its record it is found by its key.
 
@@ -109,7 +133,7 @@ class CardKeeper:
         if place.shown < 0 and (found := await self._slack.find_posted(channel, key)) is not None:
             await self._slack.update(channel, found, message, key=key)
             return channel, found
-        return channel, await self._slack.post(channel, message, key=key)
+        return channel, await self._slack.post(channel, message, key=key, rank=rank)
 
 
 class SlackCourier:
@@ -141,7 +165,8 @@ class SlackCourier:
             return True
         if parcel.uncertain and await self._slack.find_posted(channel, parcel.key, thread_ts=ts) is not None:
             return True
-        await self._slack.post(channel, await self._message(parcel), key=parcel.key, thread_ts=ts)
+        message = await self._message(parcel)
+        await self._slack.post(channel, message, key=parcel.key, thread_ts=ts, rank=Rank.EVIDENCE)
         return True
 
     async def _message(self, parcel: Parcel) -> Message:
@@ -192,25 +217,45 @@ class SlackCourier:
 
 
 class PagerDutyCourier:
-    """Delivers parcels of the PagerDuty lane: acknowledgements, resolutions and notes, in the right person's name."""
+    """
+    Delivers parcels of the PagerDuty lane: acknowledgements, resolutions and notes, in the right person's name.
 
-    def __init__(self, *, cards: Cards, pagerduty: PagerDutyClient, from_email: str) -> None:
+    `public_url` is where people reach our own pages; empty when nobody said.
+    """
+
+    def __init__(self, *, cards: Cards, pagerduty: PagerDutyClient, from_email: str, public_url: str = "") -> None:
         self._cards = cards
         self._pagerduty = pagerduty
         self._from = from_email
+        self._public_url = public_url.rstrip("/")
 
     async def deliver(self, parcel: Parcel) -> bool:
         """Raises PagerDutyError. Acknowledging and resolving twice is harmless; a note is looked up first."""
-        sender = parcel.content.get("email") or self._from
-        if parcel.kind == "acknowledge":
-            await self._pagerduty.acknowledge(parcel.incident_id, sender)
-        elif parcel.kind == "resolve":
-            await self._pagerduty.resolve(parcel.incident_id, sender)
+        if parcel.kind in ("acknowledge", "resolve"):
+            await self._change(parcel)
         else:
             text = safe_text(await self._note(parcel))  # as the client sends it, so that it is found again
-            if not (parcel.uncertain and text in await self._pagerduty.notes(parcel.incident_id)):
+            if not (parcel.uncertain and await self._is_known(parcel, text)):
                 await self._pagerduty.add_note(parcel.incident_id, text, self._from)
         return True
+
+    async def _is_known(self, parcel: Parcel, text: str) -> bool:
+        """A note of an outage is known by its beginning: the fix in it may have been decided since."""
+        notes = await self._pagerduty.notes(parcel.incident_id)
+        if parcel.kind != KIND:
+            return text in notes
+        return any(note.startswith(narrate.slack_down_opening(parcel.content["run"])) for note in notes)
+
+    async def _change(self, parcel: Parcel) -> None:
+        """In the name of whoever clicked; in our own when PagerDuty does not know them."""
+        change = self._pagerduty.acknowledge if parcel.kind == "acknowledge" else self._pagerduty.resolve
+        sender = parcel.content.get("email") or self._from
+        try:
+            await change(parcel.incident_id, sender)
+        except PagerDutyError as error:
+            if error.code != UNKNOWN_USER or sender == self._from:
+                raise
+            await change(parcel.incident_id, self._from)
 
     async def _note(self, parcel: Parcel) -> str:
         view = await self._cards.view(parcel.incident_id, parcel.content.get("run"))
@@ -218,24 +263,48 @@ class PagerDutyCourier:
             return narrate.verdict_note(
                 view.service, [(cause.title, cause.probability) for cause in view.causes], parcel.content["run"]
             )
+        if parcel.kind == KIND:
+            return self._slack_down(view, parcel.content["run"])
         line = plan_in(view, parcel.content["plan"])
         effects = [step.effect for step in line.steps] if line else []
         state = narrate.PLAN_STATE[line.state] if line else "ended"
         return narrate.outcome_note(effects, state, line.approved_by if line else (), parcel.content["plan"])
 
+    def _slack_down(self, view: CardView, run: int) -> str:
+        cause = view.causes[0] if view.causes else None
+        verdict = f"{view.service}: {cause.title} ({narrate.how_sure(cause.probability)})." if cause else ""
+        line = view.plan if view.plan and view.plan.state is PlanState.PROPOSED else None
+        return narrate.slack_down_note(
+            run,
+            verdict or f"{view.service}: no cause found.",
+            effects=[step.effect for step in line.steps] if line else [],
+            plan_id=line.plan_id if line else "",
+            may_approve=line.may_approve if line else (),
+            page=f"{self._public_url}/incidents/{view.incident_id}" if self._public_url else "",
+        )
+
 
 class Mailroom:
-    """Empties one lane of the outbox through its courier."""
+    """Empties one lane of the outbox through its courier; `room` says how many parcels the far end takes now."""
 
-    def __init__(self, lane: str, outbox: Outbox, deliver: Callable[[Parcel], Awaitable[bool]], pulse: Pulse) -> None:
+    def __init__(
+        self,
+        lane: str,
+        outbox: Outbox,
+        deliver: Callable[[Parcel], Awaitable[bool]],
+        pulse: Pulse,
+        room: Callable[[], int] = lambda: _MOST_PARCELS,
+    ) -> None:
         self._pulse = pulse
+        self._room = room
         self._lane = lane
         self._outbox = outbox
         self._deliver = deliver
 
     async def sweep(self) -> int:
         """Try every due parcel once, incidents beside each other; returns how many were delivered."""
-        parcels = await self._outbox.due(self._lane, now=datetime.now(UTC), me=self._pulse.me)
+        limit = min(self._room(), _MOST_PARCELS)
+        parcels = await self._outbox.due(self._lane, now=datetime.now(UTC), me=self._pulse.me, limit=limit)
         ends = await asyncio.gather(*(self._try(parcel) for parcel in parcels), return_exceptions=True)
         _raise_first(ends)
         return sum(end is True for end in ends)

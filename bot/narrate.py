@@ -165,6 +165,25 @@ def verdict_note(service: str, causes: Sequence[tuple[str, float]], run: int) ->
     return f"Watchkeeper, diagnosis {run}: {title} ({how_sure(probability)}). The evidence and the fix are in Slack."
 
 
+def slack_down_opening(run: int) -> str:
+    """How the next note begins, by which it is found again."""
+    return f"Watchkeeper, diagnosis {run}: Slack cannot be reached, so this is not shown there."
+
+
+def slack_down_note(
+    run: int, verdict: str, *, effects: Sequence[str], plan_id: str, may_approve: Sequence[str], page: str
+) -> str:
+    """What people need who cannot see the card: the verdict, the fix, and how to approve it elsewhere."""
+    lines = [slack_down_opening(run), verdict]
+    if plan_id:
+        lines.append(f"Proposed fix: {' '.join(effects)} It may be approved by: {', '.join(may_approve)}.")
+        ways = [f"on {page}"] if page else []
+        lines.append(f"To approve it without Slack: {' or '.join([*ways, f'with `watchkeeper approve {plan_id}`'])}.")
+    elif page:
+        lines.append(f"No fix waits for approval. The evidence is on {page}")
+    return "\n".join(lines)
+
+
 def outcome_note(effects: Sequence[str], state: str, approved_by: Sequence[str], plan_id: str) -> str:
     """How a fix ended, as a PagerDuty note."""
     who = f" Approved by {', '.join(approved_by)}." if approved_by else ""

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import structlog
 
-from bot import prompt_watch, vitals
+from bot import prompt_watch, reconcile, slack_watch, vitals
+from bot.burst import BurstKeeper
 from bot.connections import Connections, connect, connect_actions
 from bot.engine import Engine, Sweeper
 from bot.errands import ErrandRunner
 from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
+from bot.operate import services_by_pagerduty
 from bot.pagerduty_client import PagerDutyClient
 from bot.parts import Parts, engine_url, reveal, vectors_path
 from bot.prompt_watch import PromptWatch
+from bot.reconcile import Reconciler
 from bot.remediate import Remediate, RemediateWorkflow
 from bot.respond import Respond, RespondWorkflow
+from bot.slack.pace import Rank
+from bot.slack_watch import SlackWatch
+from bot.store.bursts import Bursts
 from bot.store.database import workflow_engine
+from bot.store.outages import Outages
 from bot.store.sightings import LabelSightings
+from bot.store.slack_events import SlackEvents
 from bot.verify import Verifier
 from retrieval.embedder import EmbeddingError, MiniLmEmbedder
 from retrieval.ranking import RunbookSearch
@@ -23,6 +31,8 @@ from retrieval.vectors import SqliteVectors
 from retrieval.weights import WeightsError
 
 log = structlog.get_logger()
+
+_FORGET_EVERY_S = 3600.0
 
 
 class Workshop:
@@ -54,12 +64,31 @@ class Workshop:
             more=(*self._couriers(), Sweeper("errands", self._errands().sweep)),
             timed={
                 vitals.EVERY_S: [Sweeper("vitals", parts.vitals.sweep)],
+                slack_watch.EVERY_S: [Sweeper("slack-watch", self._slack_watch().sweep)],
+                _FORGET_EVERY_S: [Sweeper("slack-events", SlackEvents(parts.database).sweep)],
                 prompt_watch.EVERY_S: [
                     Sweeper("prompts", parts.duties.only_one("prompts", prompt_watch.EVERY_S, watch.sweep))
                 ],
-                # Whatever asks PagerDuty or an outside watcher by the clock (reconciling, heartbeat out) goes here.
+                reconcile.LOOK_S: [Sweeper("reconcile", self._reconciler().sweep)],
+                # Whatever tells an outside watcher by the clock (heartbeat out) goes here.
             },
         )
+
+    def _slack_watch(self) -> SlackWatch:
+        return SlackWatch(slack=self._parts.slack, outages=Outages(self._parts.database))
+
+    def _reconciler(self) -> Reconciler:
+        parts = self._parts
+        reconciler = Reconciler(
+            pagerduty=self.pagerduty,
+            incidents=parts.incidents,
+            inbox=parts.inbox,
+            duties=parts.duties,
+            service_ids=tuple(services_by_pagerduty(parts.config)),
+            registry=parts.registry,
+        )
+        parts.troubles.append(reconciler.trouble)
+        return reconciler
 
     def _errands(self) -> ErrandRunner:
         parts = self._parts
@@ -77,12 +106,14 @@ class Workshop:
 
     def _couriers(self) -> tuple[Sweeper, ...]:
         """Whoever tells Slack and PagerDuty what is on record."""
-        parts = self._parts
+        parts, channel = self._parts, self._parts.settings.incident_channel or ""
+        bursts = BurstKeeper(bursts=Bursts(parts.database), slack=parts.slack, channel=channel, pulse=parts.pulse)
         keeper = CardKeeper(
             incidents=parts.incidents,
             cards=parts.cards,
             slack=parts.slack,
-            channel=parts.settings.incident_channel or "",
+            bursts=bursts,
+            channel=channel,
             pulse=parts.pulse,
         )
         slack = SlackCourier(
@@ -95,9 +126,13 @@ class Workshop:
         pagerduty = PagerDutyCourier(
             cards=parts.cards, pagerduty=self.pagerduty, from_email=parts.settings.pagerduty_from or ""
         )
+
+        def room() -> int:
+            return parts.slack.room("chat.postMessage", channel, Rank.EVIDENCE)
+
         return (
             Sweeper("cards", keeper.sweep),
-            Sweeper("slack", Mailroom("slack", parts.outbox, slack.deliver, parts.pulse).sweep),
+            Sweeper("slack", Mailroom("slack", parts.outbox, slack.deliver, parts.pulse, room).sweep),
             Sweeper("pagerduty", Mailroom("pagerduty", parts.outbox, pagerduty.deliver, parts.pulse).sweep),
         )
 

@@ -12,6 +12,8 @@ from bot.pagerduty_client import PagerDutyError
 from bot.redact import safe_text
 from bot.respond import DIAGNOSIS, HITS
 from bot.slack.client import SlackError
+from bot.slack.line import Line
+from bot.slack.pace import Rank
 from bot.slack.view import Message
 from diagnostics.changes.change import Change
 from diagnostics.diagnosis import BlindSpot, Diagnosis, Frame, RankedCause, Stage, Suspect
@@ -177,19 +179,29 @@ class FakeSlack:
         self.looked_up: list[str] = []
         self.troubles: list[SlackError | None] = []
         self.loses_answers = False
+        self.rooms: dict[str, int] = {}  # by method, and without end where none is named
+        self.line = Line("Slack: not reachable")
+
+    def room(self, method: str, channel: str, rank: Rank) -> int:
+        return self.rooms.get(method, 99)
+
+    def permalink(self, channel: str, ts: str) -> str:
+        return f"https://acme.slack.com/archives/{channel}/p{ts}"
 
     def _meet_trouble(self) -> None:
         if self.troubles and (trouble := self.troubles.pop(0)) is not None:
             raise trouble
 
-    async def post(self, channel: str, message: Message, *, key: str, thread_ts: str | None = None) -> str:
+    async def post(
+        self, channel: str, message: Message, *, key: str, thread_ts: str | None = None, rank: Rank = Rank.CARD
+    ) -> str:
         self._meet_trouble()
         self.posts.append((channel, key, thread_ts, message))
         if self.loses_answers:
             raise SlackError("Slack cannot be reached: TimeoutError", permanent=False)
         return str(len(self.posts))
 
-    async def update(self, channel: str, ts: str, message: Message, *, key: str) -> None:
+    async def update(self, channel: str, ts: str, message: Message, *, key: str, rank: Rank = Rank.CARD) -> None:
         self._meet_trouble()
         self.updates.append((channel, ts, message))
 

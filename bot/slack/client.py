@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import structlog
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
@@ -18,9 +20,12 @@ from bot.slack.line import Line
 from bot.slack.pace import ClosedError, Pace, Rank
 from bot.slack.view import Message
 
+log = structlog.get_logger(__name__)
+
 METADATA_TYPE = "watchkeeper"
 _USER_CACHE_S = 60.0
 _LOOK_BACK_PAGES = 3
+_ASK_EVERY_S = 2.0
 
 # Slack's own words for "later".
 _PASSING = frozenset(
@@ -241,6 +246,16 @@ class SlackClient:
         answer = await self._asked("auth.test", "", self._web.auth_test)
         url = answer.get("url")
         self.workspace_url = url if isinstance(url, str) else ""
+
+    async def keep_asking(self, every_s: float = _ASK_EVERY_S) -> None:
+        """For ever: while Slack is away, and until its address is known, ask whether it is there."""
+        while True:
+            if self.line.down_since is not None or not self.workspace_url:
+                try:
+                    await self.probe()
+                except SlackError as error:
+                    log.info("Slack does not answer", why=str(error))
+            await asyncio.sleep(every_s)
 
     def permalink(self, channel: str, ts: str) -> str:
         """Where the message can be read; empty while the workspace's address is not known."""

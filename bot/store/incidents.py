@@ -64,6 +64,7 @@ def to_incident(row: Any) -> Incident:
         revision=row.revision,
         acknowledged_by=row.acknowledged_by,
         resolved_by=row.resolved_by,
+        merged_into=row.merged_into if row.state == IncidentState.RESOLVED.value else None,
     )
 
 
@@ -206,30 +207,31 @@ class Incidents:
             await touch(connection, incident_id)
             await chain.append(connection, at=now, actor=who, action="refused", subject=incident_id, **said)
 
-    async def cards_to_show(self, *, now: datetime, me: str = "", limit: int = 20) -> list[CardPlace]:
-        """Cards whose incident changed since they were last drawn, unless Slack asked us to wait or others draw it."""
-        query = (
-            sa.select(incident)
-            .where(
-                incident.c.revision > incident.c.shown,
-                sa.or_(incident.c.card_due.is_(None), incident.c.card_due <= now),
-                free(incident.c.card_owner, me),
-            )
-            # New cards first: nobody has seen those incidents yet.
-            .order_by(incident.c.card_ts.is_not(None), incident.c.created_at)
-            .limit(limit)
+    async def cards_to_show(self, *, now: datetime, me: str = "", new: int = 20, old: int = 20) -> list[CardPlace]:
+        """
+        Cards whose incident changed since they were last drawn, unless Slack asked us to wait or others draw it.
+
+        At most so many that have not been posted yet, and so many that have; new ones first.
+        """
+        query = sa.select(incident).where(
+            incident.c.revision > incident.c.shown,
+            sa.or_(incident.c.card_due.is_(None), incident.c.card_due <= now),
+            free(incident.c.card_owner, me),  # `me`: see bot.store.workers; several processes sweep
         )
+        first = query.where(incident.c.card_ts.is_(None)).order_by(incident.c.created_at).limit(new)
+        again = query.where(incident.c.card_ts.is_not(None)).order_by(incident.c.card_due).limit(old)
         async with self._database.read() as connection:
-            return [
-                CardPlace(
-                    incident_id=row.incident_id,
-                    revision=row.revision,
-                    shown=row.shown,
-                    channel=row.channel,
-                    card_ts=row.card_ts,
-                )
-                for row in await connection.execute(query)
-            ]
+            rows = [*await connection.execute(first), *await connection.execute(again)]
+        return [
+            CardPlace(
+                incident_id=row.incident_id,
+                revision=row.revision,
+                shown=row.shown,
+                channel=row.channel,
+                card_ts=row.card_ts,
+            )
+            for row in rows
+        ]
 
     async def place(self, incident_id: str) -> tuple[str, str] | None:
         """Channel and ts of the card, None while it has not been posted."""

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.store.database import Database
 from bot.store.statements import insert_new, touch
-from bot.store.tables import outbox
+from bot.store.tables import incident, outbox
 from bot.store.workers import free
 
 
@@ -77,6 +77,10 @@ class Outbox:
             .order_by(outbox.c.outbox_id)
             .limit(limit)
         )
+        if lane == "slack":
+            query = query.where(
+                sa.exists().where(incident.c.incident_id == outbox.c.incident_id, incident.c.card_ts.is_not(None))
+            )
         async with self._database.read() as connection:
             return [
                 Parcel(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import sqlalchemy as sa
@@ -56,8 +56,8 @@ class SlackEvents:
         async with self._database.write() as connection:
             await connection.execute(statement)
 
-    async def sweep(self, *, now: datetime) -> int:
+    async def sweep(self) -> int:
         """Forget what Slack cannot send again any more; the number of rows."""
+        statement = slack_event.delete().where(slack_event.c.received_at < datetime.now(UTC) - KEPT)
         async with self._database.write() as connection:
-            statement = slack_event.delete().where(slack_event.c.received_at < now - KEPT)
             return (await connection.execute(statement)).rowcount

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bot.burst import BurstKeeper
 from bot.card import Cards
 from bot.incidents import PlanState, StoreUnavailableError
 from bot.keeper import MOST_ATTEMPTS, CardKeeper, Mailroom, PagerDutyCourier, SlackCourier, backoff
@@ -18,6 +19,7 @@ from bot.slack.client import SlackError
 from bot.slack.view import Message
 from bot.store import tables
 from bot.store.audit import AuditLog
+from bot.store.bursts import Bursts
 from bot.store.database import Database
 from bot.store.incidents import CardPlace, Incidents
 from bot.store.outbox import Outbox, Parcel
@@ -53,13 +55,13 @@ class Desk:
             diagnosers={"chat": FakeLook()},  # type: ignore[dict-item]  # a fake
             config=store.config,
         )
-        messenger = PagerDutyCourier(
+        self.messenger = PagerDutyCourier(
             cards=self.cards,
             pagerduty=self.pagerduty,  # type: ignore[arg-type]  # a fake
             from_email="bot@example.com",
         )
         self.slack_mail = Mailroom("slack", store.outbox, courier.deliver, store.pulse)
-        self.pagerduty_mail = Mailroom("pagerduty", store.outbox, messenger.deliver, store.pulse)
+        self.pagerduty_mail = Mailroom("pagerduty", store.outbox, self.messenger.deliver, store.pulse)
         self.restart()
 
     def restart(self) -> None:
@@ -68,6 +70,12 @@ class Desk:
             incidents=self.store.incidents,
             cards=self.cards,
             slack=self.slack,  # type: ignore[arg-type]  # a fake
+            bursts=BurstKeeper(
+                bursts=Bursts(self.store.database),
+                slack=self.slack,  # type: ignore[arg-type]  # a fake
+                channel="C1",
+                pulse=self.store.pulse,
+            ),
             channel="C1",
             pulse=self.store.pulse,
         )
@@ -269,7 +277,7 @@ class Away(Incidents):
         super().__init__(database)
         self._places = places
 
-    async def cards_to_show(self, *, now: datetime, me: str = "", limit: int = 20) -> list[CardPlace]:
+    async def cards_to_show(self, *, now: datetime, me: str = "", new: int = 20, old: int = 20) -> list[CardPlace]:
         return self._places
 
 
@@ -295,15 +303,16 @@ async def test_one_broken_card_does_not_hold_up_the_others(desk: Desk) -> None:
 
 
 async def test_mail_waits_for_its_card(desk: Desk) -> None:
-    """There is no thread yet; waiting for it does not use up the parcel's attempts."""
+    """There is no thread yet, so nobody tries; what goes to PagerDuty does not wait for it."""
     await desk.post("evidence", run=1)
-    for _ in range(3):
-        assert await desk.slack_mail.sweep() == 0
-        await desk.wait()
-    [parcel] = await desk.waiting()
-    assert (parcel.attempts, parcel.uncertain) == (0, False)
+    await desk.post("verdict", "pagerduty", run=1)
+    assert await desk.slack_mail.sweep() == 0
+    assert await desk.waiting() == []
+    assert await desk.pagerduty_mail.sweep() == 1
 
     await desk.keeper.sweep()
+    [parcel] = await desk.waiting()
+    assert (parcel.attempts, parcel.uncertain) == (0, False)
     assert await desk.slack_mail.sweep() == 1
 
     [_, (channel, _, thread, _)] = desk.slack.posts

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from tests.kit import INCIDENT, NOW, Store
 
-FACTS = {"incident_id": INCIDENT, "lane": "slack", "kind": "note", "now": NOW}
+FACTS = {"incident_id": INCIDENT, "lane": "pagerduty", "kind": "note", "now": NOW}
 
 
 async def test_the_same_fact_is_put_in_once(store: Store) -> None:
@@ -15,7 +15,7 @@ async def test_the_same_fact_is_put_in_once(store: Store) -> None:
     for _ in range(2):
         await store.outbox.post(key="k", **FACTS)  # type: ignore[arg-type]  # a dict of keywords
 
-    assert len(await store.outbox.due("slack", now=NOW)) == 1
+    assert len(await store.outbox.due("pagerduty", now=NOW)) == 1
 
 
 async def test_an_incident_is_told_in_order(store: Store) -> None:
@@ -24,23 +24,23 @@ async def test_an_incident_is_told_in_order(store: Store) -> None:
     await store.outbox.post(key="first", **FACTS)  # type: ignore[arg-type]
     await store.outbox.post(key="second", **FACTS)  # type: ignore[arg-type]
 
-    [head] = await store.outbox.due("slack", now=NOW)
+    [head] = await store.outbox.due("pagerduty", now=NOW)
     assert head.key == "first"
     await store.outbox.again(head.outbox_id, due=NOW + timedelta(minutes=1), why="slow down", untouched=True)
-    assert await store.outbox.due("slack", now=NOW) == []
+    assert await store.outbox.due("pagerduty", now=NOW) == []
     await store.outbox.give_up(head.outbox_id, why="channel_not_found", incident_id=INCIDENT)
-    assert [parcel.key for parcel in await store.outbox.due("slack", now=NOW)] == ["second"]
-    assert await store.outbox.undeliverable(INCIDENT) == ["slack did not take note: channel_not_found"]
+    assert [parcel.key for parcel in await store.outbox.due("pagerduty", now=NOW)] == ["second"]
+    assert await store.outbox.undeliverable(INCIDENT) == ["pagerduty did not take note: channel_not_found"]
 
 
 async def test_a_crash_in_the_middle_of_a_call_is_seen(store: Store) -> None:
     """What was being sent when the process died must be looked up before it is sent again."""
     await store.page()
     await store.outbox.post(key="k", **FACTS)  # type: ignore[arg-type]
-    [parcel] = await store.outbox.due("slack", now=NOW)
+    [parcel] = await store.outbox.due("pagerduty", now=NOW)
     assert await store.outbox.claim(parcel, now=NOW)
 
-    [again] = await store.outbox.due("slack", now=NOW)
+    [again] = await store.outbox.due("pagerduty", now=NOW)
 
     assert not parcel.uncertain
     assert again.uncertain
