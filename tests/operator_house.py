@@ -55,13 +55,14 @@ class OperatorHouse:
         transport = httpx.ASGITransport(app=self.web, client=address)
         return httpx.AsyncClient(transport=transport, base_url=site, headers=headers)
 
-    async def signed_in(self, person_id: str) -> httpx.AsyncClient:
+    @asynccontextmanager
+    async def signed_in(self, person_id: str) -> AsyncIterator[httpx.AsyncClient]:
         """A browser with a session."""
-        client = self.client()
-        token = await self.mint(person_id)
-        answer = await client.post("/sign-in", data={"token": token, "next": "/"}, headers=own_form())
-        assert answer.status_code == 303, answer.text
-        return client
+        async with self.client() as client:
+            token = await self.mint(person_id)
+            answer = await client.post("/sign-in", data={"token": token, "next": "/"}, headers=own_form())
+            assert answer.status_code == 303, answer.text
+            yield client
 
     async def close(self) -> None:
         await self.parts.database.close()
