@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
 
-from bot.redact import safe_text
+from bot.redact import safe_text, safe_values
 from diagnostics.changes.change import Change, ChangeSource
 from diagnostics.changes.diff import new_variable_at_start
 from diagnostics.changes.ranking import diff_of
@@ -74,15 +74,7 @@ def discreet(found: Diagnosis, prompt_diff: PromptDiff, stores: Mapping[str, str
     """
     suspects = tuple(_suspect(suspect, prompt_diff, stores or {}) for suspect in found.suspects)
     plain = _DIAGNOSIS.dump_python(replace(found, suspects=suspects), mode="json")
-    return _DIAGNOSIS.validate_python(_cleaned(plain))
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, str):
-        return safe_text(value)
-    if isinstance(value, Mapping):
-        return {key: member if key in _IDENTITIES else _cleaned(member) for key, member in value.items()}
-    return [_cleaned(member) for member in value] if isinstance(value, list) else value
+    return _DIAGNOSIS.validate_python(safe_values(plain, _IDENTITIES))
 
 
 def _suspect(suspect: Suspect, prompt_diff: PromptDiff, stores: Mapping[str, str]) -> Suspect:

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from bot.approvals import Approvals
 from bot.incidents import PlanState, StaleError
 from bot.pulse import Pulse
-from bot.redact import safe_text
+from bot.redact import safe_text, safe_values
 from bot.store.journal import Journal, JournalEntry
 from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
@@ -237,7 +237,7 @@ class Remediate:
             position=len(entries) + 1 + after,
             step=record.step,
             kind=record.kind,
-            record=record_json(record),
+            record=safe_values(record_json(record)),
             now=datetime.now(UTC),
             unless_dead=self._pulse.me if isinstance(record, Intent) else None,
             telemetry_at=await self._verifier.now(row.plan.service) if changed else None,

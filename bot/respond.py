@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from bot.config import Config, Service
 from bot.incidents import Alert, Incident, PlanState
 from bot.pagerduty_client import PagerDutyError
-from bot.redact import safe_text
+from bot.redact import safe_text, safe_values
 from bot.store.incidents import Incidents, Run
 from bot.store.outbox import Outbox
 from bot.store.plans import Plans
@@ -122,7 +122,9 @@ class Respond:
         """Up to three runbooks that fit, or none."""
         incident = await self._incidents.get(incident_id)
         hits = await self._search.search(question(incident, await self._run(incident_id, number)))
-        await self._incidents.record(incident_id, number, hits=HITS.dump_python(hits, mode="json"))
+        await self._incidents.record(
+            incident_id, number, hits=safe_values(HITS.dump_python(hits, mode="json"), ("doc_id", "url"))
+        )
         return len(hits)
 
     async def make_plans(self, incident_id: str, number: int) -> int:
@@ -158,11 +160,10 @@ class Respond:
             for suspect in (*found.suspects, None) if runbook else ():
                 context = self._context(incident, service, found, suspect)
                 try:
-                    item = await plan(runbook, context, self._actions)  # type: ignore[arg-type]  # None has no suspects
+                    item = without_secrets(await plan(runbook, context, self._actions))  # type: ignore[arg-type]  # None has no suspects
                 except CannotPlanError as refusal:
                     refusals.append(str(refusal))
                     continue
-                item = without_secrets(item)
                 effects = "\n".join(step.effect for step in item.steps)
                 if effects not in seen and len(plans) < MOST_PLANS:
                     seen.add(effects)
@@ -224,16 +225,26 @@ class Respond:
 
     async def _add_note(self, incident_id: str, number: int, note: str) -> None:
         run = await self._run(incident_id, number)
-        notes = list(run.notes or [])
-        if note not in notes:
-            await self._incidents.record(incident_id, number, notes=[*notes, note])
+        notes, said = list(run.notes or []), safe_text(note)
+        if said not in notes:
+            await self._incidents.record(incident_id, number, notes=[*notes, said])
 
     def _service(self, incident: Incident) -> Service | None:
         return self._config.service(incident.service) if incident.service else None
 
 
 def without_secrets(item: Plan) -> Plan:
-    """Its sentences go to Slack, PagerDuty and the record, which forgets nothing."""
+    """
+    The plan with clean sentences: they go to Slack, PagerDuty and the record, which forgets nothing.
+
+    Its parameters are what will be done and cannot be cleaned. Raises CannotPlanError when one holds a credential.
+    """
+    for step in item.steps:
+        for name, value in step.params.items():
+            if safe_values(value) != value:
+                raise CannotPlanError(
+                    f"{step.title}: {name} holds invisible characters or what looks like a credential"
+                )
     return replace(item, steps=tuple(replace(step, effect=safe_text(step.effect)) for step in item.steps))
 
 

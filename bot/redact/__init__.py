@@ -6,17 +6,19 @@ everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 from bot.redact import gitleaks, ours
 from bot.redact.ours import REDACTED
 
-__all__ = ["MOST_CHARACTERS", "REDACTED", "clean_text", "redact", "safe_json", "safe_text"]
+__all__ = ["MOST_CHARACTERS", "REDACTED", "clean_text", "redact", "safe_json", "safe_text", "safe_values"]
 
 MOST_CHARACTERS = 256 * 1024
 """Of one text; a webhook's body is no longer. The rest is cut off, since nobody reads it and redacting takes time."""
 _CUT = "\n[cut here: the text is too long]"
+_MOST_PASSES = 6
 _LAST_WORD = 512  # a word of up to this length is left out when the cut would go through it
 
 # Characters that a person cannot see but a program (or the next reader's eye) is fooled by: control, soft hyphen,
@@ -39,10 +41,16 @@ def redact(text: str) -> str:
     """
     The text with credentials replaced by "[redacted]"; applying it twice changes nothing more.
 
-    First our own rules (what stands in headers, addresses, options and behind names such as `password=`), then those
-    of gitleaks (the tokens of two hundred vendors).
+    First our own rules (what stands in headers, addresses, options and behind names such as `password=`), then those of
+    gitleaks (the tokens of two hundred vendors). A rule may find only the last of several on a line, so the text is
+    read again while that finds more.
     """
-    return gitleaks.hide(ours.hide(text), REDACTED)
+    for _ in range(_MOST_PASSES):
+        hidden = gitleaks.hide(ours.hide(text), REDACTED)
+        if hidden == text:
+            break
+        text = hidden
+    return text
 
 
 def safe_text(text: str) -> str:
@@ -59,6 +67,22 @@ def safe_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [safe_json(member) for member in value]
     return value
+
+
+def safe_values(value: Any, untouched: Collection[str] = ()) -> Any:
+    """
+    As `safe_json` for what we wrote ourselves: our own names tell nothing of their values, and they stay as they are.
+
+    What stands behind a name in `untouched` is passed on as it is, for identities that must go on meaning the same.
+    """
+    if isinstance(value, str):
+        return _remembered(value) if len(value) <= _LAST_WORD else safe_text(value)
+    if isinstance(value, Mapping):
+        return {name: member if name in untouched else safe_values(member, untouched) for name, member in value.items()}
+    return [safe_values(member, untouched) for member in value] if isinstance(value, list | tuple) else value
+
+
+_remembered = lru_cache(maxsize=4096)(safe_text)
 
 
 def _cut(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bot.redact import safe_values
 from bot.store.database import Database
 from bot.store.tables import audit
 
@@ -82,9 +83,10 @@ async def append_all(connection: AsyncConnection, entries: Sequence[Entry], *, a
     seq, previous = (last.seq, last.hash) if last else (0, GENESIS)
     rows = []
     for entry in entries:
-        said = {"actor": entry.actor, "action": entry.action, "subject": entry.subject, "details": entry.details}
+        details = safe_values(entry.details)  # nothing is ever taken out of here again
+        said = {"actor": entry.actor, "action": entry.action, "subject": entry.subject, "details": details}
         seq += 1
-        link = link_hash(seq, at, entry.actor, entry.action, entry.subject, entry.details, previous)
+        link = link_hash(seq, at, entry.actor, entry.action, entry.subject, details, previous)
         rows.append({"seq": seq, "at": at, **said, "previous_hash": previous, "hash": link})
         previous = link
     await connection.execute(audit.insert(), rows)

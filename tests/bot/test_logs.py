@@ -27,6 +27,9 @@ def logging_as_before() -> Iterator[None]:
     logging.getLogger().handlers[:] = handlers
 
 
+TOLD = "told " + TEXT
+
+
 def fail() -> None:
     raise ValueError("refused " + TEXT)
 
@@ -38,7 +41,7 @@ def test_our_events_are_redacted(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         fail()
     except ValueError:
-        log.exception("told " + TEXT, why=TEXT, deep={"a": [TEXT]}, error=ValueError(TEXT), password="hunter22", n=3)
+        log.exception(TOLD, why=TEXT, deep={"a": [TEXT]}, error=ValueError(TEXT), password="hunter22", n=3)
 
     shown = capsys.readouterr().err
     line = json.loads(shown)
