@@ -21,6 +21,7 @@ from bot.redact import safe_text
 from bot.settings import Settings
 from diagnostics.changes.change import ChangeSource
 from diagnostics.changes.git import GitPrompts
+from diagnostics.changes.kubernetes import KubernetesRollouts
 from diagnostics.changes.langfuse import Journal, LangfusePrompts
 from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.model import Telemetry
@@ -53,6 +54,7 @@ class Connections:
 
     telemetry: Mapping[str, Telemetry]
     sources: Mapping[str, ChangeSource]
+    rollouts: Mapping[str, ChangeSource]  # by the cluster's name
     clients: tuple[httpx.AsyncClient, ...] = field(repr=False)
 
     async def start(self) -> None:
@@ -84,7 +86,8 @@ class Connections:
 
     def _sources_of(self, service: Service) -> list[ChangeSource]:
         named = {prompt.source for prompt in service.prompts if prompt.source}
-        return [source for name, source in self.sources.items() if name in named]
+        found = [source for name, source in self.sources.items() if name in named]
+        return found + [source for name, source in self.rollouts.items() if name == service.cluster]
 
 
 def connect(settings: Settings, config: Config, journal: Callable[[str], Journal] | None = None) -> Connections:
@@ -122,7 +125,12 @@ def connect(settings: Settings, config: Config, journal: Callable[[str], Journal
                 )
             case GitSource():
                 sources[source.name] = GitPrompts(name=source.name, folder=source.path)
-    return Connections(telemetry=telemetry, sources=sources, clients=tuple(clients))
+    rollouts: dict[str, ChangeSource] = {}
+    for cluster in config.clusters:
+        if cluster.credential:
+            clients.append(client := _client(settings, cluster.name, cluster.credential, cluster.ca_file))
+            rollouts[cluster.name] = KubernetesRollouts(name=cluster.name, url=cluster.url, client=client)
+    return Connections(telemetry=telemetry, sources=sources, rollouts=rollouts, clients=tuple(clients))
 
 
 def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:

@@ -68,6 +68,8 @@ class Cluster:
         accepted["status"] = before["status"]
         if accepted["spec"] != before["spec"]:
             accepted["metadata"]["generation"] = before["metadata"]["generation"] + 1
+        if accepted["spec"]["template"] != before["spec"]["template"]:
+            accepted["metadata"]["managedFields"] = [objects.template_written(now)]
         self.put("deployments", accepted)
         self.advance(now)
         return self.get("deployments", accepted["metadata"]["name"])
@@ -140,7 +142,7 @@ class Cluster:
         if known is not None and known["metadata"]["annotations"][REVISION] == str(revision):
             return known
         if known is not None:
-            known["metadata"]["annotations"][REVISION] = str(revision + 1)
+            objects.renumber(known, revision + 1)
         current = self.put("replicasets", known or fresh)
         deployment["metadata"]["annotations"][REVISION] = str(revision + 1)
         self.put("deployments", deployment)

@@ -14,6 +14,7 @@ Json = dict[str, Any]
 NAMESPACE = "chat"
 REVISION = "deployment.kubernetes.io/revision"
 GPU = "nvidia.com/gpu"
+EARLIER_REVISIONS = "deployment.kubernetes.io/revision-history"
 TEMPLATE_HASH = "pod-template-hash"
 CORDON_TAINT = "node.kubernetes.io/unschedulable"
 _HASH_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # Kubernetes' own: no vowels, so no words
@@ -131,6 +132,26 @@ def replica_set(owner: Json, revision: int, *, created: datetime) -> Json:
             "template": template,
         },
         "status": {"replicas": 0},
+    }
+
+
+def renumber(replica_set: Json, revision: int) -> None:
+    """A replica set that serves again gets the next number and remembers its former ones."""
+    annotations = replica_set["metadata"]["annotations"]
+    former = [annotations[EARLIER_REVISIONS]] if EARLIER_REVISIONS in annotations else []
+    annotations[EARLIER_REVISIONS] = ",".join([*former, annotations[REVISION]])
+    annotations[REVISION] = str(revision)
+
+
+def template_written(at: datetime) -> Json:
+    """Somebody wrote to a deployment's pod template, as its managedFields tell it."""
+    return {
+        "manager": "kubectl",
+        "operation": "Update",
+        "apiVersion": "apps/v1",
+        "time": stamp(at),
+        "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:spec": {"f:template": {}}},
     }
 
 

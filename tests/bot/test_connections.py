@@ -27,7 +27,7 @@ ENVIRON = {
     "KUBE_READ_TOKEN": "kube-reads",
     "KUBE_ACTION_TOKEN": "kube-acts",
 }
-READING = {"Bearer prom-reads", basic("pk-read", "sk-read")}
+READING = {"Bearer prom-reads", basic("pk-read", "sk-read"), "Bearer kube-reads"}
 ACTING = {basic("pk-write", "sk-write"), "Bearer kube-acts"}
 
 CONFIG = """
@@ -60,8 +60,12 @@ action_credential = "KUBE_ACTION_TOKEN"
 name = "chat"
 datasource = "metrics"
 cluster = "lab"
+namespace = "chat"
 [service.selectors]
 serving = {{namespace = "chat"}}
+[[service.deployments]]
+name = "chat-vllm"
+kind = "engine"
 [[service.prompts]]
 name = "chat-system"
 source = "prompts"
@@ -113,6 +117,8 @@ async def test_diagnostics_never_show_the_credential_that_acts(server: Refusing,
             await connections.telemetry["metrics"].vector(Query(metric="up"), NOW)
         with pytest.raises(ChangeSourceError):
             await connections.sources["prompts"].changes(target, NOW - timedelta(hours=1), NOW)
+        with pytest.raises(ChangeSourceError):
+            await connections.rollouts["lab"].changes(target, NOW - timedelta(hours=1), NOW)
         recorder = connections.telemetry["samples"]
         assert isinstance(recorder, Recorder)
         await recorder.open()
@@ -215,7 +221,7 @@ async def test_a_service_is_diagnosed_by_what_it_names(tmp_path: Path) -> None:
 
     assert set(diagnosers) == {"chat", "search"}
     assert diagnosers["chat"].telemetry is connections.telemetry["metrics"]
-    assert [source.name for source in diagnosers["chat"]._sources] == ["prompts"]
+    assert [source.name for source in diagnosers["chat"]._sources] == ["prompts", "lab"]
     assert diagnosers["search"]._sources == ()
 
 
