@@ -8,10 +8,12 @@ from itertools import permutations
 
 import pytest
 
-from bot.incidents import IncidentState, StoreUnavailableError
+from bot.incidents import IncidentState, PlanState, StoreUnavailableError
+from bot.store.audit import AuditLog
 from bot.store.database import Database
+from bot.store.folding import BATCH
 from bot.store.inbox import Inbox
-from tests.kit import INCIDENT, NOW, Store, event
+from tests.kit import INCIDENT, NOW, Store, event, plan
 
 TRIGGERED = event("incident.triggered", at=NOW)
 ACKNOWLEDGED = event("incident.acknowledged", at=NOW + timedelta(seconds=10))
@@ -153,3 +155,92 @@ async def test_an_acknowledgement_that_is_taken_back_is_forgotten(store: Store) 
     await store.inbox.fold(now=NOW)
 
     assert (await store.incidents.get(INCIDENT)).acknowledged_by is None
+
+
+async def test_a_resolution_ends_what_nobody_decided(store: Store) -> None:
+    """The proposed fix is stale and says why, alternatives go, and taking back what was done stays possible."""
+    await store.page()
+    version = store.config.policy_version
+    proposed = await store.offer(plan(version, plan_id="p-1"))
+    other = await store.offer(plan(version, plan_id="p-2"), rank=1, state=PlanState.ALTERNATIVE)
+    undo = await store.offer(plan(version, plan_id="p-3", undoes="p-0"), rank=2)
+    await store.inbox.deliver(RESOLVED, now=NOW)
+    await store.inbox.deliver(RESOLVED, now=NOW)
+    await store.inbox.fold(now=NOW)
+
+    rows = [await store.plans.get(each.plan_id) for each in (proposed, other, undo)]
+    assert [row.state for row in rows] == [PlanState.STALE, PlanState.SUPERSEDED, PlanState.PROPOSED]
+    assert rows[0].why == "The incident was resolved in PagerDuty."
+    assert [(row.action, row.actor) for row in await AuditLog(store.database).about(INCIDENT)][-2:] == [
+        ("incident.resolved", "pagerduty"), ("plan.stale", "pagerduty"),
+    ]  # fmt: skip
+
+
+async def test_a_merge_ends_the_source_and_leaves_the_target(store: Store) -> None:
+    """The source says where it went; the target's plans stay on the table."""
+    await store.page()
+    await store.page(incident_id="Q0TARGET", event_id="another")
+    mine = await store.offer(plan(store.config.policy_version))
+    its = await store.offer(plan(store.config.policy_version, plan_id="p-2", incident_id="Q0TARGET"))
+    merged = event("incident.resolved", at=NOW + timedelta(seconds=9), merged_into="Q0TARGET")
+    await store.inbox.deliver(merged, now=NOW)
+    await store.inbox.fold(now=NOW)
+
+    assert (await store.incidents.get(INCIDENT)).merged_into == "Q0TARGET"
+    assert (await store.plans.get(mine.plan_id)).why == "PagerDuty merged the incident into another one."
+    assert (await store.plans.get(its.plan_id)).state is PlanState.PROPOSED
+    assert (await store.incidents.get("Q0TARGET")).state is IncidentState.TRIGGERED
+
+
+async def test_through_every_change_the_card_and_the_record_agree(store: Store) -> None:
+    """Acknowledged, taken back, escalated, delegated, resolved, re-opened: the state, the runs and one row for each."""
+    kinds = ["acknowledged", "unacknowledged", "escalated", "reassigned", "priority_updated", "delegated", "resolved",
+             "reopened", "acknowledged"]  # fmt: skip
+    await store.page()
+    revisions = set()
+    for second, kind in enumerate(kinds, 1):
+        await store.inbox.deliver(event(f"incident.{kind}", at=NOW + timedelta(seconds=second)), now=NOW)
+        await store.inbox.fold(now=NOW)
+        revisions.add((await store.incidents.get(INCIDENT)).revision)
+    incident = await store.incidents.get(INCIDENT)
+
+    assert (incident.state, incident.run) == (IncidentState.ACKNOWLEDGED, 2)
+    assert len(revisions) == len(kinds)
+    assert [row.action for row in await AuditLog(store.database).about(INCIDENT)] == [
+        "incident.seen", "incident.acknowledged", "incident.triggered", "incident.resolved", "incident.triggered",
+        "incident.acknowledged",
+    ]  # fmt: skip
+    assert (await AuditLog(store.database).verify()).broken_at is None
+
+
+async def test_a_burst_is_folded_in_few_transactions(store: Store) -> None:
+    """Five events each of sixty incidents, and copies of them: all are folded, each incident is diagnosed once."""
+    kinds = ("triggered", "acknowledged", "escalated", "unacknowledged", "acknowledged")
+    for second, kind in enumerate(kinds):
+        for number in range(60):
+            item = event(f"incident.{kind}", at=NOW + timedelta(seconds=second), incident_id=f"Q{number}",
+                         event_id=f"{number}-{second}")  # fmt: skip
+            await store.inbox.deliver(item, now=NOW)
+    folded = [await store.inbox.fold(now=NOW) for _ in range(4)]
+
+    assert folded == [BATCH, BATCH, BATCH, 0]
+    assert len(await store.incidents.runs_to_start()) == 60
+    assert {each.state for each in await store.incidents.unresolved()} == {IncidentState.ACKNOWLEDGED}
+
+
+async def test_two_processes_fold_side_by_side(store: Store, database_url: str) -> None:
+    """Both see the same new incidents; each event is folded once and nothing is given up."""
+    other = Database(database_url)
+    for number in range(240):
+        item = event("incident.triggered", incident_id=f"Q{number % 40}", event_id=f"e{number}")
+        await store.inbox.deliver(item, now=NOW)
+
+    async def all_of_it(inbox: Inbox) -> int:
+        return sum([await inbox.fold(now=NOW) for _ in range(4)])
+
+    folded = await asyncio.gather(all_of_it(store.inbox), all_of_it(Inbox(other, services={"PCHAT01": "chat"})))
+    await other.close()
+
+    assert sum(folded) == 240
+    assert await store.inbox.dead_letters() == []
+    assert len(await store.incidents.runs_to_start()) == 40

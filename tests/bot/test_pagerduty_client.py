@@ -31,6 +31,11 @@ class PagerDutyServer:
     alerts: list[dict[str, Any]] = field(default_factory=list)
     faults: list[tuple[int, Any]] = field(default_factory=list)
     calls: list[tuple[str, str, str | None, Any]] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=lambda: [{"id": "R1", "type": "trigger_log_entry"}])
+    raced: list[dict[str, Any]] = field(default_factory=list)  # what others did just before the next write
+    open: int = 0
+    queries: list[Any] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
 
     async def answer(self, request: web.Request) -> web.Response:
         raw = await request.read()
@@ -42,18 +47,33 @@ class PagerDutyServer:
                 request.transport.close()
             if body == "gzip":
                 return web.Response(status=status, body=b"not gzip", headers={"Content-Encoding": "gzip"})
-            return web.Response(status=status, text=body if isinstance(body, str) else json.dumps(body))
+            text = body if isinstance(body, str) else json.dumps(body)
+            return web.Response(status=status, text=text, headers=self.headers)
+        return web.json_response(self._found(request))
+
+    def _found(self, request: web.Request) -> dict[str, Any]:
         if request.path.endswith("/alerts"):
             start = int(request.query["offset"])
             page = self.alerts[start : start + int(request.query["limit"])]
-            return web.json_response({"alerts": page, "more": start + len(page) < len(self.alerts)})
+            return {"alerts": page, "more": start + len(page) < len(self.alerts)}
+        if request.path == "/incidents":
+            self.queries.append(request.query)
+            rows = [{"id": f"Q{number}"} for number in range(self.open)]
+            start = int(request.query["offset"])
+            return {"incidents": rows[start : start + 100], "more": start + 100 < self.open}
+        return self._of_incident(request)
+
+    def _of_incident(self, request: web.Request) -> dict[str, Any]:
+        if request.path.endswith("/log_entries"):
+            return {"log_entries": self.log, "more": True}
         if request.path.endswith("/notes"):
             if request.method == "POST":
                 self.notes.append(self.calls[-1][3]["note"]["content"])
-            return web.json_response({"notes": [{"content": note} for note in self.notes], "note": {}})
+            return {"notes": [{"content": note} for note in self.notes], "note": {}}
         if request.method == "PUT":
             self.status = self.calls[-1][3]["incident"]["status"]
-        return web.json_response({"incident": {"id": "Q1", "status": self.status}})
+            self.log = [*self.raced, *self.log]
+        return {"incident": {"id": "Q1", "status": self.status}}
 
     def wrote(self) -> list[tuple[str, str | None, Any]]:
         return [(method, sender, body) for method, _, sender, body in self.calls if method != "GET"]
@@ -74,8 +94,7 @@ async def server(
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    client = PagerDutyClient("key", base_url=f"https://127.0.0.1:{runner.addresses[0][1]}", timeout_s=2)
-    client._rest.sleep_timer = 0.01  # the package's own sleeps, shortened
+    client = PagerDutyClient("key", base_url=f"https://127.0.0.1:{runner.addresses[0][1]}", timeout_s=2, pause_s=0.01)
     yield pagerduty, client
     await runner.cleanup()
 
@@ -99,6 +118,73 @@ async def test_acknowledge_never_reopens(server: Pair, status: str) -> None:
 
     assert await client.acknowledge("Q1", ALICE) == status
     assert pagerduty.wrote() == []
+
+
+async def test_whoever_resolves_it_in_the_same_moment_is_obeyed(server: Pair) -> None:
+    """Between our reading and our writing somebody resolved it, and the write re-opened it: it is resolved again."""
+    pagerduty, client = server
+    pagerduty.raced = [{"id": "R2", "type": "resolve_log_entry"}]
+
+    assert await client.acknowledge("Q1", ALICE) == "resolved"
+    assert [body["incident"]["status"] for _, _, body in pagerduty.wrote()] == ["acknowledged", "resolved"]
+
+
+async def test_an_earlier_resolution_is_no_race(server: Pair) -> None:
+    """An incident that was re-opened has one in its log."""
+    pagerduty, client = server
+    pagerduty.log = [{"id": "R2", "type": "resolve_log_entry"}]
+
+    assert await client.acknowledge("Q1", ALICE) == "acknowledged"
+    assert pagerduty.status == "acknowledged"
+
+
+async def test_a_key_that_may_not_read_the_log_may_acknowledge(server: Pair) -> None:
+    """The look for a race is a courtesy."""
+    pagerduty, client = server
+    pagerduty.faults = [(403, {})]
+
+    assert await client.acknowledge("Q1", ALICE) == "acknowledged"
+
+
+async def test_open_incidents_are_paged(server: Pair) -> None:
+    """All of them, not those of the last month only, which is PagerDuty's default."""
+    pagerduty, client = server
+    pagerduty.open = 250
+    found = await client.open_incidents(["PCHAT01", "PDOCS01"])
+
+    assert len({each["id"] for each in found}) == 250
+    first = pagerduty.queries[0]
+    assert first.getall("statuses[]") == ["triggered", "acknowledged"]
+    assert first.getall("service_ids[]") == ["PCHAT01", "PDOCS01"]
+    assert first["date_range"] == "all"
+
+
+async def test_a_limit_says_how_long_it_lasts(server: Pair) -> None:
+    """A second is waited for; a minute is the caller's to plan with."""
+    pagerduty, client = server
+    pagerduty.headers = {"ratelimit-limit": "960", "ratelimit-remaining": "0", "ratelimit-reset": "0"}
+    pagerduty.faults = [(429, {})]
+    assert await client.notes("Q1") == []
+
+    pagerduty.headers["ratelimit-reset"] = "41"
+    pagerduty.faults = [(429, {})]
+    with pytest.raises(PagerDutyError) as raised:
+        await client.notes("Q1")
+
+    assert (raised.value.retry_after, raised.value.permanent) == (41.0, False)
+    assert client.share_left == 0.0
+    assert len(pagerduty.calls) == 3
+
+
+@pytest.mark.parametrize("odd", ["", "-1", "nan", "²", "soon"])
+async def test_odd_limits_say_nothing(server: Pair, odd: str) -> None:
+    """The header is a hint; without it there is no limit that we know."""
+    pagerduty, client = server
+    pagerduty.headers = dict.fromkeys(("ratelimit-limit", "ratelimit-remaining"), odd)
+    pagerduty.faults = [(200, {"notes": []})]
+    await client.notes("Q1")
+
+    assert client.share_left == 1.0
 
 
 async def test_resolve(server: Pair) -> None:
@@ -204,7 +290,6 @@ async def test_rate_limits_end(server: Pair) -> None:
 async def test_nobody_there() -> None:
     """A refused connection may pass; an address without TLS never will."""
     gone = PagerDutyClient("key", base_url="https://127.0.0.1:9", timeout_s=1)
-    gone._rest.sleep_timer = 0.01
     with pytest.raises(PagerDutyError) as raised:
         await gone.notes("Q1")
     assert raised.value.permanent is False
