@@ -15,7 +15,7 @@ FAISS := $(if $(GPU),gpu,cpu)
 OTHER_FAISS := $(if $(GPU),cpu,gpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help demo test check bench migration install clean
+.PHONY: help demo test check bench chaos migration install clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks
 
 bench: $(VENV)/.dev-$(FAISS) ## Measure: first card, verdict, start of the command line
 	$(BIN)/python -m tests.bench
+
+chaos: $(VENV)/.dev-$(FAISS) ## Kill and freeze processes at random while hundreds of fixes run (ARGS="--runs 40")
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 migration: $(VENV)/.dev-$(FAISS) ## Write a migration from the tables' changes (NAME="add a column")
 	$(if $(NAME),,$(error say what changes: make migration NAME="add a column"))

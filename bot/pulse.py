@@ -40,7 +40,6 @@ class Pulse:
         self._workers = workers
         self._role = role
         self._trusted_until = math.inf
-        self._steady_since = math.inf
         self._guards: set[asyncio.Timeout] = set()
         self._beating: asyncio.Task[None] | None = None
 
@@ -50,7 +49,6 @@ class Pulse:
         await self._workers.register(
             executor_id=self.me, host=socket.gethostname(), place=self.place, pid=os.getpid(), role=self._role
         )
-        self._steady_since = began
         self._trust_until(began + TRUST_S)
         self._beating = asyncio.create_task(self._beat_for_ever(), name="pulse")
 
@@ -66,16 +64,11 @@ class Pulse:
         except StoreUnavailableError as error:
             log.warning("the others will have to notice that this process is gone", why=str(error))
 
-    @property
-    def steady_s(self) -> float:
-        """For how long this process has beaten without a gap; who has not for long cannot judge others' silence."""
-        return _now() - self._steady_since if self._trusted_until > _now() else 0.0
-
     @contextlib.asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
         """The body runs only while nobody can have declared this process dead, and is cut off when that ends."""
         if self._trusted_until <= _now():
-            raise LifelessError("this process has not reached its database for too long; and keeps still")
+            raise LifelessError("this process has not reached its database for too long, and keeps still")
         when = None if self._trusted_until == math.inf else self._trusted_until
         try:
             async with asyncio.timeout_at(when) as limit:
@@ -107,8 +100,6 @@ class Pulse:
             self._trust_until(-math.inf)
             self.died.set()
             return
-        if began >= self._trusted_until:
-            self._steady_since = began
         self._trust_until(began + TRUST_S)
 
     def _trust_until(self, when: float) -> None:

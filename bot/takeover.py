@@ -15,7 +15,7 @@ import structlog
 from dbos import DBOS, WorkflowStatus
 
 from bot.pulse import Pulse
-from bot.store.workers import DEAD_AFTER_S, Duties, Worker, Workers
+from bot.store.workers import Duties, Worker, Workers
 from bot.stories import Stories
 
 log = structlog.get_logger()
@@ -51,8 +51,7 @@ class TakeOver:
     async def _bury(self) -> None:
         """Declare dead whose process is gone from this machine, and who has been silent for too long."""
         dead = [each for each in await self._workers.living() if self._is_gone(each)]
-        if self._pulse.steady_s > DEAD_AFTER_S:  # else it may be us who were away, or the database for all
-            dead += await self._workers.silent()
+        dead += await self._workers.silent()
         for each in dead:
             if each.executor_id != self._pulse.me and await self._workers.declare_dead(each):
                 log.warning("declared dead", process=each.executor_id, last_beat=each.beat_at.isoformat())

@@ -10,6 +10,8 @@ from bot.incidents import Person
 from bot.store.database import Database
 from bot.store.tables import person, person_slack
 
+_PEOPLE_LOCK = 7_303_014_922
+
 
 class PeopleTable:
     """Nobody becomes a person by an e-mail match or a display name: only by a row here."""
@@ -21,6 +23,8 @@ class PeopleTable:
         """Make the table say exactly what the configuration says: each person with their (team, user) pairs."""
         rows = list(people)
         async with self._database.write() as connection:
+            if connection.dialect.name == "postgresql":  # processes that start together say it one after the other
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PEOPLE_LOCK)))
             await connection.execute(person_slack.delete())
             await connection.execute(person.delete())
             for each, accounts in rows:

@@ -257,6 +257,7 @@ worker = Table(
     Column("pid", Integer, nullable=False),
     Column("role", String(16), nullable=False),  # serve | web | worker
     Column("started_at", Utc, nullable=False),
+    Column("steady_since", Utc, nullable=False),  # since when it has beaten without a gap
     Column("beat_at", Utc, nullable=False),
     Column("ended_at", Utc),  # it stopped, or somebody declared it dead
 )

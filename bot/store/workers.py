@@ -30,6 +30,7 @@ class Worker:
     pid: int
     role: str
     started_at: datetime
+    steady_since: datetime
     beat_at: datetime
     ended_at: datetime | None
 
@@ -71,15 +72,17 @@ class Workers:
             now = await clock(connection)
             row = {"executor_id": executor_id, "host": host, "place": place, "pid": pid, "role": role}
             await connection.execute(worker.delete().where(worker.c.ended_at < now - _FORGET_AFTER))
-            await connection.execute(worker.insert().values(**row, started_at=now, beat_at=now))
+            await connection.execute(worker.insert().values(**row, started_at=now, steady_since=now, beat_at=now))
 
     async def beat(self, executor_id: str) -> bool:
         """Say that this process lives; False when it was declared dead, from which there is no way back."""
         async with self._database.write() as connection:
+            now = await clock(connection)
+            has_a_gap = worker.c.beat_at < now - timedelta(seconds=DEAD_AFTER_S / 2)
             statement = (
                 worker.update()
                 .where(worker.c.executor_id == executor_id, worker.c.ended_at.is_(None))
-                .values(beat_at=await clock(connection))
+                .values(beat_at=now, steady_since=sa.case((has_a_gap, now), else_=worker.c.steady_since))
             )
             return bool((await connection.execute(statement)).rowcount)
 
@@ -107,10 +110,20 @@ class Workers:
             return [Worker(**row._asdict()) for row in await connection.execute(query)]
 
     async def silent(self) -> list[Worker]:
-        """Those of the living who have not beaten for DEAD_AFTER_S, by the database's clock."""
+        """
+        Those of the living who have not beaten for DEAD_AFTER_S, by the database's clock, while somebody else did.
+
+        Without such a witness it may have been the database that was away, and then nobody is dead.
+        """
+        witness = worker.alias()
         async with self._database.read() as connection:
-            late = (await clock(connection)) - timedelta(seconds=DEAD_AFTER_S)
-            query = sa.select(worker).where(worker.c.ended_at.is_(None), worker.c.beat_at < late)
+            now = await clock(connection)
+            late = now - timedelta(seconds=DEAD_AFTER_S)
+            lately = now - timedelta(seconds=DEAD_AFTER_S / 2)
+            seen = sa.exists().where(
+                witness.c.ended_at.is_(None), witness.c.beat_at > lately, witness.c.steady_since < late
+            )
+            query = sa.select(worker).where(worker.c.ended_at.is_(None), worker.c.beat_at < late, seen)
             return [Worker(**row._asdict()) for row in await connection.execute(query)]
 
     async def strangers(self, executor_ids: Collection[str]) -> set[str]:
