@@ -91,9 +91,10 @@ class SmallWorld:
         for deed in self.scenario.deeds(self.fleet.now):
             deed.do(self.stage)
 
-    def total(self, name: str) -> float:
-        """The sum over all living series of one name."""
-        places = [s.index for s in self.fleet.registry.series if s.text.partition("{")[0] == name]
+    def total(self, name: str, **where: str) -> float:
+        """The sum over all living series of one name that have these labels."""
+        series = [s for s in self.fleet.registry.series if s.text.partition("{")[0] == name]
+        places = [s.index for s in series if where.items() <= s.labels.items()]
         return float(np.nansum(self.fleet.registry.values[places]))
 
     def hit_ratio(self, over: timedelta = timedelta(minutes=2)) -> float:
