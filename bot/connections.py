@@ -38,6 +38,7 @@ from runbooks.engine.actions import (
 from runbooks.engine.values import Action, Tier
 
 READ_TIMEOUT_S = 5.0
+Watch = Callable[[str, Telemetry], Telemetry]
 
 
 class MissingCredentialError(WatchkeeperError):
@@ -70,12 +71,12 @@ class Connections:
         for client in self.clients:
             await client.aclose()
 
-    def diagnosers(self, config: Config) -> dict[str, Diagnoser]:
-        """One for every service that has telemetry."""
+    def diagnosers(self, config: Config, watch: Watch = lambda _, telemetry: telemetry) -> dict[str, Diagnoser]:
+        """One for every service that has telemetry; `watch` may stand between, by the datasource's name."""
         stores = {source.name: source.url for source in config.datasources if isinstance(source, LangfuseSource)}
         return {
             service.name: DiscreetDiagnoser(
-                self.telemetry[service.datasource],
+                watch(service.datasource, self.telemetry[service.datasource]),
                 self._sources_of(service),
                 prompt_diff=service.prompt_diff,
                 stores=stores,

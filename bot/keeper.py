@@ -112,7 +112,9 @@ class CardKeeper:
         else:
             self._failures.pop(place.incident_id, None)
             now = datetime.now(UTC)
-            await self._incidents.card_shown(place.incident_id, place.revision, channel, ts, next_at=now + CARD_PAUSE)
+            await self._incidents.card_shown(
+                place.incident_id, place.revision, channel, ts, now=now, next_at=now + CARD_PAUSE
+            )
 
     async def _later(self, place: CardPlace, failed: int, wished: float | None) -> None:
         failures = self._failures[place.incident_id] = self._failures.get(place.incident_id, 0) + failed

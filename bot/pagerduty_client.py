@@ -14,7 +14,9 @@ from typing import Any
 
 import httpx2
 import pagerduty
+from prometheus_client import CollectorRegistry
 
+from bot.far_ends import FarEnds
 from bot.incidents import Alert
 from bot.pagerduty_alerts import alerts_of
 from bot.redact import safe_text
@@ -88,9 +90,11 @@ class PagerDutyClient:
         base_url: str = "https://api.pagerduty.com",
         timeout_s: float = 5.0,
         pause_s: float = 3.0,
+        far_ends: FarEnds | None = None,
     ) -> None:
-        """`pause_s` is the first pause after a 429 that does not say how long it lasts."""
+        """`pause_s` is the first pause after a 429 that does not say how long; `far_ends` hears who answered."""
         self._pause_s = pause_s
+        self._far_ends = far_ends or FarEnds(CollectorRegistry())
         try:
             self._rest = _Rest(api_key, base_url=base_url.rstrip("/"))
         except pagerduty.UrlError as error:
@@ -198,8 +202,12 @@ class PagerDutyClient:
         waits = [self._pause_s * 2**attempt for attempt in range(_RETRIES_OF_429)]
         while True:
             try:
-                return await self._once(method, path, from_email, **more)
+                body = await self._once(method, path, from_email, **more)
+            except PagerDutyError as error:
+                self._far_ends.failed("pagerduty", method, "refused" if error.status else "unreachable", str(error))
+                raise
             except _LimitedError as limit:
+                self._far_ends.failed("pagerduty", method, "limited", "PagerDuty's rate limit is reached")
                 wait_s = limit.reset_s if limit.reset_s is not None else (waits or [_LONGEST_WAIT_S])[0]
                 if not waits or wait_s > _LONGEST_WAIT_S:
                     what = f"{method} {path}: PagerDuty's rate limit is reached"
@@ -208,6 +216,9 @@ class PagerDutyClient:
                     ) from limit
                 waits.pop(0)
                 await asyncio.sleep(wait_s)
+            else:
+                self._far_ends.answered("pagerduty", method)
+                return body
 
     async def _once(self, method: str, path: str, from_email: str, **more: Any) -> Mapping[str, Any]:
         headers = {"From": from_email} if from_email else {}

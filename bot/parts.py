@@ -64,7 +64,9 @@ class Parts:
         self.approvals = Approvals(plans=self.plans, incidents=self.incidents, people=self.people, policy=self.policy)
         self.registry = CollectorRegistry()
         self.far_ends = FarEnds(self.registry)
-        self.slack_web = web_client(reveal(settings.slack_bot_token), settings.slack_api_base_url)
+        self.slack_web = web_client(
+            reveal(settings.slack_bot_token), settings.slack_api_base_url, far_ends=self.far_ends
+        )
         self.slack = SlackClient(self.slack_web)
         self.troubles: list[Callable[[], str]] = [self.slack.line.trouble]  # what /healthz calls degraded
         self.vitals = Vitals(self.database, self.registry)

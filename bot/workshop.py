@@ -25,8 +25,8 @@ from bot.store.outages import Outages
 from bot.store.sightings import LabelSightings
 from bot.store.slack_events import SlackEvents
 from bot.verify import Verifier
+from bot.watched import WatchedSearch, WatchedTelemetry
 from retrieval.embedder import EmbeddingError, MiniLmEmbedder
-from retrieval.ranking import RunbookSearch
 from retrieval.vectors import SqliteVectors
 from retrieval.weights import WeightsError
 
@@ -43,10 +43,14 @@ class Workshop:
         settings, config = parts.settings, parts.config
         self.connections: Connections = connect(settings, config, lambda name: LabelSightings(parts.database, name))
         self.actions = connect_actions(settings, config)
-        self.diagnosers = self.connections.diagnosers(config)
-        self.search = RunbookSearch(MiniLmEmbedder(), SqliteVectors(vectors_path(parts.url)))
+        self.diagnosers = self.connections.diagnosers(
+            config, lambda name, telemetry: WatchedTelemetry(name, telemetry, parts.far_ends)
+        )
+        self.search = WatchedSearch(parts.registry, MiniLmEmbedder(), SqliteVectors(vectors_path(parts.url)))
         self.verifier = Verifier(diagnosers=self.diagnosers, config=config)
-        self.pagerduty = PagerDutyClient(reveal(settings.pagerduty_api_key), base_url=settings.pagerduty_api_base_url)
+        self.pagerduty = PagerDutyClient(
+            reveal(settings.pagerduty_api_key), base_url=settings.pagerduty_api_base_url, far_ends=parts.far_ends
+        )
         self.engine = self._engine()
 
     def _engine(self) -> Engine:

@@ -11,11 +11,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
+from prometheus_client import CollectorRegistry
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
+from bot.far_ends import FarEnds
+from bot.slack.counted import CountedWebClient
 from bot.slack.line import Line
 from bot.slack.pace import ClosedError, Pace, Rank
 from bot.slack.view import Message
@@ -72,14 +75,20 @@ class SlackError(Exception):
         self.unreachable = unreachable
 
 
-def web_client(token: str, base_url: str | None = None, timeout_s: int = 10) -> AsyncWebClient:
+def web_client(
+    token: str, base_url: str | None = None, timeout_s: int = 10, far_ends: FarEnds | None = None
+) -> AsyncWebClient:
     """
     The client that Bolt and we share. It repeats nothing by itself.
 
     slack_sdk's own handler sends a request again when the connection broke, also a post that Slack has taken.
     """
-    return AsyncWebClient(
-        token=token, timeout=timeout_s, base_url=base_url or AsyncWebClient.BASE_URL, retry_handlers=[]
+    return CountedWebClient(
+        far_ends or FarEnds(CollectorRegistry()),
+        token=token,
+        timeout=timeout_s,
+        base_url=base_url or AsyncWebClient.BASE_URL,
+        retry_handlers=[],
     )
 
 
@@ -312,14 +321,8 @@ async def _said(call: Awaitable[AsyncSlackResponse]) -> Mapping[str, Any]:
 
 
 def _translated(error: SlackApiError) -> SlackError:
-    response = error.response
-    status = getattr(response, "status_code", 0)
-    payload = getattr(response, "data", response)
-    name = str(payload.get("error", "")) if isinstance(payload, Mapping) else ""
+    status, name, retry_after = answer_of(error)
     passing = status == 429 or status >= 500 or name in _PASSING | _MENDABLE or not name
-    headers = getattr(response, "headers", None) or {}
-    wished = str(headers.get("Retry-After", ""))
-    retry_after = float(wished) if wished.isascii() and wished.isdigit() else None
     limited = status == 429 or name == "ratelimited"
     return SlackError(
         f"Slack answered {name or status}",
@@ -329,6 +332,16 @@ def _translated(error: SlackApiError) -> SlackError:
         missing=name in _MISSING,
         unreachable=not limited and (status >= 500 or not name),
     )
+
+
+def answer_of(error: SlackApiError) -> tuple[int, str, float | None]:
+    """The status, Slack's word for the error, and its Retry-After; slack_sdk has two kinds of answers in its errors."""
+    response = error.response
+    status = getattr(response, "status_code", None) or getattr(response, "status", 0)
+    payload = getattr(response, "data", response)
+    name = str(payload.get("error", "")) if isinstance(payload, Mapping) else ""
+    wished = str((getattr(response, "headers", None) or {}).get("Retry-After", ""))
+    return status, name, float(wished) if wished.isascii() and wished.isdigit() else None
 
 
 def _metadata(key: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from bot.store import audit as chain
 from bot.store.database import Database
 from bot.store.outbox import post
 from bot.store.statements import new_run, touch
-from bot.store.tables import incident, run
+from bot.store.tables import Utc, incident, run
 from bot.store.workers import free
 
 
@@ -259,7 +259,9 @@ class Incidents:
             statement = incident.update().where(*seen).values(card_owner=me, **begun)
             return bool((await connection.execute(statement)).rowcount)
 
-    async def card_shown(self, incident_id: str, revision: int, channel: str, ts: str, *, next_at: datetime) -> None:
+    async def card_shown(
+        self, incident_id: str, revision: int, channel: str, ts: str, *, now: datetime, next_at: datetime
+    ) -> None:
         """Slack shows this revision; a newer one stays to be shown, not before `next_at`."""
         statement = (
             incident.update()
@@ -269,6 +271,7 @@ class Incidents:
                 card_ts=ts,
                 card_due=next_at,
                 card_owner=None,
+                carded_at=sa.func.coalesce(incident.c.carded_at, sa.literal(now, Utc())),
                 shown=sa.case((incident.c.shown > revision, incident.c.shown), else_=revision),
             )
         )

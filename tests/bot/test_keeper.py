@@ -144,7 +144,7 @@ async def test_a_change_while_the_card_is_drawn_is_not_lost(desk: Desk) -> None:
     [place] = await desk.store.incidents.cards_to_show(now=NOW)
     await desk.store.offer(fresh_plan(desk.store))
 
-    await desk.store.incidents.card_shown(INCIDENT, place.revision, "C1", "1", next_at=NOW)
+    await desk.store.incidents.card_shown(INCIDENT, place.revision, "C1", "1", now=NOW, next_at=NOW)
 
     [again] = await desk.store.incidents.cards_to_show(now=NOW)
     assert again.revision > place.revision

@@ -83,7 +83,7 @@ async def digest(house: OperatorHouse) -> str:
 
 async def decide(client: httpx.AsyncClient, house: OperatorHouse, **fields: str) -> httpx.Response:
     """The form of the plan's page, as its owner would send it, with some fields changed."""
-    session = client.cookies.get("__Host-watchkeeper", "")
+    session = client.cookies["__Host-watchkeeper"]
     form = {"csrf": csrf_of(session), "digest": await digest(house), "decision": "approve", **fields}
     return await client.post("/plans/plan-1", data=form, headers=own_form())
 
@@ -94,7 +94,7 @@ def test_every_route_is_listed(house: OperatorHouse) -> None:
         (method, route.path)
         for route in house.web.routes
         if isinstance(route, Route)
-        for method in (route.methods or ()) - {"HEAD"}
+        for method in (route.methods or set()) - {"HEAD"}
     }
 
     assert routes == PUBLIC | SIGNED_IN
