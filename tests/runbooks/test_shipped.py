@@ -13,7 +13,7 @@ from runbooks.engine.actions import build_actions
 from runbooks.engine.library import load_folder
 from runbooks.engine.lint import Vocabulary, lint
 from runbooks.engine.plan import plan
-from runbooks.engine.values import Action, Runbook, Tier
+from runbooks.engine.values import Action, GuardedAction, Runbook, Tier
 from tests.runbooks.test_plan import CONTEXT
 
 FOLDER = Path(runbooks.__file__).parent
@@ -44,7 +44,17 @@ CAUSES = {
     "S09",
 }
 CAUSES |= {"Q01", "S14", "X04"}
-INCIDENT = replace(CONTEXT, gateway="edge", scope={"provider": ("openai",), "api_key": ("key-tenant-04",)})
+INCIDENT = replace(
+    CONTEXT,
+    gateway="edge",
+    scope={
+        "provider": ("openai",),
+        "api_key": ("key-tenant-04",),
+        "node": ("gpu-2",),
+        "pod": ("engine-2",),
+    },
+    suspect_undo={**CONTEXT.suspect_undo, "deployment": "chat-vllm", "revision": "2", "to_revision": "1"},
+)
 each = pytest.mark.parametrize("runbook", SHIPPED, ids=lambda runbook: runbook.runbook_id)
 
 
@@ -87,5 +97,10 @@ async def test_it_can_be_planned(runbook: Runbook, actions: dict[str, Action]) -
     """With a service, a suspect and a cluster that answers, every step becomes literals without a brace left."""
     made = await plan(runbook, INCIDENT, actions)
     assert all("{" not in step.effect for step in made.steps)
-    assert made.tier <= Tier.R1
-    assert {step.undo is not None for step in made.steps if step.tier} <= {True}
+    assert made.tier <= Tier.R2
+    for step in made.steps:
+        assert (step.undo is not None) == step_can_be_undone(actions[step.action]), step.title
+
+
+def step_can_be_undone(action: Action) -> bool:
+    return isinstance(action, GuardedAction) and action.can_undo
