@@ -52,7 +52,8 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     ]
     if complaints:
         return Finding.bad("error_ratio", " ".join(complaints), *measures)
-    return Finding.ok("error_ratio", f"5xx is {compared(ratios['5xx'], 'ratio')}.", *measures)
+    said = "; ".join(f"{kind} is {compared(ratios[kind], 'ratio')}" for kind in ("5xx", "429"))
+    return Finding.ok("error_ratio", f"{said}.", *measures)
 
 
 async def _source(look: Look) -> _Source:

@@ -25,7 +25,7 @@ class ProviderRateLimit:
     id: str = "I01"
     title: str = "A provider's rate limit is reached"
     onset_before_live: timedelta = timedelta(minutes=5)
-    pace: float = 20.0
+    pace: float = 30.0
     rules: tuple[Rule, ...] = (PROVIDER_429,)
     approver: Person = DANA
     gauges: tuple[Gauge, Gauge] = (REFUSED_429, MEAN_TTFT)

@@ -344,7 +344,8 @@ async def test_a_key_is_limited_by_its_hash(limit: GuardedAction, gateway: LiteL
     shown = canonical(before).decode() + limit.effect(LIMIT, before) + str(limit.undo(LIMIT, before))
     assert key.token not in shown
     assert f"hash {key.token[:12]}..." in shown
-    assert "400000 tokens and 120 requests per minute (before: nothing)" in shown
+    assert "gets a limit of 400000 tokens and 120 requests per minute (before: no limit)" in shown
+    assert limit.undo(LIMIT, before) == {"gateway": "edge", "key": "key-tenant-04", "tpm": "none", "rpm": "none"}
 
 
 async def test_limits_go_back_to_none(limit: GuardedAction, gateway: LiteLLMServer) -> None:

@@ -8,7 +8,7 @@ which it is told apart from another key that got the same alias later.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -17,8 +17,10 @@ from runbooks.engine.actions.litellm_proxy import GatewayKey, KeyAlias, limit_of
 from runbooks.engine.actions.parameters import Whole
 from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
 
-Limit = Annotated[Whole, Field(ge=1, le=999_999_999)] | None
-"""None is no limit. 0 is left out: it is a block under another name, and a block is R2."""
+NO_LIMIT = "none"
+
+Limit = Literal["none"] | Annotated[Whole, Field(ge=1, le=999_999_999)]
+"""`none` lifts a limit. 0 is left out: it is a block under another name, and a block is R2."""
 
 
 class KeyRef(OnGateway):
@@ -28,7 +30,7 @@ class KeyRef(OnGateway):
 
 
 class LimitKeyParams(KeyRef):
-    """Tokens and requests per minute; both are said, null lifts a limit."""
+    """Tokens and requests per minute; both are said."""
 
     tpm: Limit
     rpm: Limit
@@ -52,7 +54,7 @@ class LimitKey(GatewayAction):
 
     def effect(self, params: LimitKeyParams, before: JsonObject) -> str:
         return (
-            f"At the gateway {params.gateway}, the API key {params.key} (hash {before['hash']}...) is limited to "
+            f"At the gateway {params.gateway}, the API key {params.key} (hash {before['hash']}...) gets "
             f"{_words(params.tpm, params.rpm)} (before: {_words(before['tpm'], before['rpm'])})."
         )
 
@@ -68,15 +70,15 @@ class LimitKey(GatewayAction):
         return params.model_copy(update={"tpm": before["tpm"], "rpm": before["rpm"]}).model_dump(mode="json")
 
     async def read(self, params: KeyRef) -> JsonObject:
-        """`{"hash", "tpm", "rpm"}`."""
+        """`{"hash", "tpm", "rpm"}`; a limit is a number or `none`."""
         return _limits(await self.proxy(params).key(params.key))
 
     async def act(self, params: LimitKeyParams, before: JsonObject, token: str) -> JsonObject:
         proxy = self.proxy(params)
         key = await proxy.key(params.key)
         _require(_limits(key), before, params)
-        answer = await proxy.limit(key, tpm=params.tpm, rpm=params.rpm, token=token)
-        if _answered_limits(answer) != (params.tpm, params.rpm):
+        answer = await proxy.limit(key, tpm=_sent(params.tpm), rpm=_sent(params.rpm), token=token)
+        if _answered_limits(answer) != (_sent(params.tpm), _sent(params.rpm)):
             raise OutcomeUnknownError("the gateway answered, but not with the new limits")
         return {"hash": key.hint, "tpm": params.tpm, "rpm": params.rpm}
 
@@ -133,7 +135,8 @@ class BlockKey(GatewayAction):
 
 
 def _limits(key: GatewayKey) -> JsonObject:
-    return {"hash": key.hint, "tpm": key.tpm, "rpm": key.rpm}
+    tpm, rpm = (NO_LIMIT if limit is None else limit for limit in (key.tpm, key.rpm))
+    return {"hash": key.hint, "tpm": tpm, "rpm": rpm}
 
 
 def _block(key: GatewayKey) -> JsonObject:
@@ -155,8 +158,11 @@ def _answered_limits(answer: JsonObject) -> tuple[int | None, int | None]:
         raise OutcomeUnknownError(str(error)) from error
 
 
-def _words(tpm: int | None, rpm: int | None) -> str:
-    if tpm is None and rpm is None:
-        return "nothing"
-    parts = [f"{tpm} tokens" if tpm is not None else "", f"{rpm} requests" if rpm is not None else ""]
-    return f"{' and '.join(part for part in parts if part)} per minute"
+def _sent(limit: int | str) -> int | None:
+    """LiteLLM's null is no limit."""
+    return limit if isinstance(limit, int) else None
+
+
+def _words(tpm: int | str, rpm: int | str) -> str:
+    limits = [f"{limit} {what}" for limit, what in ((tpm, "tokens"), (rpm, "requests")) if limit != NO_LIMIT]
+    return f"a limit of {' and '.join(limits)} per minute" if limits else "no limit"
