@@ -1,6 +1,6 @@
 # Two commands do all the set-up on a fresh Debian or Ubuntu with Python 3.11 or newer: `make demo` and `make test`.
 # Variables: GPU=1 (faiss on CUDA), TORCH_INDEX=URL (a pip index with smaller torch builds), PYTHON=python3.12,
-#            HEADLESS=1 and SCENARIO=S04 for the demo, ARGS=... for pytest.
+#            HEADLESS=1 and SCENARIO=S03 (or S04, G04, I01, Q01, X04, all) for the demo, ARGS=... for pytest.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install $(if $(TORCH_IND
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo-$(FAISS) ## Play a whole incident on this machine (HEADLESS=1: as text; SCENARIO=S04)
+demo: $(VENV)/.demo-$(FAISS) ## Play a whole incident on this machine (HEADLESS=1: as text; SCENARIO=S03; SCENARIO=all with HEADLESS=1)
 	$(BIN)/watchkeeper demo$(if $(HEADLESS), --headless)$(if $(SCENARIO), --scenario $(SCENARIO))
 
 # First what needs no real parts, on all cores; then the rest, one after the other, since it starts processes of its own.
