@@ -40,12 +40,21 @@ def lab_serve(
     pace: Pace = None,
     seed: Seed = 1,
     socket_mode: SocketMode = False,
+    rate_limited: Annotated[
+        bool, typer.Option("--rate-limited", help="Slack refuses what is beyond its rates.")
+    ] = False,
 ) -> None:
     """Serve the world, Slack and PagerDuty in one process on free ports, until Ctrl-C."""
     from lab.serve import LabOptions, serve  # noqa: PLC0415 - keeps `watchkeeper --help` fast
 
     options = LabOptions(
-        folder=folder, scenario=scenario, pace=pace, seed=seed, product=product, socket_mode=socket_mode
+        folder=folder,
+        scenario=scenario,
+        pace=pace,
+        seed=seed,
+        product=product,
+        socket_mode=socket_mode,
+        rate_limited=rate_limited,
     )
     asyncio.run(serve(options))
 

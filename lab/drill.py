@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ class DrillOptions:
     """
     What is played, and by which product: `product` is how Python starts it (`-m bot`), given a command behind it.
 
-    `folder` None makes a new one under var/, `pace` None plays at the scenario's own.
+    `folder` None makes a new one under var/, `pace` None plays at the scenario's own. `variables` go before those that
+    the lab gives to the product.
     """
 
     folder: Path | None
@@ -33,6 +34,8 @@ class DrillOptions:
     seed: int = 1
     product: tuple[str, ...] = ("-m", "bot")
     socket_mode: bool = False
+    rate_limited: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,7 @@ class _Start:
     async def _lab(self) -> Child:
         options = self._options
         pace = ("--pace", f"{options.pace:g}") if options.pace else ()
-        mode = ("--socket-mode",) if options.socket_mode else ()
+        mode = (*(["--socket-mode"] if options.socket_mode else []), *(["--rate-limited"] * options.rate_limited))
         what = ("--scenario", options.scenario, *pace, "--seed", str(options.seed), *mode)
         where = ("--folder", str(self._folder), "--product", self._address)
         lab = Child("the lab", "-m", "lab", "serve", *where, *what, log=self._folder / "lab.log")
@@ -126,7 +129,7 @@ class _Start:
             *self._options.product,
             command,
             log=self._folder / f"watchkeeper-{command}.log",
-            variables=variables,
+            variables={**variables, **self._options.variables},
         )
         self.children.append(child)
         return child

@@ -54,6 +54,7 @@ class LabOptions:
     product: str
     patience_s: float = 60.0
     socket_mode: bool = False
+    rate_limited: bool = False  # Slack
 
 
 class _Sockets:
@@ -145,7 +146,13 @@ class Lab:
             event_retry_waits_s=(0.0, 3.0, 15.0),
             carrier=self._envelopes if self.options.socket_mode else None,
         )
-        slack = slack_app(self.workspace, link, base_url=self.addresses.page, lab_state=self._state)
+        slack = slack_app(
+            self.workspace,
+            link,
+            base_url=self.addresses.page,
+            rate_limited=self.options.rate_limited,
+            lab_state=self._state,
+        )
         self._serve_truth(slack)
         pagerduty = pagerduty_app(self._account)
         return {
