@@ -97,8 +97,16 @@ async def _interactive(options: DrillOptions, progress: Progress) -> int:
 
 
 async def _headless(options: DemoOptions, progress: Progress) -> int:
-    """One story after the other, each with a lab and a product of its own."""
-    endings = [await _one_headless(drill, options, progress) for drill in options.drills]
+    """One story after the other, each with a lab and a product of its own; one that cannot go on ends only itself."""
+    endings = []
+    for drill in options.drills:
+        started_s = time.monotonic()
+        try:
+            endings.append(await _one_headless(drill, options, progress))
+        except DemoError as error:
+            progress.say(f"the demo cannot go on: {error}")
+            took_s = time.monotonic() - started_s
+            endings.append(Ending(scenario=drill.scenario, took_s=took_s, missing=("it could not go on",)))
     if len(endings) > 1:
         for ending in endings:
             progress.say(f"{ending.scenario}: {ending}")
