@@ -89,9 +89,9 @@ class SocketCarrier:
         self._workspace.socket_url = url_of(at, "ws")
         app = web.Application()
         app.router.add_get("/link/", self._link)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        await web.SockSite(runner, at, shutdown_timeout=1.0).start()
+        await web.SockSite(runner, at).start()
         try:
             yield
         finally:

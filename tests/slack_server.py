@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class SlackServer:
     faults: dict[str, list[tuple[int, dict[str, str], str]]] = field(default_factory=lambda: defaultdict(list))
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     breaks: int = 0
+    new_address: Callable[[], str] = str  # of a WebSocket
     url: str = ""
 
     def asked(self, method: str) -> list[dict[str, Any]]:
@@ -66,13 +67,15 @@ class SlackServer:
         if method == "users.info":
             known = self.accounts.get(arguments["user"])
             return {"user": known} if known else {"ok": False, "error": "user_not_found"}
+        if method == "apps.connections.open":
+            return {"url": self.new_address()}
         if method in {"conversations.history", "conversations.replies"}:
             start = int(arguments.get("cursor") or 0)
             cursor = str(start + 100) if len(self.messages) > start + 100 else ""
             page = self.messages[start : start + 100]
             return {"messages": page, "response_metadata": {"next_cursor": cursor}}
         canned: dict[str, dict[str, Any]] = {
-            "auth.test": {"team_id": TEAM, "user_id": "U0BOT", "bot_id": "B0BOT", "team": "lab", "url": self.url},
+            "auth.test": {"team_id": TEAM, "user_id": "U0BOT", "bot_id": "B0BOT", "team": "lab", "url": f"{self.url}/"},
             "chat.postMessage": {"channel": arguments.get("channel"), "ts": "1700000000.000100"},
             "chat.update": {"channel": arguments.get("channel"), "ts": "1700000000.000100"},
             "files.getUploadURLExternal": {"upload_url": f"{self.url}/upload", "file_id": "F1"},

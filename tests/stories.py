@@ -179,10 +179,12 @@ class FakeSlack:
         self.looked_up: list[str] = []
         self.troubles: list[SlackError | None] = []
         self.loses_answers = False
+        self.asked_room: list[tuple[str, Rank]] = []
         self.rooms: dict[str, int] = {}  # by method, and without end where none is named
         self.line = Line("Slack: not reachable")
 
     def room(self, method: str, channel: str, rank: Rank) -> int:
+        self.asked_room.append((method, rank))
         return self.rooms.get(method, 99)
 
     def permalink(self, channel: str, ts: str) -> str:

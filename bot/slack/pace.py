@@ -20,7 +20,6 @@ class Rank(IntEnum):
 
     FIRST = 0  # the one card that speaks for many, and then those that it promised
     CARD = 1
-    NEWS = 1  # how a fix ended
     EVIDENCE = 2
 
 

@@ -24,6 +24,7 @@ from slack_bolt.response import BoltResponse
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bot.slack.client import answer_of
 from bot.slack.line import Line, utc_now
 
 log = structlog.get_logger(__name__)
@@ -144,7 +145,8 @@ class SlackSocket:
                 )
                 hello = await socket.receive_json()
         except SlackApiError as error:
-            raise _refused(error) from error
+            status, name, retry_after = answer_of(error)
+            raise NoConnectionError(f"Slack answered {name or status}", retry_after or 0.0) from error
         except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError, ValueError, TypeError) as error:
             raise NoConnectionError(f"{type(error).__name__}: {error}".strip(": ")[:200]) from error
         if not isinstance(hello, Mapping) or hello.get("type") != "hello":
@@ -213,15 +215,6 @@ async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
         await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
-
-
-def _refused(error: SlackApiError) -> NoConnectionError:
-    response = error.response
-    payload = getattr(response, "data", response)
-    name = str(payload.get("error", "")) if isinstance(payload, Mapping) else ""
-    wished = str((getattr(response, "headers", None) or {}).get("Retry-After", ""))
-    why = f"Slack answered {name or getattr(response, 'status_code', 'nothing that can be read')}"
-    return NoConnectionError(why, float(wished) if wished.isascii() and wished.isdigit() else 0.0)
 
 
 def _object(text: str) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from tests.bot.test_keeper import DOWN, Desk
 from tests.kit import NOW, Store
 from tests.stories import FakeSlack, texts
 
-POST, UPDATE = "chat.postMessage", "chat.update"
+POST = "chat.postMessage"
 
 
 class Storm:
@@ -208,14 +208,12 @@ async def test_who_died_while_drawing_is_replaced(storm: Storm) -> None:
 
 async def test_other_cards_leave_room_while_a_summary_is_owed(storm: Storm) -> None:
     """The keeper asks for room as somebody less important until it stands."""
-    asked: list[Rank] = []
-    storm.slack.room = lambda method, _, rank: (asked.append(rank) if method == POST else None) or 0  # type: ignore[method-assign]
     storm.slack.troubles = [DOWN]
     await storm.arrive(LEAST)
     await storm.sweep()
     await storm.sweep()
 
-    assert asked == [Rank.CARD, Rank.FIRST]
+    assert [rank for method, rank in storm.slack.asked_room if method == POST] == [Rank.CARD, Rank.FIRST]
 
 
 def line(number: int, **more: object) -> BurstLine:

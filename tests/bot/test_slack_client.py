@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from bot.slack.client import SlackClient, SlackError, web_client
+from bot.slack.pace import Rank
 from bot.slack.view import Message
 from tests.slack_server import SlackServer, account
 
@@ -175,3 +177,69 @@ async def test_a_limit_closes_the_method_for_everybody(server: SlackServer) -> N
     now[0] = 30.0
     await slack.update("C0", "1.2", HELLO, key="k")
     assert len(server.asked("chat.update")) == 2
+
+
+LIMITED = (429, {"Retry-After": "30"}, '{"ok": false, "error": "ratelimited"}')
+
+
+async def test_a_limit_closes_the_channel_and_no_other(server: SlackServer) -> None:
+    """Posts are limited by channel; updates, which are not, are limited by method."""
+    now = [0.0]
+    slack = client(server, clock=lambda: now[0])
+    server.faults["chat.postMessage"] = [LIMITED]
+    with pytest.raises(SlackError) as limited:
+        await slack.post("C0", HELLO, key="a")
+    with pytest.raises(SlackError):
+        await slack.post("C0", HELLO, key="b")
+    await slack.post("C1", HELLO, key="c")
+    await slack.update("C0", "1.2", HELLO, key="a")
+
+    assert (limited.value.retry_after, limited.value.unreachable) == (30.0, False)
+    assert [call["channel"] for call in server.asked("chat.postMessage")] == ["C0", "C1"]
+    assert slack.room("chat.postMessage", "C0", Rank.FIRST) == 0
+    assert slack.room("chat.postMessage", "C1", Rank.FIRST) > 0
+
+
+async def test_while_slack_is_away_nothing_is_tried_but_what_people_wait_for(server: SlackServer) -> None:
+    """A message waits untouched; who clicked a moment ago is still answered, if that can be."""
+    slack = client(server)
+    server.faults["chat.postMessage"] = [(503, {}, "upstream")]
+    with pytest.raises(SlackError) as lost:
+        await slack.post("C0", HELLO, key="k")
+    with pytest.raises(SlackError) as waits:
+        await slack.update("C0", "1.2", HELLO, key="k")
+    assert (lost.value.unreachable, lost.value.untouched) == (True, False)
+    assert (waits.value.unreachable, waits.value.untouched) == (True, True)
+    assert server.asked("chat.update") == []
+    assert slack.room("chat.update", "C0", Rank.FIRST) == 0
+    assert slack.line.trouble().startswith("Slack: not reachable since ")
+
+    await slack.ephemeral("C0", "U0BOB", HELLO)
+    assert slack.line.trouble() == ""
+    await slack.update("C0", "1.2", HELLO, key="k")
+
+
+async def test_those_in_the_queue_do_not_wait_for_a_slack_that_hangs(server: SlackServer) -> None:
+    """The first finds out; the others, who came at the same time, are told at once and have called nobody."""
+    server.breaks = 1
+    slack = client(server)
+    ends = await asyncio.gather(*(slack.post("C0", HELLO, key=str(n)) for n in range(4)), return_exceptions=True)
+
+    errors = [end for end in ends if isinstance(end, SlackError)]
+    assert [error.untouched for error in errors] == [False, True, True, True]
+    assert len(server.asked("chat.postMessage")) == 1
+
+
+async def test_somebody_keeps_asking_whether_slack_is_back(server: SlackServer) -> None:
+    """Every moment, with the smallest call there is; and the workspace's address becomes known for links."""
+    slack = client(server)
+    assert slack.permalink("C0", "1.2") == ""
+    server.faults["auth.test"] = [(503, {}, ""), (200, {}, "<html>")]
+    asking = asyncio.create_task(slack.keep_asking(0.01))
+    async with asyncio.timeout(5):
+        while not slack.workspace_url or slack.line.down_since is not None:
+            await asyncio.sleep(0.01)
+    asking.cancel()
+
+    assert len(server.asked("auth.test")) == 3
+    assert slack.permalink("C0", "1700000000.000100") == f"{server.url}/archives/C0/p1700000000000100"
