@@ -28,8 +28,9 @@ class FarEnd:
 class FarEnds:
     """Counts calls by neighbour, method and result; results are few words: ok, limited, refused, unreachable."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._ends: dict[str, FarEnd] = {}
+    def __init__(self, registry: CollectorRegistry, *expected: str) -> None:
+        """`expected` are shown from the start, before anybody asked them."""
+        self._ends: dict[str, FarEnd] = {name: FarEnd(name=name) for name in expected}
         self._calls = Counter(
             "watchkeeper_calls",
             "Calls to Slack, PagerDuty and telemetry",

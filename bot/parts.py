@@ -63,7 +63,7 @@ class Parts:
         )
         self.approvals = Approvals(plans=self.plans, incidents=self.incidents, people=self.people, policy=self.policy)
         self.registry = CollectorRegistry()
-        self.far_ends = FarEnds(self.registry)
+        self.far_ends = FarEnds(self.registry, "slack")
         self.slack_web = web_client(
             reveal(settings.slack_bot_token), settings.slack_api_base_url, far_ends=self.far_ends
         )

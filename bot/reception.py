@@ -51,8 +51,16 @@ def operator_routes(parts: Parts, desk: DecisionDesk, readiness: Readiness) -> S
         far_ends=parts.far_ends,
         config=parts.config,
         schema=schema.head(),
-        left_out=[str(problem) for problem in parts.shelf.problems],
+        left_out=_left_out(parts),
         troubles=parts.troubles,
     )
     statusz = Statusz(status=status, entrance=entrance, renderer=renderer)
     return (*pages.routes(), *api.routes(), *statusz.routes())
+
+
+def _left_out(parts: Parts) -> list[str]:
+    """What could not be read, or was not asked for."""
+    found = [str(problem) for problem in parts.shelf.problems]
+    if parts.settings.watchkeeper_heartbeat_url is None:
+        found.append("Nobody outside hears of our silence (no WATCHKEEPER_HEARTBEAT_URL).")
+    return found

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Protocol
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 from bot.incidents import StoreUnavailableError
 from bot.store.audit import AuditLog, ChainReport
@@ -24,12 +26,18 @@ from bot.store.workers import Worker, Workers
 
 log = structlog.get_logger()
 
-EVERY_S = 10.0
 CHAIN_EVERY_S = 3600.0
 LANES = ("slack", "pagerduty")
 _FRESH_S = 2.0
 _PATIENCE_S = 3.0
 _WAITS = (1, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 900)
+
+
+class Loop(Protocol):
+    """A sweep that repeats; `healthy_at` is when it last went through, None before the first time."""
+
+    name: str
+    healthy_at: datetime | None
 
 
 class Vitals:
@@ -44,8 +52,14 @@ class Vitals:
         self._heard_upto = 0
         self._gauges = _Gauges(registry)
         self._counters = _Counters(registry)
+        self._loops: Sequence[Loop] = ()
+        self._failures_seen = 0
         self.stock: Stock | None = None
         self.workers: list[Worker] = []
+
+    def watch(self, loops: Sequence[Loop]) -> None:
+        """Show of these when each last went through."""
+        self._loops = loops
 
     @property
     def counts(self) -> dict[str, int]:
@@ -54,6 +68,7 @@ class Vitals:
 
     async def fresh(self) -> None:
         """Look again unless that was just done. Never raises and never hangs: the last numbers stay otherwise."""
+        self._gauges.show_loops(self._loops)
         async with self._looking:
             if time.monotonic() - self._looked_at < _FRESH_S:
                 return
@@ -64,6 +79,8 @@ class Vitals:
             except (StoreUnavailableError, TimeoutError) as error:
                 self._gauges.database_up.set(0)
                 log.warning("vitals not taken", why=str(error) or type(error).__name__)
+            self._counters.database_failures.inc(self._database.failures - self._failures_seen)
+            self._failures_seen = self._database.failures
 
     async def sweep(self) -> None:
         """Look once. Raises StoreUnavailableError."""
@@ -130,7 +147,18 @@ class _Gauges:
             "watchkeeper_worker_beat_age_seconds", "Since any process that works last said it lives", registry=registry
         )
         self.database_up = Gauge("watchkeeper_database_up", "1 when the database answered last time", registry=registry)
+        self._loops = Gauge(
+            "watchkeeper_sweep_last_success_timestamp_seconds",
+            "When each of this process' loops last went through",
+            ["sweep"],
+            registry=registry,
+        )
+        ProcessCollector(registry=registry)
         Info("watchkeeper_build", "Which program this is", registry=registry).info({"version": version("watchkeeper")})
+
+    def show_loops(self, loops: Sequence[Loop]) -> None:
+        for loop in loops:
+            self._loops.labels(loop.name).set(loop.healthy_at.timestamp() if loop.healthy_at else 0.0)
 
     def show(self, stock: Stock, workers: list[Worker]) -> None:
         for name, number in stock.counts.items():
@@ -160,6 +188,9 @@ class _Counters:
         )
         self._acts = Counter(
             "watchkeeper_actions", "Calls that change production, by answer", ["action", "result"], registry=registry
+        )
+        self.database_failures = Counter(
+            "watchkeeper_database_failures", "How often the database did not answer this process", registry=registry
         )
         self._causes = Counter("watchkeeper_diagnoses", "Diagnoses by their first cause", ["cause"], registry=registry)
         self._took = Histogram("watchkeeper_diagnosis_seconds", "How long a diagnosis took", registry=registry)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import httpx
 import structlog
 
-from bot import prompt_watch, reconcile, slack_watch, vitals
+from bot import heartbeat, prompt_watch, reconcile, retention, slack_watch
 from bot.burst import BurstKeeper
 from bot.connections import Connections, connect, connect_actions
 from bot.engine import Engine, Sweeper
 from bot.errands import ErrandRunner
+from bot.heartbeat import Heartbeat
 from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
 from bot.operate import services_by_pagerduty
 from bot.pagerduty_client import PagerDutyClient
@@ -17,6 +19,7 @@ from bot.prompt_watch import PromptWatch
 from bot.reconcile import Reconciler
 from bot.remediate import Remediate, RemediateWorkflow
 from bot.respond import Respond, RespondWorkflow
+from bot.retention import Retention
 from bot.slack.pace import Rank
 from bot.slack_watch import SlackWatch
 from bot.store.bursts import Bursts
@@ -25,6 +28,7 @@ from bot.store.outages import Outages
 from bot.store.sightings import LabelSightings
 from bot.store.slack_events import SlackEvents
 from bot.verify import Verifier
+from bot.vitals import CHAIN_EVERY_S
 from bot.watched import WatchedSearch, WatchedTelemetry
 from retrieval.embedder import EmbeddingError, MiniLmEmbedder
 from retrieval.vectors import SqliteVectors
@@ -51,12 +55,13 @@ class Workshop:
         self.pagerduty = PagerDutyClient(
             reveal(settings.pagerduty_api_key), base_url=settings.pagerduty_api_base_url, far_ends=parts.far_ends
         )
+        self._outside = httpx.AsyncClient(timeout=10.0, follow_redirects=False)
         self.engine = self._engine()
+        parts.vitals.watch(self.engine.sweepers)
 
     def _engine(self) -> Engine:
         """The sweepers of every working process; `more` share the bell, `timed` run by the clock alone."""
         parts = self._parts
-        watch = PromptWatch(tuple(self.connections.sources.values()), self.diagnosers, parts.config)
         return Engine(
             system_engine=workflow_engine(engine_url(parts.url)),
             pulse=parts.pulse,
@@ -66,17 +71,42 @@ class Workshop:
             incidents=parts.incidents,
             plans=parts.plans,
             more=(*self._couriers(), Sweeper("errands", self._errands().sweep)),
-            timed={
-                vitals.EVERY_S: [Sweeper("vitals", parts.vitals.sweep)],
-                slack_watch.EVERY_S: [Sweeper("slack-watch", self._slack_watch().sweep)],
-                _FORGET_EVERY_S: [Sweeper("slack-events", SlackEvents(parts.database).sweep)],
-                prompt_watch.EVERY_S: [
-                    Sweeper("prompts", parts.duties.only_one("prompts", prompt_watch.EVERY_S, watch.sweep))
-                ],
-                reconcile.LOOK_S: [Sweeper("reconcile", self._reconciler().sweep)],
-                # Whatever tells an outside watcher by the clock (heartbeat out) goes here.
-            },
+            timed=self._by_the_clock(),
         )
+
+    def _by_the_clock(self) -> dict[float, list[Sweeper]]:
+        """What runs by the clock alone, by its period in seconds."""
+        parts, alone = self._parts, self._parts.duties.only_one
+        watch = PromptWatch(tuple(self.connections.sources.values()), self.diagnosers, parts.config)
+        sweepers = [
+            (slack_watch.EVERY_S, Sweeper("slack-watch", self._slack_watch().sweep)),
+            (_FORGET_EVERY_S, Sweeper("slack-events", SlackEvents(parts.database).sweep)),
+            (prompt_watch.EVERY_S, Sweeper("prompts", alone("prompts", prompt_watch.EVERY_S, watch.sweep))),
+            (reconcile.LOOK_S, Sweeper("reconcile", self._reconciler().sweep)),
+            (CHAIN_EVERY_S, Sweeper("record", parts.chain.sweep)),
+            (retention.EVERY_S, Sweeper("retention", alone("retention", retention.EVERY_S, self._retention().sweep))),
+            *((heartbeat.EVERY_S, Sweeper("heartbeat", each.sweep)) for each in self._heartbeats()),
+        ]
+        periods = dict.fromkeys(seconds for seconds, _ in sweepers)
+        return {period: [sweeper for seconds, sweeper in sweepers if seconds == period] for period in periods}
+
+    def _retention(self) -> Retention:
+        return Retention(self._parts.database)
+
+    def _heartbeats(self) -> list[Heartbeat]:
+        """None where nobody asked for one."""
+        parts = self._parts
+        if not (url := reveal(parts.settings.watchkeeper_heartbeat_url)):
+            return []
+        return [
+            Heartbeat(
+                url,
+                client=self._outside,
+                sweepers=lambda: self.engine.sweepers,
+                ask_database=parts.vitals.sweep,
+                far_ends=parts.far_ends,
+            )
+        ]
 
     def _slack_watch(self) -> SlackWatch:
         return SlackWatch(slack=self._parts.slack, outages=Outages(self._parts.database))
@@ -188,4 +218,5 @@ class Workshop:
 
     async def stop(self) -> None:
         await self.engine.stop()
+        await self._outside.aclose()
         await self.connections.close()

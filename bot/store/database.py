@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -99,6 +98,7 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine: AsyncEngine = create_async_engine(self.url, pool_pre_ping=not self.is_sqlite, hide_parameters=True)
         self._writer = asyncio.Lock()
+        self.failures = 0  # how often it did not answer this process
         if self.is_sqlite:
             sa.event.listen(self.engine.sync_engine, "connect", tune_sqlite)
             sa.event.listen(self.engine.sync_engine, "begin", _begin)
@@ -107,14 +107,14 @@ class Database:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """One read-write transaction; commits at the end, rolls back on any error."""
         async with self._writer if self.is_sqlite else contextlib.nullcontext():
-            with _translated():
+            with self._translated():
                 async with self.engine.begin() as connection:
                     yield connection
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """One read-only transaction, a consistent picture on both databases."""
-        with _translated():
+        with self._translated():
             async with self.engine.connect() as connection:
                 await connection.execution_options(watchkeeper_read=True)
                 yield connection
@@ -122,17 +122,24 @@ class Database:
     async def close(self) -> None:
         await self.engine.dispose()
 
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (DBAPIError, PoolTimeoutError) as error:
+            if (absence := _translation(error)) is None:
+                raise
+            self.failures += 1
+            raise absence from error
 
-@contextlib.contextmanager
-def _translated() -> Any:
-    try:
-        yield
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        raise StoreUnavailableError(f"the database does not answer: {_reason(error)}") from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise StoreUnavailableError(f"the database went away: {_reason(error)}") from error
-        raise
+
+def _translation(error: DBAPIError | PoolTimeoutError) -> StoreUnavailableError | None:
+    """What this means to those who know no SQL; None for what is no absence, but a mistake of ours."""
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
+        return StoreUnavailableError(f"the database does not answer: {_reason(error)}")
+    if error.connection_invalidated:
+        return StoreUnavailableError(f"the database went away: {_reason(error)}")
+    return None
 
 
 def _reason(error: Exception) -> str:
