@@ -185,6 +185,20 @@ def check_config(
         raise WatchkeeperError("\n".join(("to serve, this is still missing:", *missing)))
 
 
+@app.command("rights")
+def show_rights(
+    names: Annotated[list[str] | None, typer.Argument(help="Actions, and `diagnosis`; all when none.")] = None,
+    *,
+    namespace: Annotated[list[str] | None, typer.Option(help="Where the LLM services run; may be repeated.")] = None,
+) -> None:
+    """Print the Kubernetes Roles that actions need, for `kubectl apply`."""
+    from bot.rights import manifests, rights
+
+    if not namespace:
+        raise WatchkeeperError("say where: --namespace NAME")
+    print(manifests(names or list(rights()), namespace), end="")
+
+
 @runbook.command("lint")
 def lint(paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders; ours when none.")] = None) -> None:
     """Check runbooks: their form, and that every action, check and cause they name exists."""

@@ -154,7 +154,7 @@ def test_decisions_are_numbered_and_listed() -> None:
 
 def test_the_slack_manifest_asks_for_what_is_used_and_no_more() -> None:
     """A scope that is missing breaks a button at 3 a.m.; one that is not needed is a right to steal."""
-    manifest = yaml.safe_load(text_of(ROOT / "docs" / "slack-app.yaml"))
+    manifest = yaml.safe_load(text_of(ROOT / "deploy" / "slack-manifest.yaml"))
     calls = "".join(text_of(file) for file in sorted((ROOT / "bot" / "slack").glob("*.py")))
 
     needed = {scope for call, scopes in SCOPES.items() if f".{call}(" in calls for scope in scopes}
