@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
@@ -395,6 +398,27 @@ def test_each_action_says_what_it_may_and_costs() -> None:
     assert "/pods/eviction:create" in rights["kubernetes.drain"]
     assert "/nodes:list,patch" in rights["kubernetes.cordon"]
     assert all(rights.values())
+
+
+def test_the_documented_roles_are_the_actions_rights() -> None:
+    """Whoever copies the rules gives the token all that the actions need, and nothing more."""
+    text = (Path(__file__).parents[2] / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    [block] = [each for each in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind: ClusterRole" in each]
+    _, *acting = yaml.safe_load_all(block)
+    documented = {
+        (rule["apiGroups"][0], resource, verb, role["kind"] == "ClusterRole")
+        for role in acting
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    needed = {
+        (right.group, right.resource, verb, right.cluster_wide)
+        for action in build_actions().values()
+        for right in getattr(action, "rights", ())
+        for verb in right.verbs
+    }
+    assert documented == needed
 
 
 @pytest.mark.parametrize(
