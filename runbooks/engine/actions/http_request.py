@@ -9,11 +9,12 @@ request is part of the plan, word for word. Its answer is kept as a status and a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -108,11 +109,11 @@ class HttpRequest:
         if self._request(params) != before["request"]:
             raise ActionError("the request is another one by now: nothing was sent")
         access = self._endpoints[params.endpoint]
-        address = await _resolved(access)
+        addresses = await _resolved(access)
         reads = params.method == "GET"
         try:
             async with asyncio.timeout(2 * access.timeout_s):
-                status, body = await _exchange(access, address, params, token)
+                status, body = await _first_answer(access, addresses, params, token)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             raise ActionError(f"{access.host} cannot be reached ({type(error).__name__}): nothing was sent") from error
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
@@ -161,9 +162,9 @@ def _json(body: Mapping[str, Any]) -> str:
     return json.dumps(body, ensure_ascii=True, allow_nan=False)
 
 
-async def _resolved(access: HttpAccess) -> Address:
+async def _resolved(access: HttpAccess) -> list[Address]:
     """
-    The address to connect to, looked up once, so that nobody can answer differently a second time.
+    The addresses to connect to, looked up once, so that nobody can answer differently a second time.
 
     Raises ActionError when there is none, or when any of those found may not be called.
     """
@@ -175,11 +176,21 @@ async def _resolved(access: HttpAccess) -> Address:
             found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError, UnicodeError) as error:
         raise ActionError(f"{access.host} is not found ({type(error).__name__}): nothing was sent") from error
-    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    addresses = list(dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
     for address in addresses:
         if why := unfit_address(address, access.host):
             raise ActionError(f"{access.host}: {why}: nothing was sent")
-    return addresses[0]
+    return addresses
+
+
+async def _first_answer(
+    access: HttpAccess, addresses: Sequence[Address], params: RequestParams, token: str
+) -> tuple[int, bytes]:
+    """Of the first address that takes a connection; to the others nothing was sent."""
+    for address in addresses[:-1]:
+        with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
+            return await _exchange(access, address, params, token)
+    return await _exchange(access, addresses[-1], params, token)
 
 
 async def _exchange(access: HttpAccess, address: Address, params: RequestParams, token: str) -> tuple[int, bytes]:
