@@ -12,12 +12,16 @@ from datetime import timedelta
 from lab.conditions import FullWhile, MeanAboveBaseline, RateAboveBaseline, ShareBeyond
 from lab.rule import Rule
 
+_KEEP_FIRING = timedelta(minutes=20)
+"""Longer than a fix of three verified steps takes: otherwise the page ends while somebody still works on it."""
+
 _LABELS = {"severity": "warning", "service": "chat", "namespace": "chat"}
 
 HIGH_TTFT = Rule(
     name="LLMHighTTFT",
     condition=MeanAboveBaseline(metric="vllm:time_to_first_token_seconds", factor=1.4),
     summary="mean time to first token of {pod} is {value:.2f} s, {times:.1f} times the model's usual {limit:.2f} s",
+    keep_firing_for=_KEEP_FIRING,
     labels=_LABELS,
 )
 
@@ -25,6 +29,7 @@ HIGH_ITL = Rule(
     name="LLMHighITL",
     condition=MeanAboveBaseline(metric="vllm:inter_token_latency_seconds", factor=1.35),
     summary="mean inter-token latency of {pod} is {value:.4f} s, {times:.1f} times the model's usual {limit:.4f} s",
+    keep_firing_for=_KEEP_FIRING,
     labels=_LABELS,
 )
 
@@ -34,6 +39,7 @@ KV_SATURATED = Rule(
         gauge="vllm:kv_cache_usage_perc", above=0.95, counter="vllm:num_preemptions_total", faster_than=0.1
     ),
     summary="the KV cache of {pod} is {value:.0%} full and requests are preempted",
+    keep_firing_for=_KEEP_FIRING,
     labels=_LABELS,
 )
 
@@ -47,6 +53,7 @@ FORMAT_VALIDITY = Rule(
         above=0.05,
     ),
     summary="{value:.1%} of the answers of {prompt_name} version {prompt_version} fail the schema check",
+    keep_firing_for=_KEEP_FIRING,
     labels=_LABELS,
 )
 
@@ -61,6 +68,7 @@ PROVIDER_429 = Rule(
     ),
     summary="{api_provider} answers {value:.0%} of the requests to {litellm_model_name} with 429",
     wait=timedelta(minutes=3),
+    keep_firing_for=_KEEP_FIRING,
     labels=_LABELS,
 )
 
@@ -75,5 +83,6 @@ SPEND = Rule(
     ),
     summary="spend is {times:.1f} times what it was an hour ago",
     wait=timedelta(minutes=15),
+    keep_firing_for=_KEEP_FIRING,
     labels=_LABELS,
 )

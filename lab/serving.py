@@ -208,7 +208,7 @@ class Replica:
         tokens = int(self.rng.poisson(load.rps * (1 - now.given_up) * load.output_tokens * step_s))
         iterations = int(self.rng.poisson(step_s / now.itl_s))
         self._observe("vllm:inter_token_latency_seconds", lognormal(self.rng, now.itl_s, 0.2, 256), tokens // 256)
-        batch = now.running + load.rps * load.prompt_tokens * (1 - load.hit) * now.itl_s
+        batch = max(1.0, now.running + load.rps * load.prompt_tokens * (1 - load.hit) * now.itl_s)
         self._observe("vllm:iteration_tokens_total", np.rint(lognormal(self.rng, batch, 0.4, 16)), iterations // 16)
 
     def _observe(self, name: str, samples: Floats, weight: int = 1) -> None:
