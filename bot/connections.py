@@ -140,17 +140,32 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
 
     Raises MissingCredentialError, UnusableSettingError.
     """
-    langfuse: dict[str, LangfuseAccess] = {}
+    return build_actions(
+        langfuse=_langfuse_access(settings, config),
+        clusters=_cluster_access(settings, config),
+        gateways=_gateway_access(settings, config),
+        endpoints=_endpoint_access(settings, config),
+        commands=_command_access(settings, config),
+        redact=safe_text,
+    )
+
+
+def _langfuse_access(settings: Settings, config: Config) -> dict[str, LangfuseAccess]:
+    found: dict[str, LangfuseAccess] = {}
     for source in config.datasources:
         if isinstance(source, LangfuseSource) and source.action_credential:
             public, secret = _key_pair(settings, source.action_credential, source.name)
-            langfuse[source.name] = LangfuseAccess(
+            found[source.name] = LangfuseAccess(
                 url=source.url,
                 public_key=public,
                 secret_key=secret,
                 ca_file=str(source.ca_file) if source.ca_file else None,
             )
-    clusters = {
+    return found
+
+
+def _cluster_access(settings: Settings, config: Config) -> dict[str, ClusterAccess]:
+    return {
         cluster.name: ClusterAccess(
             url=cluster.url,
             token=_secret(settings, cluster.action_credential, cluster.name),
@@ -159,7 +174,10 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
         for cluster in config.clusters
         if cluster.action_credential
     }
-    gateways = {
+
+
+def _gateway_access(settings: Settings, config: Config) -> dict[str, LiteLLMAccess]:
+    return {
         gateway.name: LiteLLMAccess(
             url=gateway.url,
             key=_secret(settings, gateway.action_credential, gateway.name),
@@ -168,7 +186,10 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
         for gateway in config.gateways
         if gateway.action_credential
     }
-    endpoints = {
+
+
+def _endpoint_access(settings: Settings, config: Config) -> dict[str, HttpAccess]:
+    return {
         endpoint.name: HttpAccess(
             url=endpoint.url,
             methods=endpoint.methods,
@@ -179,7 +200,10 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
         )
         for endpoint in config.http_endpoints
     }
-    commands = {
+
+
+def _command_access(settings: Settings, config: Config) -> dict[str, CommandAccess]:
+    return {
         command.name: CommandAccess(
             argv=command.argv,
             arguments=command.arguments,
@@ -189,14 +213,6 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
         )
         for command in config.commands
     }
-    return build_actions(
-        langfuse=langfuse,
-        clusters=clusters,
-        gateways=gateways,
-        endpoints=endpoints,
-        commands=commands,
-        redact=safe_text,
-    )
 
 
 def _client(settings: Settings, owner: str, credential: str | None, ca_file: Path | None) -> httpx.AsyncClient:
