@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 import httpx
 import structlog
 
-from bot.engine import Sweeper
 from bot.far_ends import FarEnds
 from bot.status import late_sweeps
+from bot.vitals import Loop
 
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ class Heartbeat:
         url: str,
         *,
         client: httpx.AsyncClient,
-        sweepers: Callable[[], Sequence[Sweeper]],
+        sweepers: Callable[[], Sequence[Loop]],
         ask_database: Callable[[], Awaitable[object]],
         far_ends: FarEnds,
     ) -> None:

@@ -9,12 +9,11 @@ from importlib.metadata import version
 from typing import Protocol
 
 from bot.config import Config
-from bot.engine import Sweeper
 from bot.far_ends import FarEnd, FarEnds
 from bot.store.audit import ChainReport
 from bot.store.counts import COUNTS, Lane
 from bot.store.workers import DEAD_AFTER_S, Worker
-from bot.vitals import ChainWatch, Vitals
+from bot.vitals import ChainWatch, Loop, Vitals
 
 SWEEP_LATE_S = 60.0
 """The ticker wakes every sweep each second; one that did not go through for a minute is stuck."""
@@ -24,7 +23,7 @@ class Probes(Protocol):
     """What this process says of itself: its loops, and why no traffic should come (empty when it may)."""
 
     @property
-    def sweepers(self) -> Sequence[Sweeper]: ...
+    def sweepers(self) -> Sequence[Loop]: ...
 
     async def not_ready_because(self) -> Sequence[str]: ...
 
@@ -123,12 +122,12 @@ class Status:
         )
 
 
-def late_sweeps(sweepers: Sequence[Sweeper], *, started_at: datetime, now: datetime) -> list[str]:
+def late_sweeps(sweepers: Sequence[Loop], *, started_at: datetime, now: datetime) -> list[str]:
     """The loops that are stuck."""
     return [each.name for each in sweepers if _sweep(each, now, started_at).is_late]
 
 
-def _sweep(sweeper: Sweeper, now: datetime, started_at: datetime) -> SweepState:
+def _sweep(sweeper: Loop, now: datetime, started_at: datetime) -> SweepState:
     last = sweeper.healthy_at or started_at
     return SweepState(
         name=sweeper.name,
