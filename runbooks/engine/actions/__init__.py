@@ -43,7 +43,7 @@ def build_actions(
     listed: list[Action] = [
         MoveLabel(langfuse or {}),
         Scale(reachable),
-        RolloutUndo(reachable),
+        RolloutUndo(reachable, redact),
         Restart(reachable),
         Cordon(reachable),
         Uncordon(reachable),

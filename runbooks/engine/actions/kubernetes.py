@@ -9,7 +9,7 @@ half is refused, since that is an outage of its own and no fix.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -176,6 +176,10 @@ class RolloutUndo(OnDeployment):
         Right(group="apps", resource="replicasets", verbs=("list",)),
     )
 
+    def __init__(self, clusters: Mapping[str, Cluster], redact: Callable[[str], str] = str) -> None:
+        super().__init__(clusters)
+        self._redact = redact  # what differs between two templates is stored and shown with the plan
+
     def effect(self, params: RolloutUndoParams, before: JsonObject) -> str:
         return (
             f"In the cluster {params.cluster}, the deployment {params.namespace}/{params.deployment} is rolled back "
@@ -246,7 +250,7 @@ class RolloutUndo(OnDeployment):
             "kept_by": kept_by(deployment),
             "to_revision": _revision(earlier),
             "to_template": digest(past),
-            "difference": differences(present, past),
+            "difference": self._redact(differences(present, past)),
         }
         return state, deployment, earlier
 

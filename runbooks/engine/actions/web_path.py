@@ -33,7 +33,7 @@ def unfit_path(path: str, patterns: Sequence[str]) -> str:
         return f"has more than {MOST_CHARACTERS} characters"
     if not _ALLOWED.fullmatch(path):
         return "is not a plain path: it starts with / and holds letters, digits and escapes such as %20"
-    if any(_is_separator(unquote(escape)) for escape in re.findall("%[0-9A-F]{2}", path)):
+    if any(_is_separator(unquote(escape)) for escape in re.findall("%[0-9A-F]{2}", path)) or not _is_text(path):
         return "escapes a character that must not be escaped"
     way = path.partition("?")[0]
     if "//" in way or any(part.partition(";")[0] in {".", ".."} for part in way.split("/")):
@@ -45,6 +45,13 @@ def unfit_path(path: str, patterns: Sequence[str]) -> str:
 
 def _is_separator(char: str) -> bool:
     return char in "/\\.%?#;&=" or not char.isprintable()
+
+
+def _is_text(path: str) -> bool:
+    try:
+        return unquote(path, errors="strict").isprintable()
+    except UnicodeDecodeError:
+        return False
 
 
 def _matches(path: str, pattern: str) -> bool:
