@@ -235,13 +235,23 @@ async def test_no_connection_shows_its_secrets(tmp_path: Path) -> None:
 
 
 def test_only_the_one_who_builds_actions_reads_their_credentials() -> None:
-    """In the whole application `action_credential` is touched in one function."""
-    readers = set()
-    for file in (Path(__file__).parents[2] / "bot").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and any(
-                isinstance(inner, ast.Attribute) and inner.attr == "action_credential" for inner in ast.walk(node)
-            ):
-                readers.add(node.name)
+    """In the whole application `action_credential` is touched by functions that `connect_actions` alone calls."""
+    functions = [
+        node
+        for file in (Path(__file__).parents[2] / "bot").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    readers = {
+        function.name
+        for function in functions
+        if any(isinstance(inner, ast.Attribute) and inner.attr == "action_credential" for inner in ast.walk(function))
+    }
+    callers = {
+        function.name
+        for function in functions
+        if any(isinstance(inner, ast.Name) and inner.id in readers for inner in ast.walk(function))
+    }
 
-    assert readers == {"connect_actions"}
+    assert "_cluster_access" in readers
+    assert callers == {"connect_actions"}
