@@ -17,7 +17,7 @@ from diagnostics.findings import Finding, Measure
 from diagnostics.look import ENOUGH, NOTHING, CannotTellError, Compared, Look, share, total
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Aggregation, Telemetry
-from diagnostics.wording import compared
+from diagnostics.wording import compared, number
 
 FAILURES = "litellm_deployment_failure_responses_total"
 ASKED = "litellm_deployment_total_requests_total"
@@ -71,7 +71,9 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
             f"{one.provider}: {compared(one.ratio, 'ratio')}, of the requests are {_WORDS[one.signal]}." for one in bad
         )
         return Finding.bad("provider_errors", " ".join(said), *measures)
-    return Finding.ok("provider_errors", "Providers answer as usual.", *measures)
+    most = max(one.ratio.now or 0.0 for one in ratios)
+    text = f"Providers answer as usual: no kind of failure is above {number(most, 'ratio')} of the requests to one."
+    return Finding.ok("provider_errors", text, *measures)
 
 
 async def _asked(look: Look) -> Cells:
