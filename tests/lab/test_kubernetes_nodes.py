@@ -10,8 +10,7 @@ import pytest
 from kubernetes import client as k8s
 
 from lab import cluster_objects
-from runbooks.engine.actions import build_actions
-from runbooks.engine.actions.kubernetes_objects import Right
+from runbooks.engine.actions import Right, build_actions, rights_of
 from tests.lab.played_worlds import CREDENTIALS
 from tests.lab.served_cluster import Server
 
@@ -156,12 +155,10 @@ def test_what_kubernetes_would_refuse_is_refused(
     assert not any(node["spec"].get("unschedulable") for node in server.api.cluster.kinds["nodes"].values())
 
 
-def rights() -> list[Right]:
-    return [right for action in build_actions().values() for right in getattr(action, "rights", ())
-            if isinstance(right, Right)]  # fmt: skip
+RIGHTS = sorted({right for action in build_actions().values() for right in rights_of(action)}, key=str)
 
 
-@pytest.mark.parametrize("right", rights(), ids=lambda right: f"{right.group}/{right.resource}:{','.join(right.verbs)}")
+@pytest.mark.parametrize("right", RIGHTS, ids=lambda right: f"{right.group}/{right.resource}:{','.join(right.verbs)}")
 def test_the_tokens_may_what_their_actions_need(server: Server, right: Right) -> None:
     """SelfSubjectAccessReview: the action token may all that the actions say they need, the other one only look."""
     resource, _, subresource = right.resource.partition("/")

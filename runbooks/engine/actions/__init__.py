@@ -10,6 +10,7 @@ from runbooks.engine.actions.http_request import HttpAccess, HttpRequest
 from runbooks.engine.actions.kubernetes import RolloutUndo, Scale
 from runbooks.engine.actions.kubernetes_drain import Drain
 from runbooks.engine.actions.kubernetes_nodes import Cordon, Uncordon
+from runbooks.engine.actions.kubernetes_objects import Right
 from runbooks.engine.actions.kubernetes_pods import DeletePod
 from runbooks.engine.actions.kubernetes_restart import Restart
 from runbooks.engine.actions.langfuse import LangfuseAccess, MoveLabel
@@ -19,7 +20,16 @@ from runbooks.engine.actions.litellm_proxy import LiteLLMAccess, LiteLLMProxy
 from runbooks.engine.actions.manual import Manual
 from runbooks.engine.values import Action
 
-__all__ = ["ClusterAccess", "CommandAccess", "HttpAccess", "LangfuseAccess", "LiteLLMAccess", "build_actions"]
+__all__ = [
+    "ClusterAccess",
+    "CommandAccess",
+    "HttpAccess",
+    "LangfuseAccess",
+    "LiteLLMAccess",
+    "Right",
+    "build_actions",
+    "rights_of",
+]
 
 
 def build_actions(
@@ -58,3 +68,9 @@ def build_actions(
         Manual(),
     ]
     return {action.name: action for action in listed}
+
+
+def rights_of(action: Action) -> tuple[Right, ...]:
+    """What a cluster's action token must be allowed to do for it; nothing for actions on other systems."""
+    rights: tuple[Right, ...] = getattr(action, "rights", ())
+    return rights
