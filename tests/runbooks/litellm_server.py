@@ -21,13 +21,15 @@ class LiteLLMServer(RememberingServer):
     """Hands every request on to the lab's stand-in."""
 
     api: LiteLLMApi
+    stale: LiteLLMApi | None = None  # another replica, which answers every other time to who reads
+    _reads: int = 0
 
     @property
     def gateway(self) -> Gateway:
         return self.api.gateway
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        transport = httpx.ASGITransport(app=self.api.app())
+        transport = httpx.ASGITransport(app=self._replica(request.method).app())
         async with httpx.AsyncClient(transport=transport, base_url="http://litellm.lab") as client:
             answer = await client.request(
                 request.method,
@@ -36,6 +38,12 @@ class LiteLLMServer(RememberingServer):
                 content=await request.read(),
             )
         return web.Response(status=answer.status_code, body=answer.content, content_type="application/json")
+
+    def _replica(self, method: str) -> LiteLLMApi:
+        if method != "GET" or self.stale is None:
+            return self.api
+        self._reads += 1
+        return self.stale if self._reads % 2 else self.api
 
 
 def litellm_server() -> LiteLLMServer:

@@ -189,6 +189,16 @@ async def test_a_probe_that_sees_something_third_cannot_tell(weigh: GuardedActio
     assert await weigh.happened(OUT, before, "t") is Happened.CANNOT_TELL
 
 
+async def test_a_replica_that_lags_behind_is_not_believed(weigh: GuardedAction, gateway: LiteLLMServer) -> None:
+    """Half a minute long another replica still tells the old weight: one that knows the new one is enough."""
+    before = await weigh.read(OUT)
+    gateway.faults.after["PATCH"] = "reset"
+    with pytest.raises(OutcomeUnknownError):
+        await weigh.act(OUT, before, token="t")
+    gateway.stale = litellm_server().api
+    assert await weigh.happened(OUT, before, "t") is Happened.YES
+
+
 async def test_litellms_own_words_reach_the_person(gateway: LiteLLMServer) -> None:
     """A refusal that says why is worth showing."""
     proxy = LiteLLMProxy(LiteLLMAccess(url=gateway.url, key=ADMIN, timeout_s=0.4))

@@ -4,12 +4,15 @@ Shift traffic at a LiteLLM gateway: the weight of a deployment, and where a mode
 
 Both are R1: they change where new requests go and are taken back by the same call. Weights count by their ratios
 within a model group. When all are 0, LiteLLM picks by `rpm`, by `tpm` or at random, so that "all 0" would send
-requests everywhere; that is refused. With several gateway replicas the others follow within half a minute.
+requests everywhere; that is refused.
+
+A gateway may have several replicas. Each answers from its own memory, and those that did not take the change follow
+within 30 s. So a probe that finds the old state asks again over new connections before it believes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -17,6 +20,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from runbooks.engine.actions.litellm_proxy import Deployment, GatewayObject, LiteLLMProxy
 from runbooks.engine.actions.parameters import ConfigName, Whole
 from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+
+_LOOKS = 3
 
 
 class OnGateway(BaseModel):
@@ -121,13 +126,13 @@ class SetWeight(GatewayAction):
         return {"deployment": before["deployment"], "weight": params.weight}
 
     async def happened(self, params: SetWeightParams, before: JsonObject, token: str) -> Happened:
-        try:
+        async def look() -> Happened:
             now = await self.read(params)
-        except ActionError:
-            return Happened.CANNOT_TELL
-        if now["deployment"] != before["deployment"]:
-            return Happened.CANNOT_TELL
-        return told(now["weight"], wanted=params.weight, before=before["weight"])
+            if now["deployment"] != before["deployment"]:
+                return Happened.CANNOT_TELL
+            return told(now["weight"], wanted=params.weight, before=before["weight"])
+
+        return await _of_any_replica(look)
 
 
 def _group_list(value: Any) -> Any:
@@ -203,11 +208,11 @@ class SetFallbacks(GatewayAction):
         return {"fallbacks": wanted}
 
     async def happened(self, params: SetFallbacksParams, before: JsonObject, token: str) -> Happened:
-        try:
+        async def look() -> Happened:
             now = await self.read(params)
-        except ActionError:
-            return Happened.CANNOT_TELL
-        return told(now["fallbacks"], wanted=list(params.fallbacks), before=before["fallbacks"])
+            return told(now["fallbacks"], wanted=list(params.fallbacks), before=before["fallbacks"])
+
+        return await _of_any_replica(look)
 
 
 def told(now: Any, *, wanted: Any, before: Any) -> Happened:
@@ -215,6 +220,18 @@ def told(now: Any, *, wanted: Any, before: Any) -> Happened:
     if now == wanted:
         return Happened.YES
     return Happened.NO if now == before else Happened.CANNOT_TELL
+
+
+async def _of_any_replica(look: Callable[[], Awaitable[Happened]]) -> Happened:
+    """NO only when every look says so."""
+    for _ in range(_LOOKS):
+        try:
+            said = await look()
+        except ActionError:
+            return Happened.CANNOT_TELL
+        if said is not Happened.NO:
+            return said
+    return Happened.NO
 
 
 def _meant(name: str, listed: list[Deployment]) -> Deployment:
