@@ -13,7 +13,9 @@ import re
 import signal
 import ssl
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -146,13 +148,25 @@ async def still_missing(drill: Drill, client: httpx.AsyncClient) -> list[str]:
     truth = (await client.get("/lab/truth")).json()
     channel = (await client.get("/channel")).json()
     said = "\n".join(line for m in messages_in(channel) if m["user"] == BOT_USER for line in lines_of(m))
+    cards = "\n".join(line for m in channel["messages"] if m["user"] == BOT_USER for line in lines_of(m))
     checks = {
+        "the card does not name the true cause": f"({truth['cause']})," in cards,
+        "the card does not suspect the guilty change": _names_culprit(cards, truth["culprit"]),
         "a stranger's approval counted": not _APPROVED_BY_STRANGER.search(said),
         "the world is not healed by the right change": bool(truth["healed"]),
         "the card does not say that the fix is verified": bool(_SAYS_VERIFIED.search(said)),
         "PagerDuty's incident is not resolved by Watchkeeper": await _resolved_by_product(drill),
     }
     return [what for what, is_so in checks.items() if not is_so]
+
+
+def _names_culprit(cards: str, culprit: Mapping[str, Any] | None) -> bool:
+    """Whether the guilty change is on the card itself, if there is one; the thread also tells of innocent ones."""
+    if culprit is None:
+        return True
+    if "prompt" in culprit:
+        return f"prompt {culprit['prompt']} is on version {culprit['version']}" in cards
+    return f"{culprit['deployment']} revision {culprit['revision']}:" in cards
 
 
 async def _resolved_by_product(drill: Drill) -> bool:

@@ -188,14 +188,15 @@ def _length_evidence(before: str, after: str) -> _Factor:
 
 def diff_of(change: Change) -> str:
     """What it changed, as a short unified diff under the names of its versions."""
-    return short_diff(
-        change.before,
-        change.after,
-        before_name=_version(change, "previous_version", "before"),
-        after_name=_version(change, "version", "after"),
-    )
+    before, after = _sides(change)
+    return short_diff(change.before, change.after, before_name=before, after_name=after)
 
 
-def _version(change: Change, key: str, otherwise: str) -> str:
-    version = change.undo.get(key)
-    return otherwise if version is None else f"{change.undo.get('prompt', '')} version {version}".strip()
+def _sides(change: Change) -> tuple[str, str]:
+    undo = change.undo
+    if "version" in undo and "previous_version" in undo:
+        what = f"{undo.get('prompt', '')} version".strip()
+        return f"{what} {undo['previous_version']}", f"{what} {undo['version']}"
+    if "deployment" in undo and "revision" in undo:
+        return f"{undo['deployment']} before", f"{undo['deployment']} revision {undo['revision']}"
+    return "before", "after"
