@@ -20,7 +20,7 @@ import httpx
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from diagnostics.changes.change import Change, ChangeSourceError
-from diagnostics.changes.pod_facts import RESTARTED, Facts, as_text, compared, in_words
+from diagnostics.changes.pod_facts import HIDDEN, RESTARTED, Facts, as_text, compared, holds_secret, in_words
 from diagnostics.target import Deployment, Target
 
 REVISION = "deployment.kubernetes.io/revision"
@@ -114,7 +114,7 @@ class KubernetesRollouts:
 
     def _change(self, target: Target, deployment: Deployment, before: _Began, now: _Began, at: datetime) -> Change:
         old, new = compared(_template(before.replica_set), _template(now.replica_set))
-        cause = now.replica_set.metadata.annotations.get(_CHANGE_CAUSE, "")
+        cause = _said(now.replica_set.metadata.annotations.get(_CHANGE_CAUSE, ""))
         pods = now.replica_set.metadata.labels.get(_TEMPLATE_HASH)
         return Change(
             id=f"{self.name}:{deployment.name}:{now.number}",
@@ -191,6 +191,11 @@ def _is_owned(item: _Item, deployment: _Item) -> bool:
 
 def _template(item: _Item) -> Mapping[str, Any]:
     return item.spec.template
+
+
+def _said(cause: str) -> str:
+    """What somebody wrote about the rollout; `--record` wrote the whole command line, `set env TOKEN=...` included."""
+    return HIDDEN if holds_secret(cause) else " ".join(cause[:200].split())
 
 
 def _numbers(text: str) -> Iterator[int]:

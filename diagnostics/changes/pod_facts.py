@@ -19,12 +19,16 @@ _RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 _LONGEST = 200
 _MOST_WORDS = 400
 
-# A flag is telling by one of its words, `--api-key`; counts of tokens are what people tune most, `--max-tokens`.
+# A name is telling by one of its words, `--api-key`; counts of tokens are what people tune most, `--max-tokens`.
 _TELLING = re.compile(
-    r"(?:^|[-_.])(?:\w*(?:passw|secret|credential)\w*|api-?keys?|keys?|tokens?|auth|bearer)(?=$|[-_.])"
+    r"(?:^|[-_.])(?:\w*(?:passw|secret|credential)\w*|api-?keys?|keys?|tokens?|auth|authorization|bearer)(?=$|[-_.])"
 )
 _COUNT = re.compile(r"[0-9]{1,12}")
+_NAME_AND_VALUE = re.compile(
+    r"([A-Za-z][\w.-]{0,127})[\"']{0,2}(?:\s{0,8}[=:]\s{0,8}|\s{1,8})(?=[\"']{0,2}([^\s\"',;}]{1,64}))"
+)
 _LOGIN_IN_ADDRESS = re.compile(r"://[^\s/@]{1,256}@")
+_MOST_READ = 4000  # characters; a longer argument is a whole file, and hidden unread
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, _Fact]]:
     yield "image", _Fact(str(container.get("image", "")), container.get("image"))
     words = [str(word) for word in [*_list(container.get("command")), *_list(container.get("args"))]]
     for name, value in _flags(words).items():
-        yield name, _Fact(HIDDEN if _is_secret(name, value) else value, value)
+        is_secret = bool(value) and (_is_telling(name, value) or holds_secret(value))
+        yield name, _Fact(HIDDEN if is_secret else value, value)
     for variable in map(_object, _list(container.get("env"))):
         reference = _object(variable.get("valueFrom"))
         shown = f"from {', '.join(sorted(reference))}" if reference else HIDDEN
@@ -108,9 +113,15 @@ def _flags(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _is_secret(name: str, value: str) -> bool:
-    telling = _TELLING.search(name.removeprefix("--").lower())
-    return bool(telling and value and not _COUNT.fullmatch(value)) or bool(_LOGIN_IN_ADDRESS.search(value))
+def holds_secret(text: str) -> bool:
+    """`API_KEY=value vllm serve`, `{"password": "value"}`, `Authorization: Bearer value`, `http://user:value@host`."""
+    pairs = _NAME_AND_VALUE.findall(text[:_MOST_READ])
+    told = any(_is_telling(name, value) for name, value in pairs)
+    return told or len(text) > _MOST_READ or bool(_LOGIN_IN_ADDRESS.search(text))
+
+
+def _is_telling(name: str, value: str) -> bool:
+    return bool(_TELLING.search(name.removeprefix("--").lower())) and not _COUNT.fullmatch(value)
 
 
 def _differing_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -202,12 +202,36 @@ async def test_no_secret_becomes_a_text(cluster: Cluster, source: KubernetesRoll
 
 
 @pytest.mark.parametrize(
+    "args",
+    [
+        ("-c", f"API_KEY={SECRET} vllm serve m --max-tokens 10"),
+        ("--overrides", f'{{"password": "{SECRET}", "a": 1}}'),
+        ("--header", f"Authorization: Bearer {SECRET}"),
+        ("--client-secret", SECRET),
+        ("--hf-token", SECRET),
+        ("--config", "x" * 5000 + SECRET),
+        (f"--database=postgres://u:{SECRET}@db",),
+    ],
+)
+async def test_no_argument_gives_a_secret_away(
+    cluster: Cluster, source: KubernetesRollouts, args: tuple[str, ...]
+) -> None:
+    """In a shell's line, in JSON, in a header, behind a telling flag; nor does a recorded command line."""
+    cause = f"kubectl set env deployment/chat-vllm HF_TOKEN={SECRET}"
+    cluster.deploy("chat-vllm", (900, template("--a=1")), (8, template(*args)), cause=cause)
+    change = await only(source)
+    assert SECRET not in f"{change.summary}\n{change.before}\n{change.after}"
+    assert "(hidden)" in change.summary
+
+
+@pytest.mark.parametrize(
     ("before", "after", "line"),
     [
         (template("-c", "vllm serve m --a=1"), template("-c", "vllm serve m --a=2"), "--a 2"),
         (template(resources={"limits": {"cpu": "4"}}), template(resources={"limits": {"cpu": "8"}}), "limits cpu 8"),
         (template(livenessProbe={"a": 1}), template(livenessProbe={"a": 2}), "spec.containers changed"),
         (template("--x", "a" * 300), template("--x", "a" * 301), "--x " + "a" * 200 + ", changed"),
+        (template("--tokenizer", "a", "--kv-cache-dtype", "b"), template("--tokenizer", "c"), "--tokenizer c"),
         (template("--x=1", "--x=2"), template("--x=1", "--x=3"), "--x 1 3"),
     ],
 )
