@@ -72,13 +72,14 @@ class Process:
         if self.workshop is not None:
             await self.workshop.stop()
         await self.parts.pulse.end()
+        await self.parts.lifeline.close()
         await self.parts.database.close()
 
     async def died(self) -> None:
         """Wait until somebody declares this process dead, then let go of all stories: they are others' now."""
         await self.parts.pulse.died.wait()
         if self.workshop is not None:
-            await self.workshop.engine.stories.interrupt()
+            await self.workshop.engine.interrupt()
 
     def web(self) -> Any:
         """What is served: the doors, or probes alone."""

@@ -8,6 +8,7 @@ crash between the commit and the start loses nothing, and starting twice runs no
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -34,6 +35,9 @@ APPLICATION_VERSION = "1"
 """Never changes: DBOS resumes only workflows of its own version, so a new number would strand those under way."""
 
 TICK_S = 1.0
+
+MOST_AT_ONCE = 20
+"""So many diagnoses, and so many fixes, does one process begin beside each other; a storm waits in its rows."""
 
 
 class Bell:
@@ -95,14 +99,15 @@ class Engine:
         self._plans = plans
         self._respond: RespondWorkflow | None = None
         self._remediate: RemediateWorkflow | None = None
-        self.stories = Stories(self.ring)
+        self.diagnoses = Stories(self.ring)
+        self.fixes = Stories(self.ring)
         self.sweepers = (
             Sweeper("inbox", self._fold),
             Sweeper("diagnoses", self._start_diagnoses),
             Sweeper("fixes", self._start_fixes),
             *more,
         )
-        take_over = TakeOver(pulse=pulse, workers=workers, duties=duties, stories=self.stories)
+        take_over = TakeOver(pulse=pulse, workers=workers, duties=duties, stories=(self.diagnoses, self.fixes))
         self._timed = {**(timed or {}), LOOK_S: [Sweeper("take-over", take_over.sweep)]}
         self._tasks: list[asyncio.Task[None]] = []
         self._ticker = AsyncIOScheduler(timezone=UTC)
@@ -148,17 +153,22 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.stories.interrupt()
+        await self.interrupt()
         await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)
         # DBOS made its own thread pool the loop's default, and has just shut it down.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+
+    async def interrupt(self) -> None:
+        """Cut off all stories, as a crash would; somebody goes on with them."""
+        await self.diagnoses.interrupt()
+        await self.fixes.interrupt()
 
     async def _fold(self) -> None:
         if await self._inbox.fold(now=datetime.now(UTC)):
             self.ring()
 
     async def _start_diagnoses(self) -> None:
-        for incident_id, number in await self._incidents.runs_to_start():
+        for incident_id, number in _some(await self._incidents.runs_to_start(), self.diagnoses):
             with SetWorkflowID(f"{incident_id}:{number}"):
                 await DBOS.start_workflow_async(self._workflow().run, incident_id, number)
             await self._incidents.mark_started(incident_id, number)
@@ -173,7 +183,7 @@ class Engine:
                 now=now,
                 expected=[row.state],
             )
-        for plan_id, chapter in await self._plans.to_start():
+        for plan_id, chapter in _some(await self._plans.to_start(), self.fixes):
             with SetWorkflowID(f"{plan_id}:{chapter}"):
                 await DBOS.start_workflow_async(self._remediation().run, plan_id, chapter)
             await self._plans.mark_started(plan_id, chapter)
@@ -187,3 +197,15 @@ class Engine:
         if self._remediate is None:
             raise RuntimeError("the engine was not started")
         return self._remediate
+
+
+def _some(waiting: Sequence[tuple[str, int]], stories: Stories) -> list[tuple[str, int]]:
+    """
+    As many of what has waited longest as there is room for here; the rest is for others, or for later.
+
+    In random order, so that processes which look at the same rows do not start the same stories.
+    """
+    room = max(0, MOST_AT_ONCE - len(stories.told))
+    oldest = list(waiting[: 2 * room])
+    random.shuffle(oldest)
+    return oldest[:room]

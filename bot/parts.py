@@ -44,9 +44,10 @@ class Parts:
         self.journal = Journal(self.database)
         self.outbox = Outbox(self.database)
         self.errands = Errands(self.database)
-        self.workers = Workers(self.database)
+        self.lifeline = Database(self.url)  # of its own: a beat never waits behind the work
+        self.workers = Workers(self.lifeline)
         self.pulse = Pulse(self.workers, role)
-        self.duties = Duties(self.database, self.pulse.me)
+        self.duties = Duties(self.lifeline, self.pulse.me)
         self.people = PeopleTable(self.database)
         self.inbox = Inbox(self.database, services=services_by_pagerduty(config))
         self.policy = Policy(config)

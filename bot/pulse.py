@@ -26,6 +26,7 @@ from bot.store.workers import DEAD_AFTER_S, Workers
 log = structlog.get_logger()
 
 BEAT_S = 3.0
+_AGAIN_S = 0.5
 TRUST_S = DEAD_AFTER_S - 1.0
 """How long after the begin of a beat nobody can have declared us dead; a second for clocks that run apart."""
 
@@ -83,24 +84,22 @@ class Pulse:
             raise
 
     async def _beat_for_ever(self) -> None:
-        while not self.died.is_set():
-            await asyncio.sleep(BEAT_S)
-            await self.beat()
+        while not self.died.is_set():  # noqa: ASYNC110 - it does not wait for that, it beats
+            await asyncio.sleep(BEAT_S if await self.beat() else _AGAIN_S)
 
-    async def beat(self) -> None:
-        """One beat. A database that does not answer is asked again; whoever was declared dead stays dead."""
+    async def beat(self) -> bool:
+        """One beat; False when the database did not answer in time. Whoever was declared dead stays dead."""
         began = _now()
         try:
             async with asyncio.timeout(BEAT_S):
                 lives = await self._workers.beat(self.me)
         except (StoreUnavailableError, TimeoutError) as error:
             log.warning("no beat", why=str(error) or type(error).__name__)
-            return
+            return False
         if not lives:
-            self._trust_until(-math.inf)
             self.died.set()
-            return
-        self._trust_until(began + TRUST_S)
+        self._trust_until(began + TRUST_S if lives else -math.inf)
+        return True
 
     def _trust_until(self, when: float) -> None:
         self._trusted_until = when

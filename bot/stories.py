@@ -30,6 +30,7 @@ class Stories:
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_over = False
         self.told: set[str] = set()
         """The ids of the workflows that are told here and now."""
 
@@ -60,12 +61,17 @@ class Stories:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a story is told in a task")
+        if self._is_over:  # DBOS gives out stories until it is destroyed; this one is for somebody else
+            story.close()
+            raise asyncio.CancelledError
         self._tasks.add(task)
         name = DBOS.workflow_id or ""
         self.told.add(name)
         try:
             await story
         except Exception as error:  # the outer boundary of one story
+            if self._is_over:  # whatever breaks while everything is taken down is no defect of the story
+                raise asyncio.CancelledError from error
             log.exception("a story broke off")
             await broke_off(type(error).__name__)
         finally:
@@ -75,6 +81,7 @@ class Stories:
 
     async def interrupt(self) -> None:
         """Stop in the middle, as a crash would: DBOS records nothing of a cancelled task and resumes it at a start."""
+        self._is_over = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -9,7 +9,7 @@ told it before is fenced by DBOS at its next checkpoint.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import structlog
 from dbos import DBOS, WorkflowStatus
@@ -29,7 +29,7 @@ _LOOKS = 5
 class TakeOver:
     """One sweep looks once; any number of processes may sweep at a time."""
 
-    def __init__(self, *, pulse: Pulse, workers: Workers, duties: Duties, stories: Stories) -> None:
+    def __init__(self, *, pulse: Pulse, workers: Workers, duties: Duties, stories: Sequence[Stories]) -> None:
         self._pulse = pulse
         self._workers = workers
         self._duties = duties
@@ -45,8 +45,7 @@ class TakeOver:
         left = [story for story in pending if (story.executor_id or "") in dead]
         lost = self._lost([story for story in pending if story.executor_id == self._pulse.me])
         if (left or lost) and await self._duties.take("take-over", _DUTY_S):
-            for story in (*left, *lost):
-                await self._resume(story)
+            await self._resume([*left, *lost])
 
     async def _bury(self) -> None:
         """Declare dead whose process is gone from this machine, and who has been silent for too long."""
@@ -68,14 +67,19 @@ class TakeOver:
         return False
 
     def _lost(self, mine: Collection[WorkflowStatus]) -> list[WorkflowStatus]:
-        untold = [story for story in mine if story.workflow_id not in self._stories.told]
+        told = {name for stories in self._stories for name in stories.told}
+        untold = [story for story in mine if story.workflow_id not in told]
         self._untold = {story.workflow_id: self._untold.get(story.workflow_id, 0) + 1 for story in untold}
         return [story for story in untold if self._untold[story.workflow_id] >= _LOOKS]
 
-    async def _resume(self, seen: WorkflowStatus) -> None:
+    async def _resume(self, seen: Sequence[WorkflowStatus]) -> None:
         """Unless somebody did meanwhile: a second resumption would cut off the first one's work."""
-        now = await DBOS.get_workflow_status_async(seen.workflow_id)
-        if now is None or (now.status, now.executor_id) != ("PENDING", seen.executor_id):
-            return
-        await DBOS.resume_workflow_async(seen.workflow_id)
-        log.warning("story taken over", story=seen.workflow_id, left_by=seen.executor_id)
+        by = {story.workflow_id: story.executor_id for story in seen}
+        pending = await DBOS.list_workflows_async(
+            workflow_ids=list(by), status="PENDING", load_input=False, load_output=False
+        )
+        still = [story.workflow_id for story in pending if story.executor_id == by[story.workflow_id]]
+        if still:
+            await DBOS.resume_workflows_async(still)
+        for name in still:
+            log.warning("story taken over", story=name, left_by=by[name])

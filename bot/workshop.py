@@ -184,7 +184,7 @@ class Workshop:
             actions=self.actions,
             pagerduty=self.pagerduty,
         )
-        return RespondWorkflow(story, self.engine.stories)
+        return RespondWorkflow(story, self.engine.diagnoses)
 
     def remediate(self) -> RemediateWorkflow:
         """The durable story of a fix."""
@@ -197,7 +197,7 @@ class Workshop:
             actions=self.actions,
             pulse=parts.pulse,
         )
-        return RemediateWorkflow(story, self.engine.stories)
+        return RemediateWorkflow(story, self.engine.fixes)
 
     async def start(self) -> None:
         """Telemetry and runbooks first, then the engine."""

@@ -30,7 +30,7 @@ from bot.pulse import Pulse
 from bot.remediate import Remediate, RemediateWorkflow
 from bot.respond import Respond, RespondWorkflow
 from bot.store.database import Database, workflow_engine
-from bot.store.workers import Duties
+from bot.store.workers import Duties, Workers
 from bot.verify import Verifier
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding
@@ -109,16 +109,17 @@ class AllWell:
         return [Finding.ok(name, "is ok") for name in names]
 
 
-async def work(store: Store, folder: Path) -> None:
+async def work(store: Store, lifeline: Database, folder: Path) -> None:
     """Until SIGTERM, or until somebody declares this process dead."""
-    pulse = Pulse(store.workers, "worker")
+    workers = Workers(lifeline)
+    pulse = Pulse(workers, "worker")
     if (folder / "hosts").read_text() == "separate":
         pulse.place = f"machine of {pulse.me}"
     engine = Engine(
         system_engine=workflow_engine(engine_url(store.database.url.render_as_string(hide_password=False))),
         pulse=pulse,
-        workers=store.workers,
-        duties=Duties(store.database, pulse.me),
+        workers=workers,
+        duties=Duties(lifeline, pulse.me),
         inbox=store.inbox,
         incidents=store.incidents,
         plans=store.plans,
@@ -147,12 +148,12 @@ async def work(store: Store, folder: Path) -> None:
     )
     await pulse.begin()
     await engine.start(
-        respond=lambda: RespondWorkflow(respond, engine.stories),
-        remediate=lambda: RemediateWorkflow(remediate, engine.stories),
+        respond=lambda: RespondWorkflow(respond, engine.diagnoses),
+        remediate=lambda: RemediateWorkflow(remediate, engine.fixes),
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, pulse.died.set)
     await pulse.died.wait()
-    await engine.stories.interrupt()
+    await engine.interrupt()
     await engine.stop()
     await pulse.end()
 
@@ -167,10 +168,11 @@ async def main(url: str, folder: Path) -> None:
             processors=[structlog.processors.format_exc_info, _as_json],
             logger_factory=structlog.PrintLoggerFactory(log),
         )
-        store = Store(Database(url), load_config(folder / "watchkeeper.toml"))
+        store, lifeline = Store(Database(url), load_config(folder / "watchkeeper.toml")), Database(url)
         try:
-            await work(store, folder)
+            await work(store, lifeline, folder)
         finally:
+            await lifeline.close()
             await store.database.close()
 
 

@@ -137,7 +137,7 @@ class EngineRoom:
             actions={"fake.set": fakes},
             pagerduty=fakes,
         )
-        return RespondWorkflow(story, self.engine.stories)
+        return RespondWorkflow(story, self.engine.diagnoses)
 
     def remediate(self) -> RemediateWorkflow:
         fakes: Any = self.neighbours
@@ -150,7 +150,7 @@ class EngineRoom:
             pulse=self.pulse,
             late_after_s=0.0,
         )
-        return RemediateWorkflow(story, self.engine.stories)
+        return RemediateWorkflow(story, self.engine.fixes)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
