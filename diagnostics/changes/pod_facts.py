@@ -25,7 +25,7 @@ _TELLING = re.compile(
 )
 _COUNT = re.compile(r"[0-9]{1,12}")
 _NAME_AND_VALUE = re.compile(
-    r"([A-Za-z][\w.-]{0,127})[\"']{0,2}(?:\s{0,8}[=:]\s{0,8}|\s{1,8})(?=[\"']{0,2}([^\s\"',;}]{1,64}))"
+    r"(?<![\w.-])([A-Za-z][\w.-]{0,127})[\"']{0,2}(?:\s{0,8}[=:]\s{0,8}|\s{1,8})(?=[\"']{0,2}([^\s\"',;}]{1,64}))"
 )
 _LOGIN_IN_ADDRESS = re.compile(r"://[^\s/@]{1,256}@")
 _MOST_READ = 4000  # characters; a longer argument is a whole file, and hidden unread
