@@ -151,7 +151,7 @@ async def still_missing(drill: Drill, client: httpx.AsyncClient) -> list[str]:
     cards = "\n".join(line for m in channel["messages"] if m["user"] == BOT_USER for line in lines_of(m))
     checks = {
         "the card does not name the true cause": f"({truth['cause']})," in cards,
-        "the card does not suspect the guilty change": _names_culprit(cards, truth["culprit"]),
+        "the card does not suspect the guilty change": names_culprit(cards, truth["culprit"]),
         "a stranger's approval counted": not _APPROVED_BY_STRANGER.search(said),
         "the world is not healed by the right change": bool(truth["healed"]),
         "the card does not say that the fix is verified": bool(_SAYS_VERIFIED.search(said)),
@@ -160,7 +160,7 @@ async def still_missing(drill: Drill, client: httpx.AsyncClient) -> list[str]:
     return [what for what, is_so in checks.items() if not is_so]
 
 
-def _names_culprit(cards: str, culprit: Mapping[str, Any] | None) -> bool:
+def names_culprit(cards: str, culprit: Mapping[str, Any] | None) -> bool:
     """Whether the guilty change is on the card itself, if there is one; the thread also tells of innocent ones."""
     if culprit is None:
         return True

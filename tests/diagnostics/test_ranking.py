@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from diagnostics.causes import knowledge
 from diagnostics.changes.change import Change
 from diagnostics.changes.diff import new_variable_at_start, short_diff
-from diagnostics.changes.ranking import Scene, culprit, rank_changes
+from diagnostics.changes.ranking import Scene, culprit, diff_of, rank_changes
 from diagnostics.diagnosis import RankedCause
 from diagnostics.findings import Measure
 from diagnostics.onset import Onset
@@ -70,6 +70,13 @@ def test_the_diff_shows_what_changed() -> None:
     [suspect] = rank_changes([GUILTY], scene())
     assert "--- chat-system version 7" in suspect.diff
     assert "+It is {{now}}." in suspect.diff
+
+
+def test_a_rollouts_diff_names_its_revision() -> None:
+    """Whoever reads the diff must know which side is running."""
+    undo = {"deployment": "chat-vllm", "revision": "3", "to_revision": "2"}
+    rollout = replace(GUILTY, kind="config", before="--max-num-seqs 256", after="--max-num-seqs 64", undo=undo)
+    assert diff_of(rollout).splitlines()[:2] == ["--- chat-vllm before", "+++ chat-vllm revision 3"]
 
 
 def test_a_change_after_the_onset_is_innocent() -> None:

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from fastapi import FastAPI, Request, Response
 from slack_bolt.adapter.fastapi.async_handler import AsyncSlackRequestHandler
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+from typer.testing import CliRunner
 
 from bot.config import load_config
 from bot.settings import Settings
 from lab.actors import play_story
+from lab.commands import demo
 from lab.configuration import (
     Addresses,
     environment,
@@ -28,6 +31,7 @@ from lab.configuration import (
     watchkeeper_toml,
     write_environment,
 )
+from lab.demo import names_culprit
 from lab.demo_processes import Child, DemoError, keep_running, must_not_end, run_once, without_product_settings
 from lab.gauges import MEAN_TTFT, PREFIX_HITS, FleetGauges, samples, total
 from lab.listening import listening, local_client, new_socket, url_of
@@ -232,6 +236,41 @@ async def test_the_actors_press_again_when_the_app_did_not_answer() -> None:
         await play_story(slack.browser, lambda _line: None)
 
     assert clicks == ["approve by U0MALLORY", "acknowledge by U0ALICE", "approve by U0BOB"]
+
+
+@pytest.mark.parametrize(
+    ("card", "culprit", "is_named"),
+    [
+        ("Suspect  production of prompt a is on version 8, before that 7", {"prompt": "a", "version": 8}, True),
+        ("Suspect  production of prompt b is on version 8, before that 7", {"prompt": "a", "version": 8}, False),
+        ("Suspect  a revision 3: --x 1 -> 2", {"deployment": "a", "revision": 3}, True),
+        ("Suspect  a revision 31: --x 1 -> 2", {"deployment": "a", "revision": 3}, False),
+        ("nobody changed anything", None, True),
+    ],
+)
+def test_a_good_end_needs_the_guilty_change_on_the_card(
+    card: str,
+    culprit: dict[str, Any] | None,
+    is_named: bool,  # noqa: FBT001 - a case
+) -> None:
+    """A story is not told well when the card blames the harmless change, however the fix went."""
+    assert names_culprit(card, culprit) == is_named
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(("--scenario", "S99"), "there is no S99; there is"), (("--scenario", "all"), "needs --headless")],
+)
+def test_a_demo_that_cannot_be_played_is_refused(
+    arguments: tuple[str, ...], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is started, in words."""
+    monkeypatch.delenv("HEADLESS", raising=False)
+    app = typer.Typer()
+    app.command()(demo)
+    told = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert told.exit_code == 2
+    assert complaint in told.output
 
 
 def test_a_thread_reads_as_text() -> None:

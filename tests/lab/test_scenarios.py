@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import tempfile
@@ -11,6 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from diagnostics.diagnosis import Diagnosis
+from diagnostics.runner import Diagnoser
+from diagnostics.target import Budgets, Deployment, Target
 from diagnostics.telemetry.recorder import Recorder
 from lab.cluster import ENGINE
 from lab.engine_physics import EngineLimits, Load, engine_limits, means
@@ -30,17 +34,33 @@ BROKEN_FOR = timedelta(minutes=3)
 each_scenario = pytest.mark.parametrize("scenario_id", sorted(SCENARIOS))
 
 
+TARGET = Target(
+    service="chat",
+    namespace="chat",
+    selectors={
+        "serving": {"namespace": "chat"},
+        "gpu": {"namespace": "chat"},
+        "application": {"service": "chat"},
+        "gateway": {"model_group": "~chat|chat-overflow"},
+        "kubernetes": {"namespace": "chat"},
+    },
+    budgets=Budgets(ttft_p95_s=1.0),
+    deployments=(Deployment(name=ENGINE, kind="engine", replicas=4),),
+)
+
+
 @functools.cache
 def played(scenario_id: str) -> tuple[World, Path]:
-    """A world played until three minutes after its live start, and the history of what its rules read."""
+    """A world played until three minutes after its live start, with the history of what its rules read, and of all."""
     world = new_world(Path(tempfile.mkdtemp(prefix="lab-played-")), scenario_id=scenario_id)
     history = History(start=world.fleet.start)
     while world.fleet.next_step <= world.clock.start + BROKEN_FOR:
         world._step()
         history.record(world.fleet.registry)
     world.folder.mkdir(parents=True, exist_ok=True)
-    history.write(world.fleet.registry, world.history_path, only=world._rule_metrics)
-    return world, world.history_path
+    history.write(world.fleet.registry, world.history_path)
+    history.write(world.fleet.registry, world._rule_history_path, only=world._rule_metrics)
+    return world, world._rule_history_path
 
 
 # -- alerts ----------------------------------------------------------------------------------------------------------
@@ -85,6 +105,45 @@ async def test_prometheus_finds_the_same_excess(scenario_id: str) -> None:
             ours = await rule.condition.exceeding(recorder, at)
             assert ours
             assert {key: excess.value for key, excess in ours.items()} == pytest.approx(theirs, rel=0.01)
+
+
+@functools.cache
+def diagnosed(scenario_id: str) -> Diagnosis:
+    """From the telemetry alone: no change source is asked."""
+
+    async def diagnose() -> Diagnosis:
+        recorder = Recorder(clock="samples", history=played(scenario_id)[0].history_path)
+        await recorder.open()
+        return await Diagnoser(recorder, patience_s=30).diagnose(TARGET)
+
+    return asyncio.run(diagnose())
+
+
+@pytest.mark.integration
+@each_scenario
+def test_the_telemetry_tells_the_cause(scenario_id: str) -> None:
+    """The true cause comes first, clearly, at the right place and since the right time."""
+    world, _ = played(scenario_id)
+    diagnosis, truth = diagnosed(scenario_id), world.truth()
+    first, second, *_ = diagnosis.causes
+    assert first.cause == truth["cause"]
+    assert first.probability > 2 * second.probability
+    assert diagnosis.scope is not None
+    assert diagnosis.scope.dimension == truth["scope"]["dimension"]
+    assert set(truth["scope"]["values"]) <= set(diagnosis.scope.values)
+    assert diagnosis.since is not None
+    assert timedelta(minutes=-2) <= diagnosis.since - world.onset <= timedelta(minutes=6)
+
+
+@pytest.mark.integration
+def test_new_engines_are_held_against_those_before() -> None:
+    """After a rollout no pod has a past of its own; the fullest cache and the longest queue of before speak for it."""
+    measures = [measure for finding in diagnosed("S03").findings for measure in finding.measures]
+    [kv] = [measure for measure in measures if measure.signal == "kv_usage" and not measure.scope]
+    [waiting] = [measure for measure in measures if measure.signal == "waiting" and not measure.scope]
+    assert kv.value == pytest.approx(0.99, abs=0.02)
+    assert kv.baseline == pytest.approx(0.24, abs=0.03)
+    assert waiting.baseline == 0
 
 
 @each_scenario
