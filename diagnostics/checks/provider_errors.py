@@ -120,23 +120,54 @@ def _ratios(asked: Cells, by_status: Cells, by_code: Cells, *, enough_per_s: flo
     """
     For each kind of failure the provider that has it worst, as a share of its own requests.
 
-    Of a provider whose requests are too few to say, or not counted, it is the share of all provider requests. Codes
-    are the application's and tell more; where it saw none, the gateway's statuses count.
+    Of a provider whose requests are too few to say, or not counted, it is the share of all provider requests.
     """
-    failures = by_code if total(by_code).now else by_status
+    failures = _failures_by_signal(by_status, by_code)
     everything = total(asked) if asked else total(failures)
     ratios = []
     for signal in _WORDS:
-        cells = {key: cell for key, cell in failures.items() if signal_of(key[1]) == signal}
         worst = _Ratio(signal=signal, provider="", ratio=share(NOTHING, everything))
-        for provider in sorted({key[0] for key in cells}):
+        for (provider, kind), cell in sorted(failures.items(), key=lambda entry: entry[0]):
             own = asked.get((provider,), NOTHING)
-            mine = total({key: cell for key, cell in cells.items() if key[0] == provider})
-            ratio = share(mine, own if (own.now or 0.0) >= enough_per_s else everything)
-            if not worst.provider or (ratio.gain or 0.0) > (worst.ratio.gain or 0.0):
+            ratio = share(cell, own if (own.now or 0.0) >= enough_per_s else everything)
+            if kind == signal and (not worst.provider or (ratio.gain or 0.0) > (worst.ratio.gain or 0.0)):
                 worst = _Ratio(signal=signal, provider=provider, ratio=ratio)
         ratios.append(worst)
     return ratios
+
+
+def _failures_by_signal(by_status: Cells, by_code: Cells) -> Cells:
+    """
+    Failures per second by provider and signal, as the application's codes or the gateway's statuses tell more of them.
+
+    Behind a fallback the application sees none. A used-up quota is a 429 to the gateway, so what the codes call quota
+    is no rate limit.
+    """
+    codes, statuses = _by_signal(by_code), _by_signal(by_status)
+    for (provider, signal), cell in codes.items():
+        limited = (provider, "provider_429_ratio")
+        if signal == "provider_quota_ratio" and limited in statuses:
+            statuses[limited] = _less(statuses[limited], cell)
+    keys = {**codes, **statuses}
+    return {
+        key: max(codes.get(key, NOTHING), statuses.get(key, NOTHING), key=lambda cell: cell.now or 0.0) for key in keys
+    }
+
+
+def _by_signal(cells: Cells) -> Cells:
+    sums: dict[tuple[str, ...], Cells] = {}
+    for (provider, code), cell in cells.items():
+        signal = signal_of(code)
+        if signal is not None:
+            sums.setdefault((provider, signal), {})[(code,)] = cell
+    return {key: total(parts) for key, parts in sums.items()}
+
+
+def _less(cell: Compared, part: Compared) -> Compared:
+    def rest(whole: float | None, taken: float | None) -> float | None:
+        return None if whole is None else max(0.0, whole - (taken or 0.0))
+
+    return Compared(now=rest(cell.now, part.now), baseline=rest(cell.baseline, part.baseline))
 
 
 def signal_of(code: str) -> str | None:

@@ -24,6 +24,13 @@ REQUESTS = "llm_app_requests_total"
 SESSIONS = "llm_app_sessions_total"
 TOKENS = "llm_app_tokens_total"
 
+# Where tokens are counted by consumer: metric, its label, and what the consumer is then called.
+_CONSUMERS = (
+    ("application", TOKENS, "api_key", "api_key"),
+    ("application", TOKENS, "tenant", "tenant"),
+    ("gateway", "litellm_total_tokens_metric_total", "api_key_alias", "api_key"),
+)
+
 _GREW = {"requests_per_s": 1.5, "requests_per_session": 1.2}
 _APART = 1.6
 _ONE_KEY = 0.6
@@ -38,11 +45,11 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         retries = await _retries(look, requests)
         measures.append(measure("requests_per_session", retries, "x"))
         complaints.append(_complaint("Requests per session", retries, _GREW["requests_per_session"]))
-        one_key = await _one_key(look)
-        if one_key is not None:
-            measures.append(one_key)
-            complaints.append(_key_complaint(one_key))
         measures.extend(await _versions(look))
+    one_key = await _one_key(look)
+    if one_key is not None:
+        measures.append(one_key)
+        complaints.append(_key_complaint(one_key))
     if "serving" in target.selectors:
         measures.extend(await _pods_apart(look))
         complaints.append(_apart(measures))
@@ -74,10 +81,7 @@ async def _retries(look: Look, requests: Compared) -> Compared:
 
 async def _one_key(look: Look) -> Measure | None:
     """The key that carries most of the growth in tokens, and its share of it; None without growth to share out."""
-    cells = await look.rates(TOKENS, "application", by=("api_key",))
-    label = "api_key"
-    if not cells or set(cells) == {("",)}:
-        cells, label = await look.rates(TOKENS, "application", by=("tenant",)), "tenant"
+    cells, label = await _consumers(look)
     whole = total(cells)
     if len(cells) < 2 or whole.gain is None or whole.baseline is None or whole.gain < 0.2 * whole.baseline:
         return None
@@ -85,6 +89,16 @@ async def _one_key(look: Look) -> Measure | None:
     carried = ((cell.now or 0.0) - (cell.baseline or 0.0)) / whole.gain
     normal = (cell.baseline or 0.0) / whole.baseline
     return Measure(signal="top_key_growth_share", value=carried, baseline=normal, unit="ratio", scope=((label, key),))
+
+
+async def _consumers(look: Look) -> tuple[dict[Key, Compared], str]:
+    """Tokens per second of each consumer, from the first source that tells consumers apart, and what they are."""
+    for family, metric, label, called in _CONSUMERS:
+        if family in look.target.selectors:
+            cells = await look.rates(metric, family, by=(label,))
+            if set(cells) - {("",)}:
+                return cells, called
+    return {}, ""
 
 
 async def _versions(look: Look) -> list[Measure]:

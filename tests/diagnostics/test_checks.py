@@ -12,7 +12,7 @@ from diagnostics.findings import Finding, Measure, Status
 from diagnostics.target import Budgets, Target
 from diagnostics.telemetry.recorded import load_openmetrics
 from tests import synthetic
-from tests.diagnosed import frame_of, recorded
+from tests.diagnosed import HISTORY, frame_of, recorded
 
 BAD_UNDER = {
     "time_to_first_token": ("S04", "S02", "S13"),
@@ -211,6 +211,51 @@ async def test_a_quota_is_not_a_rate_limit() -> None:
     assert (service_measure(quota, "provider_quota_ratio").value or 0) > 0.9
     assert (service_measure(limit, "provider_quota_ratio").value or 0) == 0
     assert service_measure(limit, "provider_headroom").value == pytest.approx(0.0)
+
+
+async def test_a_providers_failures_are_held_against_its_own_requests() -> None:
+    """Twice as many requests to our own engines, through the same gateway, dilute nothing."""
+    lines = synthetic.openmetrics("I01", history=HISTORY, without=("llm_app_provider_errors",)).splitlines()
+    own = [
+        line.replace('"openai"', '"hosted_vllm"').replace('"gpt-x"', '"llama"')
+        for line in lines
+        if line.startswith("litellm_deployment_total_requests_total{")
+    ]
+    at = next(place for place, line in enumerate(lines) if line.startswith("litellm_deployment_total_requests_total{"))
+    telemetry = load_openmetrics("\n".join([*lines[:at], *own, *lines[at:]]) + "\n")
+    finding = await CHECKS["provider_errors"](synthetic.target(), telemetry, frame_of())
+    assert service_measure(finding, "provider_429_ratio").value == pytest.approx(0.4, rel=0.05)
+    assert scoped(finding, "provider_429_ratio") == [(("provider", "openai"),)]
+    assert scoped(finding, "provider_headroom") == [(("provider", "openai"),)]
+    assert finding.summary.startswith("openai: 40 %")
+
+
+async def test_what_only_the_gateway_saw_counts() -> None:
+    """With a fallback the application sees no refusal; the gateway's own count must not be lost over it."""
+    text = synthetic.openmetrics("I01", history=HISTORY)
+    unseen = [line for line in text.splitlines() if not ("llm_app_provider_errors" in line and 'code="429"' in line)]
+    finding = await CHECKS["provider_errors"](
+        synthetic.target(), load_openmetrics("\n".join(unseen) + "\n"), frame_of()
+    )
+    assert finding.status is Status.BAD
+    assert scoped(finding, "provider_429_ratio") == [(("provider", "openai"),)]
+
+
+async def test_the_gateway_tells_keys_apart_where_the_application_does_not() -> None:
+    """LiteLLM counts tokens by the key's alias: enough to find the one that runs away."""
+    text = synthetic.openmetrics("X04", history=HISTORY)
+    lines = [
+        line.replace("llm_app_tokens", "litellm_total_tokens_metric")
+        .replace('service="', 'model_group="')
+        .replace('api_key="', 'api_key_alias="')
+        if "llm_app_tokens" in line
+        else line
+        for line in text.splitlines()
+    ]
+    finding = await CHECKS["traffic"](synthetic.target(), load_openmetrics("\n".join(lines) + "\n"), frame_of())
+    assert finding.status is Status.BAD
+    [[(label, _)]] = scoped(finding, "top_key_growth_share")
+    assert label == "api_key"
 
 
 async def test_lost_telemetry_is_not_lost_requests() -> None:

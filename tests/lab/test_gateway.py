@@ -145,7 +145,7 @@ async def test_the_diagnosis_names_the_cause_and_where(scenario_id: str) -> None
     assert diagnosis.scope is not None
     assert {"dimension": diagnosis.scope.dimension, "values": list(diagnosis.scope.values)} == truth["scope"]
     assert diagnosis.since is not None
-    assert abs(diagnosis.since - world.onset) <= timedelta(minutes=2)
+    assert abs(diagnosis.since - world.onset) <= timedelta(minutes=5)
 
 
 # -- I01: a provider's quota -----------------------------------------------------------------------------------------
