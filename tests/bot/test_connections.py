@@ -26,9 +26,11 @@ ENVIRON = {
     "LANGFUSE_WRITE": "pk-write:sk-write",
     "KUBE_READ_TOKEN": "kube-reads",
     "KUBE_ACTION_TOKEN": "kube-acts",
+    "LITELLM_READ": "litellm-reads",
+    "LITELLM_ADMIN": "litellm-acts",
 }
 READING = {"Bearer prom-reads", basic("pk-read", "sk-read"), "Bearer kube-reads"}
-ACTING = {basic("pk-write", "sk-write"), "Bearer kube-acts"}
+ACTING = {basic("pk-write", "sk-write"), "Bearer kube-acts", "Bearer litellm-acts"}
 
 CONFIG = """
 format = 1
@@ -56,6 +58,11 @@ name = "lab"
 url = "{url}"
 credential = "KUBE_READ_TOKEN"
 action_credential = "KUBE_ACTION_TOKEN"
+[[gateway]]
+name = "edge"
+url = "{url}"
+credential = "LITELLM_READ"
+action_credential = "LITELLM_ADMIN"
 [[service]]
 name = "chat"
 datasource = "metrics"
@@ -138,7 +145,9 @@ async def test_actions_never_show_the_credential_that_reads(server: Refusing, tm
     prompt = {"prompt": "chat-system", "label": "production", "version": 7}
     pods = {"cluster": "lab", "namespace": "chat", "deployment": "chat-vllm", "replicas": 5}
 
-    for name, params in (("langfuse.move_label", prompt), ("kubernetes.scale", pods)):
+    key = {"gateway": "edge", "key": "key-tenant-04", "tpm": 1000, "rpm": 10}
+
+    for name, params in (("langfuse.move_label", prompt), ("kubernetes.scale", pods), ("litellm.limit_key", key)):
         action = actions[name]
         with pytest.raises(ActionError):
             await action.read(action.params.model_validate(params))
@@ -156,7 +165,9 @@ async def test_a_missing_reading_credential_is_named(name: str, tmp_path: Path) 
         await opened(environ, config_of(tmp_path))
 
 
-@pytest.mark.parametrize(("name", "owner"), [("LANGFUSE_WRITE", "prompts"), ("KUBE_ACTION_TOKEN", "lab")])
+@pytest.mark.parametrize(
+    ("name", "owner"), [("LANGFUSE_WRITE", "prompts"), ("KUBE_ACTION_TOKEN", "lab"), ("LITELLM_ADMIN", "edge")]
+)
 async def test_a_missing_acting_credential_is_named(name: str, owner: str, tmp_path: Path) -> None:
     """And reading goes on without it."""
     environ = {key: value for key, value in ENVIRON.items() if key != name}

@@ -7,22 +7,11 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from diagnostics.runner import Diagnoser
-from diagnostics.target import Target
-from diagnostics.telemetry.recorder import Recorder
 from lab.consumers import consumers
 from lab.gateway import CHAT, NODE_WEIGHT, OVERFLOW, Gateway, ProviderLoad, Stream, build
 from lab.scenarios.provider_rate_limit import LEFT_FOR_US
 from lab.scenarios.runaway_key import JOB, KEY
-from tests.lab.played_worlds import LIVE_START, SmallWorld, prepared_world
-
-SELECTORS = {
-    "serving": {"namespace": "chat"},
-    "gpu": {"namespace": "chat"},
-    "application": {"service": "chat"},
-    "gateway": {"model_group": "~chat|chat-overflow"},
-    "kubernetes": {"namespace": "chat"},
-}
+from tests.lab.played_worlds import SmallWorld
 
 
 @pytest.fixture
@@ -124,28 +113,6 @@ def test_small_tenants_are_counted_together() -> None:
     )
     shares = {one.tenant: (one.requests, one.prompt, one.output) for one in found}
     assert shares == {"tenant-01": (0.5, 0.25, 0.5), "other": (0.5, 0.75, 0.5)}
-
-
-# -- what a diagnosis makes of them ----------------------------------------------------------------------------------
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("scenario_id", ["I01", "X04"])
-async def test_the_diagnosis_names_the_cause_and_where(scenario_id: str) -> None:
-    """From the exporters alone, at the moment of the page: the cause first, and the provider or key as its scope."""
-    world = prepared_world(scenario_id)
-    recorder = Recorder(clock="samples", history=world.history_path)
-    await recorder.open()
-    target = Target(service="chat", environment="prod", selectors=SELECTORS)
-    diagnosis = await Diagnoser(recorder, patience_s=20).diagnose(target, at=LIVE_START)
-
-    truth = world.truth()
-    assert diagnosis.causes[0].cause == truth["cause"]
-    assert diagnosis.causes[0].probability > 0.6
-    assert diagnosis.scope is not None
-    assert {"dimension": diagnosis.scope.dimension, "values": list(diagnosis.scope.values)} == truth["scope"]
-    assert diagnosis.since is not None
-    assert abs(diagnosis.since - world.onset) <= timedelta(minutes=5)
 
 
 # -- I01: a provider's quota -----------------------------------------------------------------------------------------
