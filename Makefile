@@ -42,6 +42,7 @@ check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks
 
 bench: $(VENV)/.dev-$(FAISS) ## Measure: first card, verdict, start of the command line
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.redaction_bench
 
 chaos: $(VENV)/.dev-$(FAISS) ## Kill and freeze processes at random while hundreds of fixes run (ARGS="--runs 40")
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -371,3 +371,59 @@ name = "second"
 def test_no_text_breaks_the_search_for_lines(text: str) -> None:
     """Whatever tomllib may one day accept, looking for a line must not be what fails."""
     assert 1 <= TomlLines(text).line_of(("a", 0, "b")) <= text.count("\n") + 1
+
+
+ALLOWED = """
+[[http_endpoint]]
+name = "flags"
+url = "https://flags.example.com"
+methods = ["POST"]
+paths = ["/api/.*"]
+
+[[command]]
+name = "purge"
+argv = ["/usr/local/bin/purge", "--tenant", "{tenant}"]
+arguments = {tenant = "[a-z]+"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem", "remedy"),
+    [
+        ('"/usr/local/bin/purge"', '"purge"', "is not an absolute path", "write where the program is"),
+        ('"{tenant}"', '"--for={tenant}"', "is not a whole element", "as two elements"),
+        ('"{tenant}"', '"{other}"', "nobody says what {other} may be", "add it to arguments"),
+        ('{tenant = "[a-z]+"}', "{}", "nobody says what {tenant} may be", "add it to arguments"),
+        ('{tenant = "[a-z]+"}', '{tenant = "["}', "is not a regular expression", "correct it"),
+    ],
+)
+def test_a_command_that_cannot_be_trusted_is_told(file: Path, old: str, new: str, problem: str, remedy: str) -> None:
+    """At its line, before anything can run it."""
+    text = GOOD + ALLOWED
+    assert old in text
+
+    [(line, sentence)] = told(file, text.replace(old, new))
+
+    assert text.splitlines()[line - 1].startswith("arguments")
+    assert 'command "purge"' in sentence
+    assert problem in sentence
+    assert remedy in sentence
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('paths = ["/api/.*"]', 'paths = [".*"]'),
+        ('name = "flags"\n', 'name = "flags"\ntier = "R1"\n'),
+        ('"--tenant"', '"--all"'),
+        ('arguments = {tenant = "[a-z]+"}', 'arguments = {tenant = ".*"}'),
+        ('arguments = {tenant = "[a-z]+"}', 'arguments = {tenant = "[a-z]+"}\ntier = "R1"'),
+    ],
+)
+def test_the_policy_version_moves_with_what_may_be_done(file: Path, old: str, new: str) -> None:
+    """An approval of a command or a request does not outlive a change of what the configuration allows."""
+    file.write_text(GOOD + ALLOWED, encoding="utf-8")
+    before = load_config(file).policy_version
+    file.write_text((GOOD + ALLOWED).replace(old, new), encoding="utf-8")
+
+    assert load_config(file).policy_version != before

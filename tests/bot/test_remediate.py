@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -411,3 +412,30 @@ async def test_a_defect_in_an_action_leaves_a_question_that_can_be_answered(scen
 
     assert (await scene.end())[0] is PlanState.VERIFIED
     assert all(frame.at - frame.recent >= later for frame in scene.diagnoser.asked)
+
+
+class PatientFake(FakeAction):
+    """Takes longer than a call may, and says so."""
+
+    waited = False
+
+    def patience_s(self, params: Any) -> float:
+        return 60.0
+
+    async def act(self, params: Any, before: JsonObject, token: str) -> JsonObject:
+        await asyncio.sleep(0.2)
+        self.waited = True
+        return await super().act(params, before, token)
+
+
+async def test_an_action_that_needs_longer_gets_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command has its own time limit; others end with the one for calls."""
+    monkeypatch.setattr("bot.remediate.ACT_TIMEOUT_S", 0.05)
+    scene = Scene(store, [Status.OK])
+    scene.action = PatientFake()
+    scene.story._actions = {"fake.set": scene.action}
+    await scene.approved()
+    await scene.tell()
+
+    assert scene.action.waited
+    assert (await scene.end())[0] is PlanState.VERIFIED
