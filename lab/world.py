@@ -205,6 +205,7 @@ class World:
             **self.scenario.truth(self.stage),
             "onset": self.onset.isoformat(),
             "now": self.clock.now().isoformat(),
+            "violations": self.litellm.violations,
             "healed": self._healed_at is not None,
             "healed_at": self._healed_at.isoformat() if self._healed_at else None,
         }
