@@ -29,6 +29,12 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needs --digest.")]
 
 def add_operator_commands(app: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
     """Hang this file's commands into the program; `require_schema` refuses a database of another version."""
+    _add_tokens(app, require_schema)
+    _add_deeds(app)
+
+
+def _add_tokens(app: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
+    """What is done beside the database."""
     tokens = typer.Typer(no_args_is_help=True, help="Tokens for people who work outside Slack.")
     app.add_typer(tokens, name="operator")
 
@@ -65,6 +71,10 @@ def add_operator_commands(app: typer.Typer, require_schema: Callable[[Settings],
         from bot.operate import revoke_token
 
         print(asyncio.run(revoke_token(settings, token, actor=_unix_user())))
+
+
+def _add_deeds(app: typer.Typer) -> None:
+    """What the running server is asked for."""
 
     @app.command("incidents")
     def incidents(*, as_json: AsJson = False) -> None:

@@ -33,7 +33,7 @@ _TOKENS = re.compile(
     r"|pdus\+[\w+-]{16,}|eyJ[\w-]{8,4096}+\.[\w-]{8,}(?:\.[\w-]*)?)"
 )
 # So distinctive that they count in the middle of a word, too.
-_TOKENS_ANYWHERE = re.compile(r"xox[a-z]-[\w-]{8,}|xapp-[\w-]{8,}|AKIA[0-9A-Z]{16}")
+_TOKENS_ANYWHERE = re.compile(r"xox[a-z]-[\w-]{8,}|xapp-[\w-]{8,}|AKIA[0-9A-Z]{16}|wk[os]_[\w-]{43}")
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?"
     r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)",

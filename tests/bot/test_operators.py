@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from bot.incidents import NotFoundError, WatchkeeperError
 from bot.operators import NotSignedInError, Operators, TooManyAttemptsError, hash_of
+from bot.redact import safe_text
 from bot.store.audit import AuditLog
 from bot.store.operators import OperatorTokens
 from bot.store.tables import operator_token
@@ -58,6 +59,7 @@ async def test_a_token_is_stored_as_a_hash_alone(operators: Operators, store: St
         [row] = (await connection.execute(sa.select(operator_token))).all()
     rows = await AuditLog(store.database).newest(subject="", actor="", before=None, limit=10)
 
+    assert secret not in safe_text(f"my token {secret} does not work")
     assert secret not in str(row)
     assert row.token_hash == hash_of(secret)
     assert secret not in str(rows)
