@@ -73,7 +73,7 @@ DONE = {
     "rediagnose": "Diagnosing again; the card follows.",
     "approve": "Your approval is recorded.",
     "deny": "Denied; nothing will run.",
-    "undo": "The undo is being prepared from the state now; the card and the thread follow.",
+    "undo": "The undo is on its way, made from the state now; the card and the thread follow.",
     "request": "Requested; the card shows the new fix.",
     "settle": "Recorded.",
 }

@@ -29,6 +29,9 @@ from diagnostics.telemetry.scrape import ScrapeError, ScrapeLimits, ScrapeTarget
 RETENTION = timedelta(hours=26)
 MOST_LIVING_SERIES = 50_000
 """About 2.5 GB of memory when all are scraped every 15 s for 26 h; a target that brings more is down."""
+FOLLOW_S = 1.0
+"""How often who does not write looks at what the writer added, and whether the writer is gone."""
+_MAKING_S = 5.0
 _PRUNE_EVERY_MS = 600_000
 _MOST_DEAD_SERIES = 5_000
 
@@ -55,6 +58,7 @@ class Recorder(Recorded):
     `targets` are addresses or ScrapeTargets, scraped every `interval_s` wall seconds through `client` (never
     following redirects). `path` None keeps samples in memory only. `history` is an OpenMetrics file that is loaded
     when there are no samples yet; with a single target its series get that target's labels, so that they go on.
+    Of several processes with one file one scrapes, and the others follow, until one of them takes over.
     `states` tells by URL how each target's last scrape went.
     """
 
@@ -91,6 +95,7 @@ class Recorder(Recorded):
         self._pruned_at = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._is_open = False
+        self._is_writer = True
         self._is_rewritten = False  # whether series were numbered anew since the last write
         self.states: dict[str, TargetState] = {}
 
@@ -103,18 +108,62 @@ class Recorder(Recorded):
         if self._is_open:
             return
         if self._file is not None:
-            self._samples = await asyncio.to_thread(self._file.open)
-        self._intakes = [Intake(target, self._samples, by_samples=self._by_samples) for target in self._targets]
+            self._samples = await self._read_file(self._file)
         self._is_open = True
+        if self._is_writer:
+            await self._begin_to_write()
+
+    async def _read_file(self, file: SampleFile) -> Samples:
+        """Whoever may not write waits a little for a file that the writer is just making."""
+        deadline = asyncio.get_running_loop().time() + _MAKING_S
+        while True:
+            self._is_writer = await asyncio.to_thread(file.claim)
+            try:
+                return await asyncio.to_thread(file.open)
+            except TelemetryError:
+                if self._is_writer or asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(0.1)
+
+    async def _begin_to_write(self) -> None:
+        self._intakes = [Intake(target, self._samples, by_samples=self._by_samples) for target in self._targets]
         if self._history is not None and self._samples.newest is None:
             labels = self._targets[0].labels if len(self._targets) == 1 else {}
             history = await asyncio.to_thread(read_history, self._history, labels)
             await self._keep(await asyncio.to_thread(take_over, history, self._samples))
 
     async def start(self) -> None:
-        """Open, and scrape every target from now on."""
+        """Open, and scrape every target from now on; while another process does, read what it writes."""
         await self.open()
-        self._tasks = [asyncio.create_task(self._keep_scraping(intake)) for intake in self._intakes]
+        if self._is_writer:
+            self._scrape_from_now_on()
+        else:
+            self._tasks = [asyncio.create_task(self._follow())]
+
+    def _scrape_from_now_on(self) -> None:
+        self._tasks += [asyncio.create_task(self._keep_scraping(intake)) for intake in self._intakes]
+
+    async def _follow(self) -> None:
+        """Read what the writer adds, until it is gone and the writing is ours."""
+        if self._file is None:
+            return
+        while not self._is_writer:
+            await asyncio.sleep(min(self._interval_s, FOLLOW_S))
+            self._is_writer = await asyncio.to_thread(self._file.claim)
+            await self._catch_up(self._file)
+        log.info("recording from now on", file=self._file.name)
+        await self._begin_to_write()
+        self._scrape_from_now_on()
+
+    async def _catch_up(self, file: SampleFile) -> None:
+        news = await asyncio.to_thread(file.news)
+        if news is None:
+            self._samples = await asyncio.to_thread(file.read_anew)
+            self._selections.clear()
+            return
+        news.add_to(self._samples)
+        if news.rows:
+            self._samples.forget_before(self._oldest_kept(to_milliseconds(self._wall())))
 
     async def stop(self) -> None:
         """Stop scraping, write what is not yet written, and close the file."""
