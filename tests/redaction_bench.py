@@ -46,7 +46,10 @@ def _text(file: Path) -> list[str]:
 def _exposition() -> Iterator[str]:
     """As vLLM, DCGM and Kubernetes name things: pods, GPUs, images, digests."""
     rng = random.Random(SEED)
-    pick = lambda count, alphabet: "".join(rng.choices(alphabet, k=count))  # noqa: E731 - a short name for a line
+
+    def pick(count: int, alphabet: str) -> str:
+        return "".join(rng.choices(alphabet, k=count))
+
     for number in range(1000):
         pod = f"chat-vllm-{pick(9, '0123456789bcdf')}-{pick(5, 'bcdfghjklmnpqrstvwxz2456789')}"
         gpu = "GPU-" + "-".join(pick(size, "0123456789abcdef") for size in (8, 4, 4, 4, 12))

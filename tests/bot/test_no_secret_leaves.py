@@ -104,7 +104,7 @@ async def page(store: Store) -> None:
     """A webhook, and one that we cannot read."""
     intake = store.intake()
     door = PagerDutyDoor(intake=intake, secrets=[b"s"], limits=BodyLimits())
-    person = {**PAGED["assignees"][0], "summary": text_of("assignee")}
+    person = {"id": "PALICE1", "summary": text_of("assignee"), "type": "user_reference"}
     seen = {**PAGED, "id": INCIDENT, "title": f"[FIRING:1] LLMHighTTFT {text_of('title')}", "assignees": [person]}
     await door._store(body(data=seen))
     await door._store(body("incident.invented", id="01OTHER", data={"note": text_of("unknown event")}))
@@ -125,7 +125,7 @@ async def respond(store: Store) -> Scene:
         return Finding.unknown("queue", text_of("check's error"))
 
     look = SyntheticLook(recorded("S04"), [RecordedChanges([change])], prompt_diff="full", stores={})
-    look._checks = {**look._checks, "queue": broken}  # type: ignore[dict-item]  # a fake
+    look._checks = {**look._checks, "queue": broken}
     scene.story._diagnosers = {"chat": look}
     scene.pagerduty = PagerDuty()
     scene.story._pagerduty = scene.pagerduty

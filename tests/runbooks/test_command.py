@@ -66,7 +66,7 @@ def test_a_hostile_value_is_one_literal_element_or_refused(kind: str) -> None:
 @pytest.mark.integration
 async def test_the_program_sees_the_literal_elements() -> None:
     """Two thousand hostile values that the freest pattern lets in, as a program finds them in its own argv."""
-    values = []
+    values: list[str] = []
     for value in hostile(8000):
         with contextlib.suppress(ValueError):
             values += filled(("{name}",), {"name": PATTERNS["anything"]}, {"name": value})
