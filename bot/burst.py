@@ -38,7 +38,7 @@ class BurstKeeper:
     async def sweep(self) -> bool:
         """True while a burst's first card is still owed, for which other cards leave room."""
         await self._bursts.gather(now=datetime.now(UTC))
-        for place in await self._bursts.take(now=datetime.now(UTC)):
+        for place in await self._bursts.take(now=datetime.now(UTC), me=self._pulse.me):
             await self._show(place)
         return await self._bursts.is_owed()
 

@@ -20,16 +20,20 @@ EVERY_S = 1.0
 UNSEEN_FOR = timedelta(seconds=30)
 """So long Slack may take to show a diagnosis before PagerDuty says it."""
 
-_BLINK = timedelta(seconds=5)  # a shorter outage left nobody waiting for long
+BLINK = timedelta(seconds=5)
+"""A shorter outage left nobody waiting for long; and what Slack refuses again and again keeps to its own waits."""
 
 
 class SlackWatch:
-    """One look a second; `unseen_for` is how long a verdict may be missing in Slack."""
+    """One look a second."""
 
-    def __init__(self, *, slack: SlackClient, outages: Outages, unseen_for: timedelta = UNSEEN_FOR) -> None:
+    def __init__(
+        self, *, slack: SlackClient, outages: Outages, unseen_for: timedelta = UNSEEN_FOR, blink: timedelta = BLINK
+    ) -> None:
         self._line = slack.line
         self._outages = outages
         self._unseen_for = unseen_for
+        self._blink = blink
         self._away_since: datetime | None = None
 
     async def sweep(self) -> None:
@@ -46,7 +50,7 @@ class SlackWatch:
             await self._outages.tell_pagerduty(incident_id, run, now=now)
 
     async def _back(self, was_away: timedelta, now: datetime) -> None:
-        if was_away >= _BLINK:
+        if was_away >= self._blink:
             log.info("Slack is back", away_s=round(was_away.total_seconds()))
             await self._outages.over(now=now)
         self._away_since = None

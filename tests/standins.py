@@ -86,6 +86,12 @@ class Message:
         return str(self.body["ts"])
 
     @property
+    def key(self) -> str:
+        """What the product calls it; empty for others' messages."""
+        payload = (self.body.get("metadata") or {}).get("event_payload") or {}
+        return str(payload.get("key", ""))
+
+    @property
     def words(self) -> str:
         """Every text in it."""
         return "\n".join((str(self.body.get("text", "")), *_texts(self.body.get("blocks") or [])))
@@ -152,14 +158,11 @@ class Slack(_Service):
 
     async def cards(self, title: str) -> list[Message]:
         """The cards whose title holds this."""
-        return [
-            message
-            for message in await self.messages()
-            if message.body["user"] == BOT_USER
-            and "thread_ts" not in message.body
-            and "ephemeral_to" not in message.body
-            and title in message.words
-        ]
+        return [each for each in await self.messages() if each.key.startswith("card:") and title in each.words]
+
+    async def bursts(self) -> list[Message]:
+        """The cards that speak for many incidents."""
+        return [each for each in await self.messages() if each.key.startswith("burst:")]
 
     async def card(self, title: str, is_so: Callable[[Message], bool] = bool, within_s: float = 20.0) -> Message:
         """The one card with this title, as soon as it looks like that."""

@@ -70,6 +70,7 @@ def upgrade() -> None:
         sa.Column("joined_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("owner", sa.String(length=64), nullable=True),
         sa.Column("is_begun", sa.Boolean(), nullable=False),
         sa.Column("channel", sa.String(length=64), nullable=True),
         sa.Column("card_ts", sa.String(length=64), nullable=True),

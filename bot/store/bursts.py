@@ -12,15 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.incidents import IncidentState
 from bot.store.database import Database
 from bot.store.tables import burst, burst_member, incident
+from bot.store.workers import free
 
 LEAST = 4
 """So many cards that wait are a burst; fewer go out at once."""
 
 JOINS_WITHIN = timedelta(minutes=1)
 """After so long without another incident, and with all cards posted, a burst is over."""
-
-_HELD = timedelta(seconds=30)
-"""Longer than any call to Slack: until then nobody else draws what one process has begun to draw."""
 
 _PAUSE = timedelta(seconds=2)
 _LOCK = 7_303_014_921
@@ -85,14 +83,14 @@ class Bursts:
         async with self._database.read() as connection:
             return bool((await connection.execute(query)).scalar_one())
 
-    async def take(self, *, now: datetime) -> list[BurstPlace]:
+    async def take(self, *, now: datetime, me: str) -> list[BurstPlace]:
         """The bursts whose card this process draws now; it says `drawn` or `later` in the end."""
-        due = sa.and_(burst.c.closed_at.is_(None), burst.c.due_at <= now)
+        due = sa.and_(burst.c.closed_at.is_(None), burst.c.due_at <= now, free(burst.c.owner, me))
         async with self._database.read() as connection:
             waiting = (await connection.execute(sa.select(burst.c.burst_id).where(due))).scalars().all()
         if not waiting:
             return []
-        statement = burst.update().where(burst.c.burst_id.in_(waiting), due).values(due_at=now + _HELD).returning(burst)
+        statement = burst.update().where(burst.c.burst_id.in_(waiting), due).values(owner=me).returning(burst)
         async with self._database.write() as connection:
             rows = (await connection.execute(statement)).all()
         return [
@@ -137,14 +135,15 @@ class Bursts:
     async def drawn(self, burst_id: int, channel: str, ts: str, shown: str, *, now: datetime, is_over: bool) -> None:
         """Slack shows this; the next look is a little later, or never."""
         over = {"closed_at": now} if is_over else {}
-        await self._update(burst_id, channel=channel, card_ts=ts, shown=shown, due_at=now + _PAUSE, **over)
+        where = {"channel": channel, "card_ts": ts, "shown": shown}
+        await self._update(burst_id, **where, due_at=now + _PAUSE, owner=None, **over)
 
     async def gone(self, burst_id: int, *, now: datetime) -> None:
         """Somebody deleted the card: the incidents have cards of their own, so it is not posted anew."""
         await self._update(burst_id, closed_at=now)
 
     async def later(self, burst_id: int, due: datetime) -> None:
-        await self._update(burst_id, due_at=due)
+        await self._update(burst_id, due_at=due, owner=None)
 
     async def _update(self, burst_id: int, **values: Any) -> None:
         async with self._database.write() as connection:

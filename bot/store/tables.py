@@ -305,7 +305,8 @@ burst = Table(
     Column("opened_at", Utc, nullable=False),
     Column("joined_at", Utc, nullable=False),  # when the last incident joined
     Column("closed_at", Utc),
-    Column("due_at", Utc, nullable=False),  # whoever moves this on draws the card
+    Column("due_at", Utc, nullable=False),
+    Column("owner", String(64)),  # the process that draws it; free when that one is dead
     Column("is_begun", Boolean, nullable=False),  # a first post may have gone out: look before posting again
     Column("channel", String(64)),
     Column("card_ts", String(64)),

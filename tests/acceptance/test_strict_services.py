@@ -269,6 +269,8 @@ async def test_a_storm_keeps_to_slacks_limits(place: Place) -> None:
         await until("the evidence", partial(evidence_of, place, card), within_s=60)
     await place.settle()
     assert [len(await place.slack.cards(title)) for title in titles] == [1] * 6
+    [burst] = await place.slack.bursts()
+    assert "6 incidents at once" in burst.words
 
 
 async def test_pagerduty_is_down_and_in_a_hurry(place: Place) -> None:
