@@ -28,7 +28,7 @@ class RunawayKey:
     id: str = "X04"
     title: str = "One API key runs away with the budget"
     onset_before_live: timedelta = timedelta(minutes=37)  # spend is averaged over 30 minutes, and the rule waits 15
-    pace: float = 20.0
+    pace: float = 30.0
     rules: tuple[Rule, ...] = (SPEND,)
     approver: Person = DANA
     gauges: tuple[Gauge, Gauge] = (SPENDING, MEAN_TTFT)
