@@ -185,6 +185,55 @@ def check_config(
         raise WatchkeeperError("\n".join(("to serve, this is still missing:", *missing)))
 
 
+@app.command()
+def init(
+    *,
+    output: Annotated[Path, typer.Option(help="The file to write; one that exists is never overwritten.")] = Path(
+        "watchkeeper.toml"
+    ),
+    prometheus: Annotated[str | None, typer.Option(help="Prometheus' address; PROMETHEUS_URL otherwise.")] = None,
+) -> None:
+    """Draft watchkeeper.toml from PagerDuty's services and what Prometheus holds."""
+    from bot.operate import draft_configuration
+
+    print(draft_configuration(_settings(), output, prometheus))
+
+
+@app.command()
+def doctor(
+    only: Annotated[list[str] | None, typer.Argument(help="Look at these only: slack, pagerduty, ...")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Look at everything that Watchkeeper depends on, and say how to mend what is wrong."""
+    from dataclasses import asdict
+
+    from bot.doctor import EXAMINERS, examine, report
+    from bot.doctor.advice import State
+
+    if unknown := set(only or ()) - set(EXAMINERS):
+        raise WatchkeeperError(f"the doctor does not know {', '.join(unknown)}; there are {', '.join(EXAMINERS)}")
+    found = asyncio.run(examine(*_configured(), only or ()))
+    print(json.dumps([asdict(advice) for advice in found], indent=2) if as_json else report(found))
+    if any(advice.state is State.BAD for advice in found):
+        raise typer.Exit(FOUND_FAULTS)
+
+
+@app.command()
+def backtest(
+    *,
+    since: Annotated[str, typer.Option(help="How far back: 12h, 30d, 4w.")] = "30d",
+    service: Annotated[str | None, typer.Option(help="Only this service's incidents.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Diagnose past incidents from history; posts and stores nothing."""
+    from bot.backtest import backtest as look_back
+    from bot.backtest import in_words, period
+
+    verdicts = asyncio.run(look_back(*_configured(), period(since), service))
+    print(json.dumps([each.as_json() for each in verdicts], indent=2) if as_json else in_words(verdicts))
+
+
 @app.command("rights")
 def show_rights(
     names: Annotated[list[str] | None, typer.Argument(help="Actions, and `diagnosis`; all when none.")] = None,

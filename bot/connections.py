@@ -103,10 +103,10 @@ def connect(settings: Settings, config: Config, journal: Callable[[str], Journal
     for source in config.datasources:
         match source:
             case PrometheusSource():
-                clients.append(client := _client(settings, source.name, source.credential, source.ca_file))
+                clients.append(client := http_client(settings, source.name, source.credential, source.ca_file))
                 telemetry[source.name] = PrometheusTelemetry(source.url, client=client)
             case RecorderSource():
-                clients.append(client := _client(settings, source.name, None, None))
+                clients.append(client := http_client(settings, source.name, None, None))
                 telemetry[source.name] = Recorder(
                     targets=source.scrape,
                     interval_s=source.interval_s,
@@ -116,7 +116,7 @@ def connect(settings: Settings, config: Config, journal: Callable[[str], Journal
                     client=client,
                 )
             case LangfuseSource():
-                clients.append(client := _client(settings, source.name, None, source.ca_file))
+                clients.append(client := http_client(settings, source.name, None, source.ca_file))
                 sources[source.name] = LangfusePrompts(
                     name=source.name,
                     url=source.url,
@@ -129,7 +129,7 @@ def connect(settings: Settings, config: Config, journal: Callable[[str], Journal
     rollouts: dict[str, ChangeSource] = {}
     for cluster in config.clusters:
         if cluster.credential:
-            clients.append(client := _client(settings, cluster.name, cluster.credential, cluster.ca_file))
+            clients.append(client := http_client(settings, cluster.name, cluster.credential, cluster.ca_file))
             rollouts[cluster.name] = KubernetesRollouts(name=cluster.name, url=cluster.url, client=client)
     return Connections(telemetry=telemetry, sources=sources, rollouts=rollouts, clients=tuple(clients))
 
@@ -215,7 +215,7 @@ def _command_access(settings: Settings, config: Config) -> dict[str, CommandAcce
     }
 
 
-def _client(settings: Settings, owner: str, credential: str | None, ca_file: Path | None) -> httpx.AsyncClient:
+def http_client(settings: Settings, owner: str, credential: str | None, ca_file: Path | None) -> httpx.AsyncClient:
     """Redirects are never followed: they could carry a credential elsewhere."""
     headers = {"User-Agent": "watchkeeper"}
     if credential is not None:

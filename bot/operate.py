@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
-from bot.config import Config
+from bot.config import Config, load_config
+from bot.draft import Account, Exported, account, draft, exported
 from bot.incidents import UnreadableEventError, WatchkeeperError
 from bot.operators import Operators
 from bot.pagerduty import parse_event
+from bot.pagerduty_client import PagerDutyClient
 from bot.redact import safe_text
 from bot.settings import Settings
 from bot.store import schema
@@ -122,3 +126,26 @@ async def _operators(settings: Settings) -> AsyncIterator[Operators]:
 def services_by_pagerduty(config: Config) -> dict[str, str]:
     """PagerDuty's service id -> our name."""
     return {service.pagerduty_service: service.name for service in config.services if service.pagerduty_service}
+
+
+def draft_configuration(settings: Settings, output: Path, prometheus: str | None) -> str:
+    """Write a first watchkeeper.toml and say what to do next. Raises WatchkeeperError; never overwrites a file."""
+    if output.exists():
+        raise WatchkeeperError(f"{output} exists already; move it away, or name another with --output")
+    text = asyncio.run(_drafted(settings, prometheus or settings.prometheus_url))
+    with output.open("x", encoding="utf-8") as file:
+        file.write(text)
+    summary = load_config(output).summary
+    return f"{summary}\nNext: check every line that says `guessed`, then run `watchkeeper doctor`."
+
+
+async def _drafted(settings: Settings, prometheus: str | None) -> str:
+    key = settings.pagerduty_api_key
+    if key is None and prometheus is None:
+        raise WatchkeeperError("nothing to draft from: set PAGERDUTY_API_KEY, PROMETHEUS_URL, or both")
+    known, seen = Account(), Exported()
+    if key is not None:
+        known = await account(PagerDutyClient(key.get_secret_value(), base_url=settings.pagerduty_api_base_url))
+    if prometheus is not None:
+        seen = await exported(prometheus)
+    return draft(known, seen, prometheus=prometheus)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import httpx2
@@ -126,6 +127,23 @@ class PagerDutyClient:
             "sort_by": "incident_number:asc",
         }
         return await self._all("/incidents", "incidents", _LIST_PAGES, params)
+
+    async def incidents_since(self, service_ids: Sequence[str], since: datetime) -> list[Mapping[str, Any]]:
+        """Every incident of these services that was created since then, oldest first; at most 10,000."""
+        params = {
+            "service_ids[]": list(service_ids),
+            "since": since.isoformat(timespec="seconds"),
+            "sort_by": "incident_number:asc",
+        }
+        return await self._all("/incidents", "incidents", _LIST_PAGES, params)
+
+    async def services(self) -> list[Mapping[str, Any]]:
+        """All services of the account: `id`, `name`, `status`, `teams`."""
+        return await self._all("/services", "services", _LIST_PAGES, {})
+
+    async def users(self) -> list[Mapping[str, Any]]:
+        """All users of the account: `id`, `name`, `email`."""
+        return await self._all("/users", "users", _LIST_PAGES, {})
 
     async def webhook_subscriptions(self) -> list[Mapping[str, Any]]:
         """The subscriptions that this key may see: `active`, `delivery_method.url`, `.temporarily_disabled`, ..."""

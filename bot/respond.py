@@ -9,7 +9,6 @@ drawn. Nobody waits here for a person: the story ends when the verdict stands, a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from pydantic import TypeAdapter
 from bot.config import Config, Service
 from bot.incidents import Alert, Incident, PlanState
 from bot.pagerduty_client import PagerDutyError
+from bot.question import alert_name_in, question_of
 from bot.redact import safe_text, safe_values
 from bot.store.incidents import Incidents, Run
 from bot.store.outbox import Outbox
@@ -41,7 +41,6 @@ PROPOSE_FROM = 0.3
 """A runbook for a cause less likely than this is offered on request, never proposed."""
 
 MOST_PLANS = 4
-_ALERT_IN_TITLE = re.compile(r"^(?:\[[A-Z]+(?::\d+)?\]\s*)?(?P<name>[A-Za-z][A-Za-z0-9_]{3,})")
 
 ALERTS = TypeAdapter(list[Alert])
 DIAGNOSIS = TypeAdapter(Diagnosis)
@@ -259,30 +258,13 @@ def alerts_of(run: Run | None) -> Sequence[Alert]:
 
 
 def alert_name(incident: Incident, run: Run | None) -> str:
-    """The alert rule's name: from the alert's labels, else the first word of the title; "" when there is none."""
-    for alert in alerts_of(run):
-        if alert.labels.get("alertname"):
-            return alert.labels["alertname"]
-    match = _ALERT_IN_TITLE.match(incident.title)
-    return match["name"] if match else ""
+    """The alert rule's name; "" when there is none."""
+    return alert_name_in(incident.title, alerts_of(run))
 
 
 def question(incident: Incident, run: Run) -> Question:
-    """What to ask of the runbooks: the alert in its author's words, and what the diagnosis found."""
-    alerts = alerts_of(run)
-    found = diagnosis_of(run)
-    texts = [incident.title]
-    texts += [text for alert in alerts for text in (alert.summary, *alert.annotations.values()) if text]
-    if found is not None:
-        texts += [cause.title for cause in found.causes[:1]]
-    return Question(
-        text="\n".join(dict.fromkeys(texts)),
-        alert=alert_name(incident, run),
-        expr=next((alert.details["expr"] for alert in alerts if isinstance(alert.details.get("expr"), str)), ""),
-        service=incident.service or "",
-        runbook_url=next((a.annotations["runbook_url"] for a in alerts if a.annotations.get("runbook_url")), ""),
-        causes=tuple((cause.cause, cause.probability) for cause in found.causes) if found else (),
-    )
+    """What to ask of the runbooks about this run."""
+    return question_of(incident.title, incident.service or "", alerts_of(run), diagnosis_of(run))
 
 
 @DBOS.dbos_class()

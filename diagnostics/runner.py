@@ -129,7 +129,7 @@ class Diagnoser:
         try:
             return await asyncio.wait_for(telemetry.now(), self._patience_s)
         except (TelemetryError, TimeoutError) as error:
-            blind.append(BlindSpot(check="telemetry", why=f"its clock cannot be read: {error or 'no answer'}"))
+            blind.append(BlindSpot(check="telemetry", why=f"its clock cannot be read: {str(error) or 'no answer'}"))
             return datetime.now(UTC)
 
     async def _history(
@@ -138,7 +138,9 @@ class Diagnoser:
         try:
             return await asyncio.wait_for(look_back(telemetry, target, instant), self._patience_s)
         except (TelemetryError, TimeoutError) as error:
-            blind.append(BlindSpot(check="onset", why=f"the history cannot be read: {error or 'no answer in time'}"))
+            blind.append(
+                BlindSpot(check="onset", why=f"the history cannot be read: {str(error) or 'no answer in time'}")
+            )
             return History(begins=None, onset=None)
 
     async def _stages(self, telemetry: Telemetry, target: Target, frame: Frame) -> tuple[Stage, ...]:

