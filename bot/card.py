@@ -114,12 +114,7 @@ class Cards:
 
     async def _with_plans(self, view: CardView, incident: Incident) -> CardView:
         rows = await self._plans.of_incident(incident.incident_id)
-        taken_back = {
-            row.plan.undoes
-            for row in rows
-            if row.plan.undoes and row.state in (*_LIVE, PlanState.DONE) and row.state is not PlanState.PROPOSED
-        }
-        lines = [(row, await self.plan_line(row, incident, taken_back)) for row in rows]
+        lines = [(row, await self.plan_line(row, incident, taken_back(rows))) for row in rows]
         shown = _on_the_card(rows)
         plan = next((line for row, line in lines if row is shown), None)
         choices = portrait.choices(
@@ -135,8 +130,8 @@ class Cards:
             troubles=tuple(note for note in view.troubles if plan or not note.startswith("No fix")),
         )
 
-    async def plan_line(self, row: PlanRow, incident: Incident, taken_back: Collection[str]) -> PlanLine:
-        """One plan with the progress of its steps."""
+    async def plan_line(self, row: PlanRow, incident: Incident, undone: Collection[str]) -> PlanLine:
+        """One plan with the progress of its steps; `undone` are the plans that were taken back."""
         entries = await self._journal.read(row.plan.plan_id)
         requirement = self._policy.requirement(row.plan)
         approvers = tuple(
@@ -156,7 +151,7 @@ class Cards:
             doubt_step=_doubtful_step(row, progress),
             progress=progress,
         )
-        may_undo = row.state in MAY_BE_UNDONE and row.plan.undoes is None and row.plan.plan_id not in taken_back
+        may_undo = row.state in MAY_BE_UNDONE and row.plan.undoes is None and row.plan.plan_id not in undone
         return replace(line, can_undo=may_undo and _can_be_taken_back(row.plan, entries))
 
     def _name(self, person_id: str | None) -> str:
@@ -169,6 +164,15 @@ class Cards:
 
     def _deeds(self, rows: Sequence[AuditRow]) -> tuple[Deed, ...]:
         return tuple(Deed(at=row.at, who=self._name(row.actor), did=_did(row)) for row in rows if row.action in _DEEDS)
+
+
+def taken_back(rows: Sequence[PlanRow]) -> set[str]:
+    """The plans whose undo is approved, runs or ran."""
+    return {
+        row.plan.undoes
+        for row in rows
+        if row.plan.undoes and row.state in (*_LIVE, PlanState.DONE) and row.state is not PlanState.PROPOSED
+    }
 
 
 def _did(row: AuditRow) -> str:

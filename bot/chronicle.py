@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from bot import narrate
-from bot.card import Cards
+from bot.card import Cards, taken_back
 from bot.config import Config
 from bot.incidents import Incident, NotAllowedError, Person, PlanState
 from bot.policy import Policy, person_of
@@ -91,6 +91,15 @@ class PlanStory:
     line: PlanLine
     refusal: str
 
+    @property
+    def asks(self) -> str:
+        """What a person can do about it now: `decide`, `settle` a step in doubt, `undo` it; "" for nothing."""
+        if self.row.state is PlanState.PROPOSED:
+            return "decide"
+        if self.line.doubt_step is not None:
+            return "settle"
+        return "undo" if self.line.can_undo else ""
+
 
 class Chronicle:
     """Reads for the web page and the command line. Raises NotFoundError, StoreUnavailableError."""
@@ -126,15 +135,13 @@ class Chronicle:
         """One incident with its evidence, plans and timeline."""
         incident = await self._incidents.get(incident_id)
         found = diagnosis_of(await self._incidents.run(incident_id, incident.run))
+        rows = await self._plans.of_incident(incident_id)
         return IncidentStory(
             incident=incident,
             view=await self._cards.view(incident_id),
             runs=await self._listing.runs(incident_id),
             moments=[self.moment(row) for row in await self._record.about(incident_id)],
-            plans=[
-                (row, await self._cards.plan_line(row, incident, ()))
-                for row in await self._plans.of_incident(incident_id)
-            ],
+            plans=[(row, await self._cards.plan_line(row, incident, taken_back(rows))) for row in rows],
             has_picture=found is not None and any(stage.now_s is not None for stage in found.stages),
         )
 
@@ -147,9 +154,9 @@ class Chronicle:
             self._policy.grant(reader, row.plan, incident)
         except NotAllowedError as error:
             refusal = str(error)
-        return PlanStory(
-            incident=incident, row=row, line=await self._cards.plan_line(row, incident, ()), refusal=refusal
-        )
+        undone = taken_back(await self._plans.of_incident(incident.incident_id))
+        line = await self._cards.plan_line(row, incident, undone)
+        return PlanStory(incident=incident, row=row, line=line, refusal=refusal)
 
     async def picture(self, incident_id: str) -> bytes | None:
         """The latency picture of the latest diagnosis as a PNG; None when nothing was measured."""

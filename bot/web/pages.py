@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from bot.chronicle import Chronicle
-from bot.incidents import IncidentState, NotFoundError, Person, PlanState, WatchkeeperError
+from bot.incidents import IncidentState, NotFoundError, Person, WatchkeeperError
 from bot.operators import NotSignedInError, Operators
 from bot.store.audit import ChainReport
 from bot.web.callers import address_of, csrf_of, drop_session, keep_session, session_of
@@ -27,11 +27,15 @@ STATES = ("open", *(state.value for state in IncidentState))
 
 
 class DecisionDesk(Protocol):
-    """The two deeds that people have outside Slack; each commits, and raises what the sentence for the person says."""
+    """What people can do about a fix; each deed commits, and raises what the sentence for the person says."""
 
     async def approve(self, plan_id: str, by: Person, *, digest: str | None = None) -> None: ...
 
     async def deny(self, plan_id: str, by: Person, *, digest: str | None = None) -> None: ...
+
+    async def undo(self, plan_id: str, by: Person) -> None: ...
+
+    async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None: ...
 
 
 class Chain(Protocol):
@@ -148,16 +152,22 @@ class Pages:
 
     async def _plan(self, visit: Visit) -> Response:
         story = await self._chronicle.plan(visit.request.path_params["plan_id"], visit.operator.person)
-        may_decide = story.row.state is PlanState.PROPOSED and not story.refusal
-        return self._page(visit, "plan.html", story=story, plan=story.row.plan, may_decide=may_decide)
+        return self._page(visit, "plan.html", story=story, plan=story.row.plan)
 
     async def _decide(self, visit: Visit) -> Response:
         plan_id, by = visit.request.path_params["plan_id"], visit.operator.person
-        decide = {"approve": self._desk.approve, "deny": self._desk.deny}.get(visit.form.get("decision", ""))
-        digest = visit.form.get("digest", "")
-        if decide is None or not digest:
-            raise BadFormError("The form says neither approve nor deny; nothing was done.")
-        await decide(plan_id, by, digest=digest)
+        digest, step = visit.form.get("digest", ""), _number(visit.form.get("step"), most=1000)
+        match visit.form.get("decision"):
+            case "approve" if digest:
+                await self._desk.approve(plan_id, by, digest=digest)
+            case "deny" if digest:
+                await self._desk.deny(plan_id, by, digest=digest)
+            case "undo":
+                await self._desk.undo(plan_id, by)
+            case "ran" | "did_not_run" | "stop" as answer if step is not None:
+                await self._desk.settle(plan_id, step - 1, answer, by)
+            case _:
+                raise BadFormError("The form does not say what to do; nothing was done.")
         return elsewhere(f"/plans/{plan_id}")
 
     async def _audit(self, visit: Visit) -> Response:

@@ -20,7 +20,8 @@ from bot.store.tables import audit
 from bot.web.callers import csrf_of
 from diagnostics.diagnosis import RankedCause
 from diagnostics.findings import Finding
-from runbooks.engine.values import Plan, Tier
+from runbooks.engine.records import Intent, Outcome, Probed, Record, record_json
+from runbooks.engine.values import Happened, Plan, Tier
 from tests.kit import INCIDENT, Store, config_in, open_store, step
 from tests.operator_house import SITE, OperatorHouse, operator_house, own_form
 from tests.stories import FOUND, GUILTY, diagnosed, fresh_plan
@@ -79,6 +80,16 @@ async def state(house: OperatorHouse) -> PlanState:
 
 async def digest(house: OperatorHouse) -> str:
     return (await house.store.plans.get("plan-1")).digest
+
+
+async def write(house: OperatorHouse, *records: Record) -> None:
+    """What whoever works wrote into the plan's journal."""
+    item = (await house.store.plans.get("plan-1")).plan
+    for position, record in enumerate(records, start=1):
+        now = datetime.now(UTC)
+        await house.store.journal.append(
+            item, position=position, step=0, kind=record.kind, record=record_json(record), now=now
+        )
 
 
 async def decide(client: httpx.AsyncClient, house: OperatorHouse, **fields: str) -> httpx.Response:
@@ -227,6 +238,43 @@ async def test_another_site_cannot_send_our_forms(house: OperatorHouse) -> None:
             assert "set-cookie" not in signing_in.headers, headers
 
     assert await state(house) is PlanState.PROPOSED
+
+
+async def test_a_fix_is_taken_back_from_the_page(house: OperatorHouse) -> None:
+    """Bob asks for the undo, as an errand of his for whoever works; Alice, who may not, is refused."""
+    row, now = await house.store.plans.get("plan-1"), datetime.now(UTC)
+    async with house.signed_in("bob") as client, house.signed_in("alice") as reader:
+        await decide(client, house)
+        await house.store.plans.begin(await house.store.plans.get("plan-1"), now=now)
+        await write(house, Intent(step=0, token="t"), Outcome(step=0, ok=True))
+        await house.store.plans.end(row.plan, PlanState.NOT_VERIFIED, "", now=now, expected=[PlanState.RUNNING])
+        page = await client.get("/plans/plan-1")
+        refused = await decide(reader, house, decision="undo")
+        asked = await decide(client, house, decision="undo")
+
+    assert "Undo this fix" in page.text
+    assert (refused.status_code, asked.status_code) == (403, 303)
+    [errand] = await house.parts.errands.claim(me="a worker")
+    assert (errand.kind, errand.subject, errand.person_id, errand.channel) == ("undo", "plan-1", "bob", "operator")
+
+
+async def test_a_step_in_doubt_is_settled_from_the_page(house: OperatorHouse) -> None:
+    """The page asks the card's question; the answer begins the next chapter, once, and only about that step."""
+    row, now = await house.store.plans.get("plan-1"), datetime.now(UTC)
+    async with house.signed_in("bob") as client:
+        await decide(client, house)
+        await house.store.plans.begin(await house.store.plans.get("plan-1"), now=now)
+        await write(house, Intent(step=0, token="t"), Probed(step=0, happened=Happened.CANNOT_TELL))
+        await house.store.plans.end(row.plan, PlanState.IN_DOUBT, "", now=now, expected=[PlanState.RUNNING])
+        page = await client.get("/plans/plan-1")
+        without_step = await decide(client, house, decision="ran")
+        other_step = await decide(client, house, decision="ran", step="2")
+        right = await decide(client, house, decision="ran", step="1")
+        again = await decide(client, house, decision="did_not_run", step="1")
+
+    assert "It did not run" in page.text
+    assert [each.status_code for each in (without_step, other_step, right, again)] == [400, 409, 303, 409]
+    assert await house.store.plans.to_start() == [("plan-1", 2)]
 
 
 async def test_two_people_are_two_people(house: OperatorHouse) -> None:
