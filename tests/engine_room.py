@@ -2,12 +2,14 @@
 The real engine over a real database, with neighbours that write down in a file what was asked of them.
 
 The file outlives the process, so that a test can see what a killed process did. As a program (`python -m
-tests.engine_room URL FOLDER`) it runs the engine until SIGTERM.
+tests.engine_room URL FOLDER [apart]`) it runs the engine until SIGTERM, or until it is declared dead; `apart` is on a
+machine of its own, where nobody sees whether its process lives.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,6 +21,7 @@ from typing import Any
 from dbos._dbos import _get_or_create_dbos_registry
 
 from bot.approvals import Approvals
+from bot.cli import DECLARED_DEAD
 from bot.engine import Engine
 from bot.parts import engine_url
 from bot.pulse import Pulse
@@ -35,9 +38,11 @@ from tests.bot.test_remediate import FakeAction, FakeTelemetry
 from tests.kit import Store, config_in, open_store
 from tests.stories import FOUND, HIT, RUNBOOK, FakePagerDuty
 
+ROOT = Path(__file__).parents[1]
+
 
 class Diary:
-    """What happened, a line each. `hang` makes the moment of that name last until the process ends."""
+    """What happened, a line each. `hang` makes the moment of that name last until another one is to, or none."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "diary"
@@ -49,8 +54,8 @@ class Diary:
     async def write(self, moment: str) -> None:
         with self._file.open("a") as file:
             file.write(f"{moment}\n")
-        if self._hang.exists() and self._hang.read_text() == moment:
-            await asyncio.Event().wait()
+        while self._hang.exists() and self._hang.read_text() == moment:
+            await asyncio.sleep(0.02)
 
     def hang(self, moment: str) -> None:
         self._hang.write_text(moment)
@@ -93,6 +98,7 @@ class Neighbours(FakePagerDuty, FakeAction):
         return {"value": int(self._thing.read_text()) if self._thing.exists() else 8}
 
     async def act(self, params: Any, before: JsonObject, token: str) -> JsonObject:
+        await self.diary.write("about to act")
         self._thing.write_text(str(params.to))
         await self.diary.write("act")
         return {"value": params.to}
@@ -104,6 +110,8 @@ class Neighbours(FakePagerDuty, FakeAction):
 
 class EngineRoom:
     """An engine that is not started yet, and all it drives."""
+
+    respond_story: type[Respond] = Respond
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store
@@ -126,7 +134,7 @@ class EngineRoom:
 
     def respond(self) -> RespondWorkflow:
         fakes: Any = self.neighbours
-        story = Respond(
+        story = self.respond_story(
             incidents=self.store.incidents,
             plans=self.store.plans,
             outbox=self.store.outbox,
@@ -181,13 +189,46 @@ async def until(condition: Callable[[], Any], patience_s: float = 30.0) -> None:
             await asyncio.sleep(0.05)
 
 
-async def main(url: str, folder: Path) -> None:
-    """A process of its own."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with open_store(url, config_in(folder)) as store, EngineRoom(store, folder).running():
-        await stop.wait()
+@asynccontextmanager
+async def process(url: str, folder: Path, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The engine in a process of its own; it is killed at the end if it lives then."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (folder / "output").open("ab") as output:
+        started = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.engine_room",
+            url,
+            str(folder),
+            *options,
+            cwd=ROOT,
+            env=environ,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield started
+    finally:
+        if started.returncode is None:
+            started.kill()
+        await started.wait()
+
+
+async def main(url: str, folder: Path, *options: str) -> int:
+    """A process of its own; its exit status."""
+    async with open_store(url, config_in(folder)) as store:
+        room = EngineRoom(store, folder)
+        if "apart" in options:
+            room.pulse.place = f"the machine of {room.pulse.me}"
+        async with room.running():
+            stop = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+            endings = [asyncio.create_task(each.wait()) for each in (stop, room.pulse.died)]
+            await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+            for ending in endings:
+                ending.cancel()
+        return DECLARED_DEAD if room.pulse.died.is_set() else 0
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+    sys.exit(asyncio.run(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])))

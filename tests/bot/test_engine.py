@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -22,12 +20,9 @@ from bot.parts import engine_url
 from bot.store import tables
 from bot.store.database import Database, sync_engine, workflow_engine
 from bot.stories import Stories
-from tests.engine_room import Diary, EngineRoom, until
+from tests.engine_room import Diary, EngineRoom, process, until
 from tests.kit import INCIDENT, NOW, Store, event
 from tests.stories import FOUND, fresh_plan
-
-ROOT = Path(__file__).parents[2]
-
 
 # Bells, sweeps and tasks, without DBOS.
 
@@ -276,7 +271,7 @@ async def test_a_page_becomes_a_verified_fix(room: EngineRoom) -> None:
         await until(ended(room.store, plan_id))
 
     assert (await room.store.plans.get(plan_id)).state is PlanState.VERIFIED
-    assert room.diary.lines() == ["alerts", "diagnosis", "runbooks", "act", "check", "check"]
+    assert room.diary.lines() == ["alerts", "diagnosis", "runbooks", "about to act", "act", "check", "check"]
 
 
 @pytest.mark.integration
@@ -373,30 +368,6 @@ async def test_a_defect_ends_the_diagnosis_in_words(room: EngineRoom) -> None:
 # Processes of their own.
 
 
-@asynccontextmanager
-async def process(url: str, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The engine in a process of its own; it is killed at the end if it lives then."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with (folder / "output").open("ab") as output:
-        started = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.engine_room",
-            url,
-            str(folder),
-            cwd=ROOT,
-            env=environ,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield started
-    finally:
-        if started.returncode is None:
-            started.kill()
-        await started.wait()
-
-
 async def killed_at(moment: str, url: str, folder: Path) -> None:
     """SIGKILL in the middle of this moment."""
     diary = Diary(folder)
@@ -423,7 +394,7 @@ async def test_a_killed_process_repeats_nothing_that_had_ended(
         await until(ended(store, plan_id), 60)
 
     assert (await store.plans.get(plan_id)).state is PlanState.VERIFIED
-    assert room.diary.lines()[4:] == ["act", "probe", "check", "check"]
+    assert room.diary.lines()[4:] == ["about to act", "act", "probe", "check", "check"]
     kinds = [entry.kind for entry in await store.journal.read(plan_id)]
     assert kinds == ["intent", "probed", "verified"]
 
