@@ -49,6 +49,10 @@ _WORDS: Mapping[str, str] = {
     "step.probed": "looked whether the step took effect: {happened}",
     "step.verified": "verified by the telemetry: {status}. {summary}",
     "step.settled": "said what the step did: {answer}",
+    "operator.added": "gave {subject} an operator's token",
+    "operator.revoked": "revoked an operator's token of {subject}",
+    "operator.signed_in": "signed in to the web page",
+    "operator.signed_out": "signed out of the web page",
     "refused": "was refused ({what}): {why}",
 }
 _ENDED = {f"plan.{state.value}": words for state, words in narrate.PLAN_STATE.items()}
@@ -60,6 +64,7 @@ class Moment:
 
     seq: int
     at: datetime
+    subject: str
     who: str
     what: str
     details: str
@@ -178,6 +183,7 @@ class Chronicle:
         return Moment(
             seq=row.seq,
             at=row.at,
+            subject=row.subject,
             who=self._name(row.actor),
             what=_in_words(row),
             details=json.dumps(dict(row.details), indent=2, sort_keys=True, ensure_ascii=False),
@@ -200,7 +206,7 @@ class _Shown(dict[str, Any]):
 
 
 def _in_words(row: AuditRow) -> str:
-    facts = {**row.details, **(row.details.get("record") or {})}
+    facts = {"subject": row.subject.partition(":")[2], **row.details, **(row.details.get("record") or {})}
     step = f", step {facts['step'] + 1}" if isinstance(facts.get("step"), int) else ""
     if isinstance(facts.get("effects"), list):
         facts["effects"] = " ".join(map(str, facts["effects"]))

@@ -495,9 +495,9 @@ async def test_the_record_is_searched_and_says_whether_it_holds(house: OperatorH
         broken = (await client.get("/audit")).text
 
     assert "Unbroken: " in whole
-    assert whole.index("operator signed in") < whole.index("paged")
+    assert whole.index("signed in to the web page") < whole.index("paged")
     assert "paged" in about
-    assert "operator signed in" not in about
+    assert "signed in to the web page" not in about
     assert "Broken at row 1: the row was changed" in broken
 
 
