@@ -76,8 +76,9 @@ class Scene:
 
 @pytest.fixture
 async def scene(store: Store) -> Scene:
-    """The pager has just gone off."""
+    """The pager has just gone off, and the first card stands."""
     await store.page()
+    await store.incidents.card_shown(INCIDENT, 1, "C0INC", "1700000000.000100", now=NOW, next_at=NOW)
     return Scene(store)
 
 
