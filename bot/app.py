@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from typing import Any
 
 import uvicorn
@@ -24,6 +25,9 @@ from bot.store import schema
 from bot.web.app import build_probes
 from bot.workshop import Workshop
 from retrieval.ranking import RunbookSearch
+
+SWITCH_S = 0.0005
+"""After so long a thread that computes lets others run; Python's own 5 ms made a commit ten times as slow."""
 
 
 async def serve(settings: Settings, config: Config, *, work: bool = True) -> None:
@@ -89,6 +93,8 @@ class Process:
 
 
 async def _run(settings: Settings, config: Config, *, doors: bool, work: bool) -> None:
+    # A commit hops between threads a dozen times, and each hop waits while another thread computes.
+    sys.setswitchinterval(SWITCH_S)
     await _require_schema(settings)
     role = "serve" if doors and work else "web" if doors else "worker"
     process = Process(Parts(settings, config, role), doors=doors, work=work)

@@ -36,8 +36,14 @@ APPLICATION_VERSION = "1"
 
 TICK_S = 1.0
 
-MOST_AT_ONCE = 20
-"""So many diagnoses, and so many fixes, does one process begin beside each other; a storm waits in its rows."""
+DIAGNOSES_AT_ONCE = 4
+FIXES_AT_ONCE = 20
+"""
+So many does one process begin beside each other; a storm waits in its rows.
+
+Diagnoses compute: more of them at once end no sooner, run out of their checks' patience, and hold up the webhooks.
+Fixes wait for other systems.
+"""
 
 
 class Bell:
@@ -168,7 +174,9 @@ class Engine:
             self.ring()
 
     async def _start_diagnoses(self) -> None:
-        for incident_id, number in _some(await self._incidents.runs_to_start(), self.diagnoses):
+        for incident_id, number in _some(
+            await self._incidents.runs_to_start(), DIAGNOSES_AT_ONCE - len(self.diagnoses.told)
+        ):
             with SetWorkflowID(f"{incident_id}:{number}"):
                 await DBOS.start_workflow_async(self._workflow().run, incident_id, number)
             await self._incidents.mark_started(incident_id, number)
@@ -183,7 +191,7 @@ class Engine:
                 now=now,
                 expected=[row.state],
             )
-        for plan_id, chapter in _some(await self._plans.to_start(), self.fixes):
+        for plan_id, chapter in _some(await self._plans.to_start(), FIXES_AT_ONCE - len(self.fixes.told)):
             with SetWorkflowID(f"{plan_id}:{chapter}"):
                 await DBOS.start_workflow_async(self._remediation().run, plan_id, chapter)
             await self._plans.mark_started(plan_id, chapter)
@@ -199,13 +207,12 @@ class Engine:
         return self._remediate
 
 
-def _some(waiting: Sequence[tuple[str, int]], stories: Stories) -> list[tuple[str, int]]:
+def _some(waiting: Sequence[tuple[str, int]], room: int) -> list[tuple[str, int]]:
     """
     As many of what has waited longest as there is room for here; the rest is for others, or for later.
 
     In random order, so that processes which look at the same rows do not start the same stories.
     """
-    room = max(0, MOST_AT_ONCE - len(stories.told))
-    oldest = list(waiting[: 2 * room])
+    oldest = list(waiting[: max(0, 2 * room)])
     random.shuffle(oldest)
-    return oldest[:room]
+    return oldest[: max(0, room)]

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from diagnostics import latency
+from diagnostics.compute_thread import in_compute_thread
 from diagnostics.target import Target
 from diagnostics.telemetry.ask import mean_matrix, ratio_matrix
 from diagnostics.telemetry.model import Function, Matrix, Query, Telemetry, TelemetryError
@@ -83,7 +84,7 @@ async def look_back(telemetry: Telemetry, target: Target, at: datetime) -> Histo
             raise answer
         series.extend((name, level, points) for points in answer.values())
     begins = min((points[0][0] for _, _, points in series if points), default=None)
-    return History(begins=begins, onset=await asyncio.to_thread(_earliest, series))
+    return History(begins=begins, onset=await in_compute_thread(_earliest, series))
 
 
 def change_points(values: Sequence[float]) -> list[int]:

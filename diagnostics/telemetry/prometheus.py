@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from diagnostics.compute_thread import in_compute_thread
 from diagnostics.telemetry.instants import instants_between, to_datetime, to_milliseconds
 from diagnostics.telemetry.model import Key, Matrix, Query, TelemetryError, Vector
 from diagnostics.telemetry.promql import to_promql, to_selector
@@ -93,7 +94,7 @@ class PrometheusTelemetry:
                 raise TelemetryError(f"Prometheus did not answer within {self._timeout_s:g} s") from error
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
                 raise TelemetryError(f"Prometheus cannot be asked: {type(error).__name__}: {error}") from error
-        return await asyncio.to_thread(_read_answer, status, body, kind)
+        return await in_compute_thread(_read_answer, status, body, kind)
 
     async def _post(self, endpoint: str, form: dict[str, str]) -> tuple[int, bytes]:
         url = f"{self._api}/{endpoint}"

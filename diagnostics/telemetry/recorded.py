@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
+from diagnostics.compute_thread import in_compute_thread
 from diagnostics.telemetry.answer import Selection, answer, has_sample, select
 from diagnostics.telemetry.evaluate import LOOKBACK_MS
 from diagnostics.telemetry.history import read_history, take_over
@@ -41,7 +41,7 @@ class Recorded:
         selection = self._select(query)
         if selection is None:
             return {}
-        answers = await asyncio.to_thread(answer, query, selection, self._rows(query, instants), instants)
+        answers = await in_compute_thread(answer, query, selection, self._rows(query, instants), instants)
         return {key: float(values[0]) for key, (values, _) in answers.items()}
 
     async def matrix(self, query: Query, start: datetime, end: datetime, step: timedelta) -> Matrix:
@@ -49,14 +49,14 @@ class Recorded:
         selection = self._select(query)
         if selection is None or not len(instants):
             return {}
-        return await asyncio.to_thread(_matrix, query, selection, self._rows(query, instants), instants)
+        return await in_compute_thread(_matrix, query, selection, self._rows(query, instants), instants)
 
     async def exported(self, metric: str, at: datetime, where: Mapping[str, str] | None = None) -> bool:
         selection = self._select(Query(metric=metric, where=where or {}))
         if selection is None:
             return False
         rows = self._samples.between(to_milliseconds(at - EXPORTED_WITHIN), to_milliseconds(at))
-        return await asyncio.to_thread(has_sample, selection, rows)
+        return await in_compute_thread(has_sample, selection, rows)
 
     def _select(self, query: Query) -> Selection | None:
         """The chosen series, remembered until there are new ones: matching labels costs more than counting."""
