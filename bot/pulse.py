@@ -84,8 +84,10 @@ class Pulse:
             raise
 
     async def _beat_for_ever(self) -> None:
-        while not self.died.is_set():  # noqa: ASYNC110 - it does not wait for that, it beats
-            await asyncio.sleep(BEAT_S if await self.beat() else _AGAIN_S)
+        pause = BEAT_S
+        while not self.died.is_set():
+            await asyncio.sleep(pause)
+            pause = BEAT_S if await self.beat() else _AGAIN_S
 
     async def beat(self) -> bool:
         """One beat; False when the database did not answer in time. Whoever was declared dead stays dead."""

@@ -41,8 +41,8 @@ def free(owner: sa.Column[str | None], me: str) -> sa.ColumnElement[bool]:
 
     What is mine already counts as free: I sweep one round at a time, so it is a leftover of a round that broke off.
     """
-    living = sa.exists().where(worker.c.executor_id == owner, worker.c.ended_at.is_(None))
-    return sa.or_(owner.is_(None), owner == me, sa.not_(living))
+    living = sa.select(worker.c.executor_id).where(worker.c.ended_at.is_(None))
+    return sa.or_(owner.is_(None), owner == me, owner.not_in(living))
 
 
 async def clock(connection: AsyncConnection) -> datetime:
