@@ -35,12 +35,12 @@ class BurstKeeper:
         self._slack = slack
         self._channel = channel
 
-    async def sweep(self) -> bool:
-        """True while a burst's first card is still owed, for which other cards leave room."""
+    async def sweep(self) -> Rank:
+        """How important the incidents' own cards are now: until a burst is announced, they leave room for that."""
         await self._bursts.gather(now=datetime.now(UTC))
         for place in await self._bursts.take(now=datetime.now(UTC), me=self._pulse.me):
             await self._show(place)
-        return await self._bursts.is_owed()
+        return Rank.FIRST if await self._bursts.is_announced() else Rank.CARD
 
     async def _show(self, place: BurstPlace) -> None:
         members = await self._bursts.members(place.burst_id)

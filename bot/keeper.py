@@ -84,7 +84,7 @@ class CardKeeper:
 
     async def sweep(self) -> None:
         """One round over the cards that are out of date, and the card of a burst before them."""
-        rank = Rank.CARD if await self._bursts.sweep() else Rank.FIRST
+        rank = await self._bursts.sweep()
         new = self._slack.room("chat.postMessage", self._channel, rank)
         old = self._slack.room("chat.update", self._channel, Rank.CARD)
         now = datetime.now(UTC)

@@ -37,10 +37,10 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class FaultProxy:
-    """Stands before `target_port`; its own address stays the same through every fault."""
+    """Stands before `target_port`, which may be set later; its own address stays the same through every fault."""
 
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
+    def __init__(self, target_port: int = 0) -> None:
+        self.target_port = target_port
         reserved = new_socket()
         self.url, self._port = url_of(reserved), reserved.getsockname()[1]
         reserved.close()
@@ -97,7 +97,7 @@ class FaultProxy:
             await writer.drain()
 
     async def _through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
         self._open.add(far_writer)
         forward = asyncio.create_task(_copy(reader, far_writer))
         try:

@@ -29,6 +29,7 @@ from starlette.routing import Route
 
 from lab.demo_processes import Child, DemoError, free_port
 from lab.listening import listening, local_client, new_socket
+from tests.fault_proxy import FaultProxy
 
 FOLDER_VARIABLE = "WATCHKEEPER_STANDINS"
 
@@ -343,21 +344,33 @@ class Standins:
 
 
 @asynccontextmanager
-async def running_standins(folder: Path, *, product: str, is_rate_limited: bool = False) -> AsyncIterator[Standins]:
+async def running_standins(
+    folder: Path,
+    *,
+    product: str,
+    is_rate_limited: bool = False,
+    socket_mode: bool = False,
+    proxy: FaultProxy | None = None,
+) -> AsyncIterator[Standins]:
     """
     Start both in `folder` for a product at this address; exactly these processes are stopped on the way out.
 
-    With `is_rate_limited` Slack's own limits hold (50 updates a minute, 5 posts in 5 seconds). Raises
-    DemoError when one does not come up.
+    With `is_rate_limited` Slack's own limits hold (50 updates a minute, 5 posts in 5 seconds). With `socket_mode` the
+    product comes to Slack. A `proxy` is put between the product and Slack's Web API. Raises DemoError when one does not
+    come up.
     """
     scripts = standins_folder()
     ports = {name: free_port() for name in ("slack", "tls", "plain")}
     slack_url, plain_url = (f"http://127.0.0.1:{ports[name]}" for name in ("slack", "plain"))
+    if proxy is not None:
+        proxy.target_port = ports["slack"]
     relay = new_socket()
+    limits = {
+        "FAKE_SLACK_RATE_LIMIT": str(int(is_rate_limited)),
+        "FAKE_SLACK_MODE": "socket" if socket_mode else "http",
+    }
     children = [
-        _child(
-            scripts, folder, "fake_slack", _slack_variables(folder, ports, product, is_rate_limited=is_rate_limited)
-        ),
+        _child(scripts, folder, "fake_slack", {**_slack_variables(folder, ports, product), **limits}),
         _child(scripts, folder, "fake_pagerduty", _pagerduty_variables(scripts, folder, ports, relay.getsockname()[1])),
     ]
     async with (
@@ -375,7 +388,9 @@ async def running_standins(folder: Path, *, product: str, is_rate_limited: bool 
                     pagerduty=PagerDuty(client=to_pagerduty),
                     wire=wire,
                     events_url=plain_url + "/v2/enqueue",
-                    environment=_product_variables(folder, slack_url, ports["tls"]),
+                    environment=_product_variables(
+                        folder, proxy.url if proxy else slack_url, ports["tls"], socket_mode=socket_mode
+                    ),
                 )
         finally:
             await asyncio.gather(*(child.stop() for child in children))
@@ -390,7 +405,7 @@ def _child(scripts: Path, folder: Path, name: str, variables: Mapping[str, str])
     )
 
 
-def _slack_variables(folder: Path, ports: Mapping[str, int], product: str, *, is_rate_limited: bool) -> dict[str, str]:
+def _slack_variables(folder: Path, ports: Mapping[str, int], product: str) -> dict[str, str]:
     """Everybody is in the channel; a stranger there sees the card and its buttons."""
     people = {"alice": ALICE, "bob": BOB, "mallory": MALLORY}
     seed = {
@@ -405,7 +420,7 @@ def _slack_variables(folder: Path, ports: Mapping[str, int], product: str, *, is
         "FAKE_SLACK_SIGNING_SECRET": SLACK_SECRET,
         "FAKE_SLACK_APP_URL": product + "/slack/events",
         "FAKE_SLACK_SEED": str(folder / "slack-seed.json"),
-        "FAKE_SLACK_RATE_LIMIT": "1" if is_rate_limited else "0",
+        "FAKE_SLACK_APP_TOKEN": "xapp-test",
     }
 
 
@@ -421,12 +436,12 @@ def _pagerduty_variables(scripts: Path, folder: Path, ports: Mapping[str, int], 
     }
 
 
-def _product_variables(folder: Path, slack_url: str, tls_port: int) -> dict[str, str]:
+def _product_variables(folder: Path, slack_url: str, tls_port: int, *, socket_mode: bool) -> dict[str, str]:
     return {
         "SLACK_BOT_TOKEN": "xoxb-test",
         "SLACK_SIGNING_SECRET": SLACK_SECRET,
         "SLACK_API_BASE_URL": slack_url + "/api/",
-        "SOCKET_MODE": "false",
+        **({"SOCKET_MODE": "true", "SLACK_APP_TOKEN": "xapp-test"} if socket_mode else {"SOCKET_MODE": "false"}),
         "INCIDENT_CHANNEL": CHANNEL,
         "PAGERDUTY_API_KEY": API_KEY,
         "PAGERDUTY_API_BASE_URL": f"https://127.0.0.1:{tls_port}",

@@ -77,9 +77,9 @@ class Bursts:
             await connection.execute(burst_member.insert(), rows)
             await connection.execute(burst.update().where(burst.c.burst_id == burst_id).values(joined_at=now))
 
-    async def is_owed(self) -> bool:
-        """Does a burst wait for its first card?"""
-        query = sa.select(sa.func.count()).where(burst.c.closed_at.is_(None), burst.c.card_ts.is_(None))
+    async def is_announced(self) -> bool:
+        """Is there a burst, and does its card stand?"""
+        query = sa.select(sa.func.count()).where(burst.c.closed_at.is_(None), burst.c.card_ts.is_not(None))
         async with self._database.read() as connection:
             return bool((await connection.execute(query)).scalar_one())
 

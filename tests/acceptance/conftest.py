@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from bot.config import load_config
 from lab.configuration import CONFIG_FILE, Addresses, environment, new_credentials, watchkeeper_toml
 from lab.demo_processes import Child, free_port, run_once
 from lab.listening import listening, new_socket, until_ready, url_of
 from lab.pagerduty_shapes import SERVICE_ID
 from lab.people import TEAM as LAB_TEAM
 from lab.world import World
+from tests.fault_proxy import FaultProxy
 from tests.standins import ROUTING_KEY, SERVICE, TEAM, PagerDuty, Slack, Standins, Wire, running_standins
 
 PACE = 60.0
@@ -95,9 +97,14 @@ async def place(still: Place) -> AsyncIterator[Place]:
 
 
 @pytest.fixture
-async def living(tmp_path: Path) -> AsyncIterator[Place]:
-    """A product of one test's own, in a world whose time passes and whose alert rule pages, under Slack's limits."""
-    async with running_place(tmp_path, is_rate_limited=True) as place:
+async def living(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    """
+    A product of one test's own, in a world whose time passes and whose alert rule pages, under Slack's limits.
+
+    Slack comes over HTTP, or over Socket Mode when the test's parameter says "socket".
+    """
+    socket_mode = getattr(request, "param", "http") == "socket"
+    async with running_place(tmp_path, is_rate_limited=True, socket_mode=socket_mode) as place:
         passing = asyncio.create_task(place.world.run())
         try:
             yield place
@@ -110,10 +117,20 @@ async def living(tmp_path: Path) -> AsyncIterator[Place]:
 
 
 @asynccontextmanager
-async def running_place(folder: Path, *, is_rate_limited: bool = False) -> AsyncIterator[Place]:
-    """Start everything, and stop exactly what was started."""
+async def running_place(
+    folder: Path,
+    *,
+    is_rate_limited: bool = False,
+    socket_mode: bool = False,
+    proxy: FaultProxy | None = None,
+    workers: int = 0,
+    database_url: str = "",
+) -> AsyncIterator[Place]:
+    """Start everything, and stop exactly what was started; with `workers` the product is split into its processes."""
     url = f"http://127.0.0.1:{free_port()}"
-    async with running_standins(folder, product=url, is_rate_limited=is_rate_limited) as standins:
+    async with running_standins(
+        folder, product=url, is_rate_limited=is_rate_limited, socket_mode=socket_mode, proxy=proxy
+    ) as standins:
         credentials = replace(new_credentials(), pagerduty_routing_key=ROUTING_KEY)
         world = World(
             "S04",
@@ -147,8 +164,9 @@ async def running_place(folder: Path, *, is_rate_limited: bool = False) -> Async
                     pagerduty_webhook_secrets=(),
                 ),
                 **standins.environment,
+                **({"DATABASE_URL": database_url} if database_url else {}),
             }
-            async with _serving(folder, variables, url) as product:
+            async with _serving(folder, variables, url, workers) as product:
                 yield Place(
                     folder=folder,
                     product=product,
@@ -177,18 +195,27 @@ def _addresses(product: str, standins: Standins, of: Mapping[str, str]) -> Addre
 
 
 @asynccontextmanager
-async def _serving(folder: Path, variables: Mapping[str, str], url: str) -> AsyncIterator[Child]:
-    """`watchkeeper migrate`, then `watchkeeper serve` until the block ends."""
+async def _serving(folder: Path, variables: Mapping[str, str], url: str, workers: int) -> AsyncIterator[Child]:
+    """`watchkeeper migrate`, then `watchkeeper serve` until the block ends; or its doors alone, beside workers."""
     await run_once(_watchkeeper("migrate", folder, variables))
-    product = _watchkeeper("serve", folder, variables)
-    await product.start()
+    powers = load_config(folder / CONFIG_FILE).action_credentials()
+    powerless = {name: value for name, value in variables.items() if name not in powers}
+    portless = {name: value for name, value in variables.items() if name != "WATCHKEEPER_PORT"}
+    product = (
+        _watchkeeper("serve", folder, powerless, "--no-work") if workers else _watchkeeper("serve", folder, variables)
+    )
+    children = [product, *(_watchkeeper("worker", folder, portless, name=f"worker-{each}") for each in range(workers))]
+    for child in children:
+        await child.start()
     try:
         async with asyncio.timeout(60):
             await until_ready(url)
         yield product
     finally:
-        await product.stop()
+        for child in children:
+            await child.stop()
 
 
-def _watchkeeper(command: str, folder: Path, variables: Mapping[str, str]) -> Child:
-    return Child(f"watchkeeper {command}", "-m", "bot", command, log=folder / f"{command}.log", variables=variables)
+def _watchkeeper(command: str, folder: Path, variables: Mapping[str, str], *options: str, name: str = "") -> Child:
+    log = folder / f"{name or command}.log"
+    return Child(f"watchkeeper {command}", "-m", "bot", command, *options, log=log, variables=variables)

@@ -31,6 +31,7 @@ def offers_fix(card: Message) -> bool:
     return "approve" in card.buttons and "Diagnosing" not in card.words
 
 
+@pytest.mark.parametrize("living", ["http", "socket"], indirect=True)
 async def test_a_whole_life(living: Place) -> None:
     """Page, card, verdict; a stranger is refused; acknowledged, approved, verified; resolved in PagerDuty and shown."""
     slack, pagerduty = living.slack, living.pagerduty
