@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -15,10 +17,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bot.incidents import StoreUnavailableError
+from bot.store.turns import Turns
 
 _ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 _SYNC_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 BUSY_TIMEOUT_MS = 5_000
+T = TypeVar("T")
 
 
 def tune_sqlite(connection: sqlite3.Connection, _: object = None) -> None:
@@ -97,19 +101,36 @@ class Database:
         self.url = parsed.set(drivername=_ASYNC_DRIVERS.get(parsed.get_backend_name(), parsed.drivername))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine: AsyncEngine = create_async_engine(self.url, pool_pre_ping=not self.is_sqlite, hide_parameters=True)
-        self._writer = asyncio.Lock()
+        self._turns = Turns()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write-first")
         self.failures = 0  # how often it did not answer this process
         if self.is_sqlite:
             sa.event.listen(self.engine.sync_engine, "connect", tune_sqlite)
             sa.event.listen(self.engine.sync_engine, "begin", _begin)
+        self._in_one_go = sync_engine(sync_url(url)) if self.is_sqlite else None
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """One read-write transaction; commits at the end, rolls back on any error."""
-        async with self._writer if self.is_sqlite else contextlib.nullcontext():
+        async with self._turns.take() if self.is_sqlite else contextlib.nullcontext():
             with self._translated():
                 async with self.engine.begin() as connection:
                     yield connection
+
+    async def write_first(self, work: Callable[[sa.Connection], T]) -> T:
+        """
+        One read-write transaction before all that wait, and in one go; `work` may do nothing but use the connection.
+
+        On SQLite every statement of `write` hops to a thread and back, and every hop waits while others compute.
+        """
+        with self._translated():
+            if self._in_one_go is None:
+                async with self.engine.begin() as connection:
+                    return await connection.run_sync(work)
+            async with self._turns.take(first=True):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._thread, _transaction, self._in_one_go, work
+                )
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -121,6 +142,9 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+        self._thread.shutdown(wait=False)
+        if self._in_one_go is not None:
+            self._in_one_go.dispose()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -131,6 +155,11 @@ class Database:
                 raise
             self.failures += 1
             raise absence from error
+
+
+def _transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
+    with engine.begin() as connection:
+        return work(connection)
 
 
 def _translation(error: DBAPIError | PoolTimeoutError) -> StoreUnavailableError | None:

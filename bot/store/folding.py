@@ -144,7 +144,7 @@ async def _write(connection: AsyncConnection, courses: Mapping[str, _Course], no
     columns = {which: {name: course.values[name] for name in _COLUMNS} for which, course in courses.items()}
     new = [which for which, course in courses.items() if course.known is None]
     rows = [{**columns[which], "incident_id": which, "revision": 1, "shown": 0} for which in new]
-    if len(await insert_all_new(connection, incident, rows)) < len(new):
+    if len(await connection.run_sync(insert_all_new, incident, rows)) < len(new):
         raise OvertakenError(f"one of {len(new)} incidents")
     updates = [{"which": which, **_as_new(values)} for which, values in columns.items() if which not in new]
     if updates:

@@ -18,23 +18,21 @@ _TARGETS_LOCK = 7_303_014_920
 
 async def insert_new(connection: AsyncConnection, table: sa.Table, row: Mapping[str, Any]) -> bool:
     """INSERT unless one of the table's keys is taken; True when the row is new. Decides races, as no SELECT could."""
-    return bool(await insert_all_new(connection, table, [row]))
+    return bool(await connection.run_sync(insert_all_new, table, [row]))
 
 
-async def insert_all_new(
-    connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
-) -> frozenset[Any]:
+def insert_all_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> frozenset[Any]:
     """
     INSERT these rows, of the same columns, except where one of the table's keys is taken; returns the new ones' keys.
 
-    One statement for hundreds of rows, which the dialect prepares once for each number of them.
+    One statement for hundreds of rows.
     """
     if not rows:
         return frozenset()
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     key = next(iter(table.primary_key.columns))
     statement = dialect.insert(table).on_conflict_do_nothing().returning(key)
-    return frozenset((await connection.execute(statement, list(rows))).scalars())
+    return frozenset(connection.execute(statement, list(rows)).scalars())
 
 
 async def touch(connection: AsyncConnection, incident_id: str) -> None:

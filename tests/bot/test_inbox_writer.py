@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
+import sqlalchemy as sa
 
 from bot.doors import Backlog, Intake
 from bot.incidents import OverloadedError, StoreUnavailableError, UnreadableEventError
@@ -16,6 +16,8 @@ from bot.store.database import Database
 from bot.store.inbox import to_row
 from bot.store.inbox_writer import InboxWriter, RefusedRowError
 from tests.kit import NOW, Store, event
+
+T = TypeVar("T")
 
 
 class CountedDatabase(Database):
@@ -27,12 +29,10 @@ class CountedDatabase(Database):
         self.gate = asyncio.Event()
         self.gate.set()
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write_first(self, work: Callable[[sa.Connection], T]) -> T:
         self.begun += 1
         await self.gate.wait()
-        async with super().write() as connection:
-            yield connection
+        return await super().write_first(work)
 
 
 @pytest.fixture
