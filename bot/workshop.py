@@ -157,8 +157,13 @@ class Workshop:
             diagnosers=self.diagnosers,
             config=parts.config,
         )
+        settings = parts.settings
         pagerduty = PagerDutyCourier(
-            cards=parts.cards, pagerduty=self.pagerduty, from_email=parts.settings.pagerduty_from or ""
+            cards=parts.cards,
+            pagerduty=self.pagerduty,
+            from_email=settings.pagerduty_from or "",
+            # Where nobody said so it is the default of a command line, and no address for others.
+            public_url=settings.watchkeeper_url if "watchkeeper_url" in settings.model_fields_set else "",
         )
 
         def room() -> int:
