@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,7 +149,8 @@ class Cluster:
         """
         Blocks. The status and the raw body of any answer; raises urllib3's errors when there was none.
 
-        `call` is the client's class and its method.
+        `call` is the client's class and its method. What TLS says the client turns into an answer with the status 0;
+        it is none.
         """
         client = _official_client()
         api, _, method = call.partition(".")
@@ -157,6 +159,8 @@ class Cluster:
         try:
             answer = send(*arguments, **options, _preload_content=False, _request_timeout=timeout)
         except client.ApiException as error:
+            if isinstance(error.__context__, urllib3.exceptions.SSLError):
+                raise error.__context__ from error
             body = error.body or b""
             return int(error.status or 0), body.encode() if isinstance(body, str) else body
         return answer.status, answer.data
@@ -192,7 +196,10 @@ def _official_client() -> Any:
 
 
 def _never_sent(error: urllib3.exceptions.HTTPError) -> bool:
+    """True only where it is certain: TLS may break after the request, too, but not over a certificate."""
     reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
+    if isinstance(reason, urllib3.exceptions.SSLError):
+        return any(isinstance(each, ssl.SSLCertVerificationError) for each in reason.args)
     return isinstance(
         reason,
         urllib3.exceptions.NewConnectionError
