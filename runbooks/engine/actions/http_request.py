@@ -116,7 +116,7 @@ class HttpRequest:
                 status, body = await _first_answer(access, addresses, params, token)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             raise ActionError(f"{access.host} cannot be reached ({type(error).__name__}): nothing was sent") from error
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ssl.SSLError) as error:
             said = f"{access.host} gave no answer that can be read ({type(error).__name__})"
             raise (ActionError if reads else OutcomeUnknownError)(said) from error
         answer = self._shown(body, access)

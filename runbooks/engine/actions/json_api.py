@@ -49,7 +49,7 @@ async def look(client: httpx.AsyncClient, system: str, path: str, query: Mapping
     """GET; any status comes back. Raises ActionError: reading changes nothing, whatever went wrong."""
     try:
         return await client.get(path, params=dict(query))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
         raise ActionError(f"{system} cannot be read ({_words(error)})") from error
 
 
@@ -65,7 +65,8 @@ async def change(
         answer = await client.request(method, path, json=body, headers={"X-Request-Id": token})
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
         raise ActionError(f"{system} cannot be reached ({_words(error)}): nothing was changed") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:  # sent, or perhaps; an answer may be unreadable gzip
+    # Sent, or perhaps: an answer may be gzip that is none, and TLS may break, which httpx does not translate.
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
         raise OutcomeUnknownError(f"{system} gave no answer that can be read ({_words(error)})") from error
     status = answer.status_code
     if status >= 500 or status == 408:
