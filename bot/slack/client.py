@@ -337,7 +337,7 @@ def _translated(error: SlackApiError) -> SlackError:
 def answer_of(error: SlackApiError) -> tuple[int, str, float | None]:
     """The status, Slack's word for the error, and its Retry-After; slack_sdk has two kinds of answers in its errors."""
     response = error.response
-    status = int(getattr(response, "status_code", None) or getattr(response, "status", 0))
+    status: int = getattr(response, "status_code", 0) or getattr(response, "status", 0)
     payload = getattr(response, "data", response)
     name = str(payload.get("error", "")) if isinstance(payload, Mapping) else ""
     wished = str((getattr(response, "headers", None) or {}).get("Retry-After", ""))
