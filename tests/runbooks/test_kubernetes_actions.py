@@ -342,6 +342,28 @@ async def test_a_restart_that_would_be_an_outage_is_refused(restart: Action, clu
     assert "no pod" in (restart.refusal(NEW_PODS, await restart.read(NEW_PODS)) or "")
 
 
+@pytest.mark.parametrize(
+    ("strategy", "is_outage"),
+    [
+        ({"type": "Recreate"}, True),
+        ({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}}, True),
+        ({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 3}}, True),
+        ({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "74%"}}, False),  # 2 of 4, rounded down
+        ({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}, False),
+        ({"type": "RollingUpdate"}, False),
+    ],
+)
+async def test_a_new_template_that_stops_most_pods_at_once_is_refused(
+    restart: Action, undo: Action, cluster: KubernetesServer, strategy: dict[str, object], *, is_outage: bool
+) -> None:
+    """The plan would say that they are replaced one after the other."""
+    assert isinstance(restart, GuardedAction)
+    assert isinstance(undo, GuardedAction)
+    cluster.deployment["spec"]["strategy"] = strategy
+    for said in (restart.refusal(NEW_PODS, await restart.read(NEW_PODS)), undo.refusal(BACK, await undo.read(BACK))):
+        assert ("outage" in (said or "")) is is_outage
+
+
 async def test_a_restart_leaves_a_changed_deployment_alone(restart: Action, cluster: KubernetesServer) -> None:
     """Whether the change came before our look or between look and call."""
     before = await restart.read(NEW_PODS)

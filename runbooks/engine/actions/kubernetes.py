@@ -24,6 +24,7 @@ from runbooks.engine.actions.kubernetes_objects import (
     int_at,
     kept_by,
     name_of,
+    stops_most,
 )
 from runbooks.engine.actions.parameters import ConfigName, Whole
 from runbooks.engine.actions.pod_template import differences, digest, own_template
@@ -39,6 +40,7 @@ _KEPT_ANNOTATIONS = (
     "deployment.kubernetes.io/max-replicas",
     "deprecated.deployment.rollback.to",
 )
+STOPS_MOST = "stops most of its pods before new ones are ready: that would be an outage, do it by hand"
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -192,6 +194,8 @@ class RolloutUndo(OnDeployment):
             return f"{params.deployment} is kept by {tool}, which would roll it forward again: revert the commit in Git"
         if before["paused"]:
             return f"the rollout of {params.deployment} is paused: resume it first"
+        if before["at_once"]:
+            return f"{params.deployment} {STOPS_MOST}"
         if before["template"] == before["to_template"]:
             return f"{params.deployment} runs the template of revision {before['to_revision']} already"
         return None
@@ -247,6 +251,7 @@ class RolloutUndo(OnDeployment):
             "revision": _revision(deployment),
             "template": digest(present),
             "paused": bool(at(deployment, "spec", "paused")),
+            "at_once": stops_most(deployment),
             "kept_by": kept_by(deployment),
             "to_revision": _revision(earlier),
             "to_template": digest(past),

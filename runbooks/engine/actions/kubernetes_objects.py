@@ -15,6 +15,7 @@ _GPU_RESOURCES = ("nvidia.com/gpu", "nvidia.com/mig-", "amd.com/gpu", "gpu.intel
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _DNS_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", re.ASCII)
 _QUANTITY = re.compile(r"[0-9]{1,9}", re.ASCII)
+_SHARE = re.compile(r"([0-9]{1,3})%", re.ASCII)
 
 # Argo CD 3 tracks by annotation, older ones by a label that Helm writes, too, so that one proves nothing.
 _GITOPS = (
@@ -140,6 +141,21 @@ def short_of_half(total: Iterable[str], kept: Iterable[str]) -> list[str]:
         for name in sorted(set(before))
         if after.count(name) * 2 < before.count(name)
     ]
+
+
+def stops_most(deployment: JsonObject) -> bool:
+    """
+    Would a new template take more than half of its pods away before their successors are ready?
+
+    `maxUnavailable` is a number or a share, which Kubernetes rounds down; without it a quarter.
+    """
+    strategy = at(deployment, "spec", "strategy")
+    if at(strategy, "type") == "Recreate":
+        return True
+    replicas, most = int_at(deployment, "spec", "replicas"), at(strategy, "rollingUpdate", "maxUnavailable")
+    if isinstance(most, str) and (share := _SHARE.fullmatch(most)):
+        most = replicas * int(share[1]) // 100
+    return isinstance(most, int) and most * 2 > replicas
 
 
 def kept_by(item: JsonObject) -> str:

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
-from runbooks.engine.actions.kubernetes import DeploymentRef, OnDeployment
-from runbooks.engine.actions.kubernetes_objects import Right, at, int_at
+from runbooks.engine.actions.kubernetes import STOPS_MOST, DeploymentRef, OnDeployment
+from runbooks.engine.actions.kubernetes_objects import Right, at, int_at, stops_most
 from runbooks.engine.actions.pod_template import digest, own_template
 from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
 
@@ -40,14 +40,14 @@ class Restart(OnDeployment):
         if before["paused"]:
             return f"the rollout of {params.deployment} is paused: resume it first"
         if before["at_once"]:
-            return f"{params.deployment} stops all its pods before it starts new ones: that would be an outage"
+            return f"{params.deployment} {STOPS_MOST}"
         return None if before["replicas"] else f"{params.deployment} has no pod to restart"
 
     def undo(self, params: DeploymentRef, before: JsonObject) -> JsonObject | None:
         return None
 
     async def read(self, params: DeploymentRef) -> JsonObject:
-        """Replicas, a hash of the template, and whether the rollout is paused or takes all pods at once."""
+        """Replicas, a hash of the template, and whether the rollout is paused or takes most pods at once."""
         return _state(await self._cluster(params).deployment(params.namespace, params.deployment))
 
     async def act(self, params: DeploymentRef, before: JsonObject, token: str) -> JsonObject:
@@ -85,7 +85,7 @@ def _state(deployment: JsonObject) -> JsonObject:
         "replicas": int_at(deployment, "spec", "replicas"),
         "template": digest(own_template(deployment)),
         "paused": bool(at(deployment, "spec", "paused")),
-        "at_once": at(deployment, "spec", "strategy", "type") == "Recreate",
+        "at_once": stops_most(deployment),
     }
 
 
