@@ -93,6 +93,20 @@ async def test_an_uncordon_takes_it_back_and_the_other_way_round(
     assert cordon.params.model_validate(uncordon.undo(BACK, {"cordoned": True})).model_dump()["node"] == "gpu-3"
 
 
+async def test_somebody_elses_cordon_is_not_taken_for_ours(cordon: Action, uncordon: Action, nodes: Nodes) -> None:
+    """Neither by the probe of a call whose answer was lost, nor by an undo, which would open their node."""
+    before = await cordon.read(HOT)
+    nodes.cordon("gpu-3")
+    assert await cordon.happened(HOT, before, "t-1") is Happened.CANNOT_TELL
+    assert await cordon.happened(HOT, before, "") is Happened.CANNOT_TELL
+    assert "which somebody else cordoned" in uncordon.effect(BACK, await uncordon.read(BACK))
+
+    nodes.cordon("gpu-3", **{CORDONED: "t-0"})
+    assert await cordon.happened(HOT, before, "t-1") is Happened.CANNOT_TELL
+    assert await cordon.happened(HOT, before, "") is Happened.YES
+    assert "somebody else" not in uncordon.effect(BACK, await uncordon.read(BACK))
+
+
 async def test_there_is_nothing_to_do(cordon: Action, uncordon: Action, nodes: Nodes) -> None:
     """What is so already is refused when planning, so that nobody approves a step that does nothing."""
     assert "is not cordoned" in refusal(uncordon, BACK, await uncordon.read(BACK))
@@ -317,6 +331,8 @@ async def test_the_last_ready_pod_is_called_that(delete: Action, nodes: Nodes) -
         del nodes.pods[name]
     before = await delete.read(STUCK)
     assert "the last one that is ready" in delete.effect(STUCK, before)
+    with pytest.raises(ActionError, match="last one that is ready by now"):
+        await delete.act(STUCK, {**before, "last": False}, token="t")
 
 
 @pytest.mark.parametrize("name", ["kubernetes.cordon", "kubernetes.delete_pod"])

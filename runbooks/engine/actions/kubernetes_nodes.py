@@ -81,11 +81,16 @@ class _Schedulability:
         return {"node": params.node, "cordoned": self.wanted}
 
     async def happened(self, params: NodeRef, before: JsonObject, token: str) -> Happened:
+        """A cordon is ours by its mark: somebody else's must neither count as ours nor be taken back as ours."""
         try:
             node = node_named(await cluster_named(self._clusters, params.cluster).nodes(), params.node)
         except ActionError:
             return Happened.CANNOT_TELL
-        return Happened.YES if is_cordoned(node) == self.wanted else Happened.NO
+        if is_cordoned(node) != self.wanted:
+            return Happened.NO
+        mark = _mark(node)
+        is_ours = not self.wanted or (mark == token if token else mark is not None)
+        return Happened.YES if is_ours else Happened.CANNOT_TELL
 
 
 class Cordon(_Schedulability):
@@ -141,7 +146,8 @@ class Uncordon(_Schedulability):
     rights = (Right(group="", resource="nodes", verbs=("list", "patch"), cluster_wide=True),)
 
     def effect(self, params: NodeRef, before: JsonObject) -> str:
-        return f"In the cluster {params.cluster}, the node {params.node} takes new pods again."
+        whose = "" if before["by_us"] else ", which somebody else cordoned,"
+        return f"In the cluster {params.cluster}, the node {params.node}{whose} takes new pods again."
 
     def refusal(self, params: NodeRef, before: JsonObject) -> str | None:
         return None if before["cordoned"] else f"{params.node} is not cordoned"
@@ -150,9 +156,9 @@ class Uncordon(_Schedulability):
         return {**params.model_dump(mode="json"), "even_if_others": True}  # as it was a moment ago
 
     async def read(self, params: NodeRef) -> JsonObject:
-        """`{"cordoned": bool}`."""
-        nodes = await cluster_named(self._clusters, params.cluster).nodes()
-        return {"cordoned": is_cordoned(node_named(nodes, params.node))}
+        """`{"cordoned": bool, "by_us": bool}`."""
+        node = node_named(await cluster_named(self._clusters, params.cluster).nodes(), params.node)
+        return {"cordoned": is_cordoned(node), "by_us": _mark(node) is not None}
 
 
 def node_named(nodes: list[JsonObject], name: str) -> JsonObject:
@@ -167,12 +173,15 @@ def is_cordoned(node: JsonObject) -> bool:
     return bool(at(node, "spec", "unschedulable"))
 
 
+def _mark(node: JsonObject) -> str | None:
+    mark: str | None = at(node, "metadata", "annotations", CORDONED)
+    return mark
+
+
 def cordoned_by_us(nodes: list[JsonObject], except_for: str) -> list[str]:
     """A sentence when Watchkeeper has cordoned other nodes that nobody uncordoned since."""
     names = [
-        name_of(node)
-        for node in nodes
-        if is_cordoned(node) and CORDONED in (at(node, "metadata", "annotations") or {}) and name_of(node) != except_for
+        name_of(node) for node in nodes if is_cordoned(node) and _mark(node) is not None and name_of(node) != except_for
     ]
     return [f"Watchkeeper has cordoned {', '.join(sorted(names))} already: uncordon first"] if names else []
 

@@ -85,6 +85,8 @@ class DeletePod:
         now = await self.read(params)
         if now["uid"] != before["uid"]:
             raise ActionError(f"{params.pod} is another pod by now: nothing was deleted")
+        if now["last"] and not before["last"]:
+            raise ActionError(f"{params.pod} is the last one that is ready by now: nothing was deleted")
         if (reason := self.refusal(params, now)) is not None:
             raise ActionError(reason)
         cluster = cluster_named(self._clusters, params.cluster)
