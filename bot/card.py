@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from bot.config import Config
-from bot.incidents import Incident, IncidentState, NotAllowedError, NotFoundError, PlanState
+from bot.incidents import ASKS_A_PERSON, Incident, IncidentState, NotAllowedError, NotFoundError, PlanState
 from bot.policy import Policy, person_of
 from bot.respond import HITS, diagnosis_of
 from bot.slack import portrait
@@ -35,7 +35,7 @@ _OVER = frozenset(
     }
 )
 MAY_BE_UNDONE = frozenset({PlanState.VERIFIED, PlanState.NOT_VERIFIED, PlanState.FAILED})
-_LIVE = frozenset({PlanState.PROPOSED, PlanState.APPROVED, PlanState.RUNNING, PlanState.IN_DOUBT})
+_LIVE = frozenset({PlanState.PROPOSED, PlanState.APPROVED, PlanState.RUNNING, *ASKS_A_PERSON})
 _DEEDS = {
     "incident.acknowledge": "acknowledged the incident",
     "incident.resolve": "resolved the incident",
@@ -189,7 +189,7 @@ def _state(incident: Incident, run: Run | None) -> CardState:
 
 def _on_the_card(rows: Sequence[PlanRow]) -> PlanRow | None:
     """The plan that matters most now: what runs, then what waits, then what ended last."""
-    for wanted in (PlanState.IN_DOUBT, PlanState.RUNNING, PlanState.APPROVED, PlanState.PROPOSED):
+    for wanted in (PlanState.IN_DOUBT, PlanState.WAITING, PlanState.RUNNING, PlanState.APPROVED, PlanState.PROPOSED):
         for row in rows:
             if row.state is wanted:
                 return row
@@ -199,7 +199,7 @@ def _on_the_card(rows: Sequence[PlanRow]) -> PlanRow | None:
 
 def _doubtful_step(row: PlanRow, progress: Mapping[int, tuple[StepState, str]]) -> int | None:
     """The step that waits for a person's answer: the one in doubt, else the first that is not done."""
-    if row.state is not PlanState.IN_DOUBT:
+    if row.state not in ASKS_A_PERSON:
         return None
     in_doubt = [index for index, (state, _) in progress.items() if state is StepState.IN_DOUBT]
     undone = [index for index, (state, _) in progress.items() if state in (StepState.WAITING, StepState.RUNNING)]

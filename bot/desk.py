@@ -16,6 +16,7 @@ from bot.approvals import Approvals
 from bot.card import MAY_BE_UNDONE
 from bot.errands import undo_on_the_table, undos_of
 from bot.incidents import (
+    ASKS_A_PERSON,
     AlreadyDecidedError,
     IncidentLine,
     IncidentState,
@@ -159,7 +160,7 @@ class Desk:
             PlanState.FAILED,
             f"Stopped by {by.name}.",
             now=datetime.now(UTC),
-            expected=[PlanState.IN_DOUBT],
+            expected=list(ASKS_A_PERSON),
             told=[("slack", "outcome"), ("pagerduty", "outcome")],
             actor=by.person_id,
         )
@@ -221,6 +222,8 @@ def _waiting_for(plans: list[PlanRow]) -> str:
     states = {row.state for row in plans}
     if PlanState.IN_DOUBT in states:
         return "a person's answer about a step in doubt"
+    if PlanState.WAITING in states:
+        return "a person to do a step"
     if PlanState.RUNNING in states or PlanState.APPROVED in states:
         return "a fix that is running"
     return "an approval" if PlanState.PROPOSED in states else "somebody to look"

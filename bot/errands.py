@@ -13,7 +13,15 @@ from datetime import UTC, datetime
 
 from bot.approvals import Approvals
 from bot.card import MAY_BE_UNDONE
-from bot.incidents import AlreadyDecidedError, NotAllowedError, NotFoundError, Person, PlanState, StaleError
+from bot.incidents import (
+    ASKS_A_PERSON,
+    AlreadyDecidedError,
+    NotAllowedError,
+    NotFoundError,
+    Person,
+    PlanState,
+    StaleError,
+)
 from bot.policy import Policy
 from bot.respond import without_secrets
 from bot.store.errands import Errand, Errands
@@ -119,6 +127,6 @@ def undo_on_the_table(undos: Sequence[PlanRow]) -> str | None:
     for undo in undos:
         if undo.state is PlanState.PROPOSED and undo.plan.expires_at > datetime.now(UTC):
             return undo.plan.plan_id
-        if undo.state in (PlanState.APPROVED, PlanState.RUNNING, PlanState.IN_DOUBT, PlanState.DONE):
+        if undo.state in (PlanState.APPROVED, PlanState.RUNNING, *ASKS_A_PERSON, PlanState.DONE):
             raise StaleError("This is being taken back, or was taken back already.")
     return None

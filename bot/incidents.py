@@ -30,7 +30,7 @@ class PlanState(StrEnum):
                           |           |           |-----> not_verified -> (undo: a plan of its own)
                           |           |           |-----> done (an undo, or a person's work: nothing to verify)
                           |           |           |-----> failed
-                          |           |           '-----> in_doubt -> running | failed | not_verified
+                          |           |           '-----> in_doubt | waiting -> running | failed | not_verified
                           |           '-> stale | expired
                           '-> denied | expired | superseded
     """
@@ -44,10 +44,15 @@ class PlanState(StrEnum):
     NOT_VERIFIED = "not_verified"
     FAILED = "failed"
     IN_DOUBT = "in_doubt"
+    WAITING = "waiting"  # its next step is for a person to do
     DENIED = "denied"
     EXPIRED = "expired"
     STALE = "stale"
     SUPERSEDED = "superseded"
+
+
+ASKS_A_PERSON = frozenset({PlanState.IN_DOUBT, PlanState.WAITING})
+"""A person's answer begins the plan's next chapter."""
 
 
 class WatchkeeperError(Exception):

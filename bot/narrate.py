@@ -35,6 +35,7 @@ PLAN_STATE = {
     PlanState.NOT_VERIFIED: "done, but the telemetry did not recover",
     PlanState.FAILED: "failed; nothing more was changed",
     PlanState.IN_DOUBT: "interrupted: a step may or may not have run",
+    PlanState.WAITING: "waits for a person to do a step",
     PlanState.DENIED: "denied",
     PlanState.EXPIRED: "expired before anybody decided",
     PlanState.STALE: "not started: the state it was made for has changed",
@@ -50,10 +51,12 @@ NOTHING_WRONG = "The telemetry looks as it usually does."
 NO_CAUSE = "No known cause fits the evidence. Next: read the evidence in the thread."
 OBSERVE_ONLY = "This service is in observe mode: Watchkeeper offers no fix here."
 NO_RUNBOOK = "No runbook fits."
-SETTLE_QUESTION = (
-    "Watchkeeper was cut off while this step ran and could not find out whether it took effect. "
-    "Next: look at the system itself, then say what you saw."
-)
+QUESTION = {
+    PlanState.IN_DOUBT: "Watchkeeper was cut off while this step ran and could not find out whether it took effect. "
+    "Next: look at the system itself, then say what you saw.",
+    PlanState.WAITING: "This step is for a person. Next: do it as it says, then say so; the rest goes on by itself.",
+}
+"""What a person is asked, where the plan's next chapter waits for the answer."""
 UNDO_OFFER = "Next: undo it, or diagnose again."
 TOO_SLOW = (
     "This took too long, so it is not certain that it was recorded. The card shows what counts; try again if not."

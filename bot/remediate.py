@@ -142,7 +142,8 @@ class Remediate:
                 case Verify(step=index):
                     await self._verify(row, row.plan.steps[index], entries)
                 case AskPerson(step=index, why=why):
-                    await self._end(row, PlanState.IN_DOUBT, _WAITS_FOR[why].format(index + 1))
+                    state = PlanState.WAITING if why == "manual" else PlanState.IN_DOUBT
+                    await self._end(row, state, _WAITS_FOR[why].format(index + 1))
                     return True
                 case Finish(result="done"):
                     proven = any(entry.kind == "verified" for entry in entries)

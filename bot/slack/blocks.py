@@ -153,8 +153,8 @@ def _decision(plan: PlanLine) -> list[str]:
         lines.append(inline(plan.why, 400))
     if plan.state is PlanState.NOT_VERIFIED and plan.can_undo:
         lines.append(narrate.UNDO_OFFER)
-    if plan.state is PlanState.IN_DOUBT:
-        lines.append(narrate.SETTLE_QUESTION)
+    if plan.state in narrate.QUESTION:
+        lines.append(narrate.QUESTION[plan.state])
     return lines
 
 

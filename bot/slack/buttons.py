@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from bot import narrate
-from bot.incidents import PlanState
+from bot.incidents import ASKS_A_PERSON, PlanState
 from bot.slack.escape import plain
 from bot.slack.view import CardState, CardView, PlanLine
 from runbooks.engine.values import Tier
@@ -58,6 +58,10 @@ def _for_plan(view: CardView) -> list[Block]:
             elements.append(_button(DENY, "Deny", plan.plan_id))
         elif _may_be_undone(plan):
             elements.append(_undo(plan, "Undo"))
+        elif plan.state is PlanState.WAITING and plan.doubt_step is not None:
+            value = f"{plan.plan_id}:{plan.doubt_step}"
+            elements.append(_button(SETTLE_RAN, "I did it", value))
+            elements.append(_button(SETTLE_STOP, "Stop here", value))
         elif plan.state is PlanState.IN_DOUBT and plan.doubt_step is not None:
             value = f"{plan.plan_id}:{plan.doubt_step}"
             elements.append(_button(SETTLE_RAN, "It ran", value))
@@ -86,7 +90,7 @@ def _may_be_undone(plan: PlanLine) -> bool:
 
 
 def _may_request(view: CardView) -> bool:
-    busy = view.plan is not None and view.plan.state in {PlanState.APPROVED, PlanState.RUNNING, PlanState.IN_DOUBT}
+    busy = view.plan is not None and view.plan.state in {PlanState.APPROVED, PlanState.RUNNING, *ASKS_A_PERSON}
     return bool(view.other_fixes) and view.offers_fixes and not view.is_over and not busy
 
 

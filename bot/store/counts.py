@@ -22,6 +22,7 @@ COUNTS: Mapping[str, tuple[str, sa.ColumnElement[bool]]] = {
     "undelivered": ("Messages that Slack or PagerDuty have not taken yet", outbox.c.state.in_(("new", "sending"))),
     "undeliverable": ("Messages that Slack or PagerDuty refused for good", outbox.c.state == "dead"),
     "plans_in_doubt": ("Fixes that wait for a person's answer", plan.c.state == PlanState.IN_DOUBT.value),
+    "plans_waiting": ("Fixes whose next step is for a person to do", plan.c.state == PlanState.WAITING.value),
     "plans_proposed": ("Fixes that wait for approval", plan.c.state == PlanState.PROPOSED.value),
     "cards_behind": ("Cards that Slack shows in an older state", incident.c.revision > incident.c.shown),
 }

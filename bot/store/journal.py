@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bot.incidents import AlreadyDecidedError, PlanState, StaleError
+from bot.incidents import ASKS_A_PERSON, AlreadyDecidedError, PlanState, StaleError
 from bot.store.database import Database
 from bot.store.plans import note
 from bot.store.statements import insert_new, touch
@@ -103,7 +103,7 @@ class Journal:
             await touch(connection, item.incident_id)
             statement = (
                 plan.update()
-                .where(plan.c.plan_id == item.plan_id, plan.c.state == PlanState.IN_DOUBT.value)
+                .where(plan.c.plan_id == item.plan_id, plan.c.state.in_([state.value for state in ASKS_A_PERSON]))
                 .values(state=PlanState.RUNNING.value, state_at=now, chapter=plan.c.chapter + 1)
             )
             if not (await connection.execute(statement)).rowcount:

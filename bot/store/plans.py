@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bot.incidents import AlreadyDecidedError, NotFoundError, PlanState, StaleError
+from bot.incidents import ASKS_A_PERSON, AlreadyDecidedError, NotFoundError, PlanState, StaleError
 from bot.store import audit as chain
 from bot.store.database import Database
 from bot.store.outbox import post
@@ -19,7 +19,7 @@ from bot.store.tables import approval, incident, plan
 from runbooks.engine.values import Plan, plan_json
 
 _ON_THE_TABLE = (PlanState.PROPOSED.value, PlanState.ALTERNATIVE.value)
-_UNDER_WAY = (PlanState.RUNNING.value, PlanState.IN_DOUBT.value)
+_UNDER_WAY = (PlanState.RUNNING.value, *(state.value for state in ASKS_A_PERSON))
 
 
 class Plans:

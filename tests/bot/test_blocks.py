@@ -210,6 +210,18 @@ def test_a_step_in_doubt_is_asked_in_words() -> None:
     assert "look at the system itself" in words
 
 
+def test_a_step_for_hands_is_not_called_a_doubt() -> None:
+    """Who reads "cut off" would look for a crash that there was not; "I did it" and "Stop here" are the answers."""
+    doubt = VARIANTS["in doubt"]
+    assert doubt.plan is not None
+    shown = card(replace(doubt, plan=replace(doubt.plan, state=PlanState.WAITING)))
+
+    assert "for a person" in words_of(shown)
+    assert "cut off" not in words_of(shown)
+    assert {"settle_ran", "settle_stop"} <= set(buttons_of(shown))
+    assert "settle_not_run" not in buttons_of(shown)
+
+
 def test_an_unknown_service_is_shown_with_a_next_step() -> None:
     """An alert of a service that is not configured is not dropped."""
     assert "not in watchkeeper.toml" in words_of(card(VARIANTS["not configured"]))

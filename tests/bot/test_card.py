@@ -288,7 +288,7 @@ async def test_a_persons_own_step_waits_for_their_answer(wall: Wall) -> None:
     """A manual step has no intent and is asked about all the same."""
     await wall.store.page()
     item = fresh_plan(wall.store, frame=FRAME_JSON, steps=(step(), step(index=1, target="fake/thing/two")))
-    await wall.store.offer(item, state=PlanState.IN_DOUBT)
+    await wall.store.offer(item, state=PlanState.WAITING)
     records: list[Mapping[str, Any]] = [
         {"kind": "intent", "step": 0, "token": "t"},
         {"kind": "outcome", "step": 0, "ok": True},

@@ -125,6 +125,7 @@ class Scene:
         """Bob has just said yes."""
         now = datetime.now(UTC)
         await self.store.page()
+        await self.store.incidents.card_shown(INCIDENT, 1, "C0INC", "1700000000.000100", now=NOW, next_at=NOW)
         item = plan(
             self.store.policy.version,
             frame=FRAME_JSON,
@@ -376,6 +377,22 @@ async def test_a_late_effect_of_our_own_call_is_taken_for_what_it_is(scene: Scen
 
     assert scene.action.acts == []
     assert await scene.end() == (PlanState.VERIFIED, ["intent", "probed", "outcome", "verified"])
+
+
+async def test_a_persons_own_step_waits_and_is_no_doubt(scene: Scene) -> None:
+    """Nothing was cut off: the plan waits for hands, holds its targets, and goes on when they say that it is done."""
+    by_hand = step(action="manual", params={"instruction": "reseat the card"}, before={}, undo=None, verify=())
+    await scene.approved(steps=(by_hand, step(index=1, target="fake/thing/two")))
+
+    await scene.tell()
+
+    row = await scene.store.plans.get("plan-1")
+    assert (row.state, row.why, scene.action.acts) == (PlanState.WAITING, "step 1 is for a person to do", [])
+    said = {"kind": "settled", "step": 0, "answer": "ran", "person": "bob"}
+    await scene.store.journal.settle(row.plan, position=1, step=0, record=said, by="bob", now=datetime.now(UTC))
+    await scene.tell(chapter=2)
+    assert (await scene.end())[0] is PlanState.VERIFIED
+    assert scene.action.acts == [7]
 
 
 async def test_a_moved_target_after_our_own_call_is_a_persons_question(scene: Scene) -> None:
