@@ -8,8 +8,9 @@ its rate limits; the waits of minutes are shortened.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from bot.burst import BurstKeeper
 from bot.card import Cards
+from bot.incidents import StoreUnavailableError
 from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
 from bot.slack.client import SlackClient, web_client
 from bot.slack.pace import Rank
@@ -94,7 +96,7 @@ class World:
         """As a kill would: in the middle of whatever is being said."""
         for task in self._running:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.wait(self._running, timeout=5)
 
     async def happen(self, first: int = 0, count: int = INCIDENTS) -> None:
         """Incidents arrive and are diagnosed; each has a card to show and something to say in its thread."""
@@ -121,9 +123,11 @@ class World:
                 await asyncio.sleep(0.05)
 
 
-async def _for_ever(sweep: object) -> None:
+async def _for_ever(sweep: Callable[[], Awaitable[object]]) -> None:
+    """As the engine's sweepers do."""
     while True:
-        await sweep()  # type: ignore[operator]
+        with contextlib.suppress(StoreUnavailableError):
+            await sweep()
         await asyncio.sleep(0.1)
 
 

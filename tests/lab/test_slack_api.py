@@ -12,6 +12,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from lab.people import CHANNEL
 from lab.slack import Workspace
+from lab.slack_api import Api
 from tests.lab_workspace import CARD, LocalSlack, local_slack
 
 pytestmark = pytest.mark.integration
@@ -175,6 +176,22 @@ async def test_who_the_app_is(slack: LocalSlack) -> None:
 
     assert (me["user_id"], me["team_id"]) == ("U0WATCH", "T0LAB00001")
     assert (await slack.client.users_info(user=str(me["user_id"])))["user"]["is_bot"]
+
+
+async def test_socket_mode_is_the_apps_own() -> None:
+    """Only the app's token opens a connection, and each address of one works once."""
+    workspace = Workspace()
+    api = Api(workspace, base_url="http://127.0.0.1")
+    assert api.call("apps.connections.open", workspace.app_token, {})["error"] == "access_denied"  # not switched on
+
+    workspace.socket_url = "ws://127.0.0.1:1"
+    assert api.call("apps.connections.open", workspace.bot_token, {})["error"] == "not_allowed_token_type"
+    assert api.call("auth.test", workspace.app_token, {})["error"] == "not_allowed_token_type"
+    first, second = (api.call("apps.connections.open", workspace.app_token, {})["url"] for _ in range(2))
+    ticket = first.partition("ticket=")[2].partition("&")[0]
+    assert first != second
+    assert workspace.use_ticket(ticket)
+    assert not workspace.use_ticket(ticket)
 
 
 async def test_a_burst_of_messages_is_rate_limited() -> None:
