@@ -418,10 +418,12 @@ def test_a_command_that_cannot_be_trusted_is_told(file: Path, old: str, new: str
         ('"--tenant"', '"--all"'),
         ('arguments = {tenant = "[a-z]+"}', 'arguments = {tenant = ".*"}'),
         ('arguments = {tenant = "[a-z]+"}', 'arguments = {tenant = "[a-z]+"}\ntier = "R1"'),
+        ('url = "http://127.0.0.1:9103"', 'url = "http://127.0.0.1:9104"'),  # a cluster
+        ('url = "http://127.0.0.1:9102"', 'url = "http://127.0.0.1:9105"'),  # Langfuse
     ],
 )
 def test_the_policy_version_moves_with_what_may_be_done(file: Path, old: str, new: str) -> None:
-    """An approval of a command or a request does not outlive a change of what the configuration allows."""
+    """An approval does not outlive a change of what the configuration allows, or of where a name leads."""
     file.write_text(GOOD + ALLOWED, encoding="utf-8")
     before = load_config(file).policy_version
     file.write_text((GOOD + ALLOWED).replace(old, new), encoding="utf-8")
