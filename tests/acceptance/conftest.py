@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bot.config import load_config
 from lab.configuration import CONFIG_FILE, Addresses, environment, new_credentials, watchkeeper_toml
 from lab.demo_processes import Child, free_port, run_once
 from lab.listening import listening, new_socket, until_ready, url_of
@@ -118,15 +117,9 @@ async def living(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
 
 @asynccontextmanager
 async def running_place(
-    folder: Path,
-    *,
-    is_rate_limited: bool = False,
-    socket_mode: bool = False,
-    proxy: FaultProxy | None = None,
-    workers: int = 0,
-    database_url: str = "",
+    folder: Path, *, is_rate_limited: bool = False, socket_mode: bool = False, proxy: FaultProxy | None = None
 ) -> AsyncIterator[Place]:
-    """Start everything, and stop exactly what was started; with `workers` the product is split into its processes."""
+    """Start everything, and stop exactly what was started."""
     url = f"http://127.0.0.1:{free_port()}"
     async with running_standins(
         folder, product=url, is_rate_limited=is_rate_limited, socket_mode=socket_mode, proxy=proxy
@@ -164,9 +157,8 @@ async def running_place(
                     pagerduty_webhook_secrets=(),
                 ),
                 **standins.environment,
-                **({"DATABASE_URL": database_url} if database_url else {}),
             }
-            async with _serving(folder, variables, url, workers) as product:
+            async with _serving(folder, variables, url) as product:
                 yield Place(
                     folder=folder,
                     product=product,
@@ -195,27 +187,18 @@ def _addresses(product: str, standins: Standins, of: Mapping[str, str]) -> Addre
 
 
 @asynccontextmanager
-async def _serving(folder: Path, variables: Mapping[str, str], url: str, workers: int) -> AsyncIterator[Child]:
-    """`watchkeeper migrate`, then `watchkeeper serve` until the block ends; or its doors alone, beside workers."""
+async def _serving(folder: Path, variables: Mapping[str, str], url: str) -> AsyncIterator[Child]:
+    """`watchkeeper migrate`, then `watchkeeper serve` until the block ends."""
     await run_once(_watchkeeper("migrate", folder, variables))
-    powers = load_config(folder / CONFIG_FILE).action_credentials()
-    powerless = {name: value for name, value in variables.items() if name not in powers}
-    portless = {name: value for name, value in variables.items() if name != "WATCHKEEPER_PORT"}
-    product = (
-        _watchkeeper("serve", folder, powerless, "--no-work") if workers else _watchkeeper("serve", folder, variables)
-    )
-    children = [product, *(_watchkeeper("worker", folder, portless, name=f"worker-{each}") for each in range(workers))]
-    for child in children:
-        await child.start()
+    product = _watchkeeper("serve", folder, variables)
+    await product.start()
     try:
         async with asyncio.timeout(60):
             await until_ready(url)
         yield product
     finally:
-        for child in children:
-            await child.stop()
+        await product.stop()
 
 
-def _watchkeeper(command: str, folder: Path, variables: Mapping[str, str], *options: str, name: str = "") -> Child:
-    log = folder / f"{name or command}.log"
-    return Child(f"watchkeeper {command}", "-m", "bot", command, *options, log=log, variables=variables)
+def _watchkeeper(command: str, folder: Path, variables: Mapping[str, str]) -> Child:
+    return Child(f"watchkeeper {command}", "-m", "bot", command, log=folder / f"{command}.log", variables=variables)
