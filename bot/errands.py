@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from bot.approvals import Approvals
+from bot.approvals import APPROVE_WITHIN, Approvals
 from bot.card import MAY_BE_UNDONE
 from bot.incidents import (
     ASKS_A_PERSON,
@@ -95,6 +95,8 @@ class ErrandRunner:
         said = [each for undo in undos for each in undo.approvals if each.person_id == by.person_id]
         if any(each.at >= errand.asked_at for each in said):
             return  # a crash came between the approval and the end of this errand
+        if datetime.now(UTC) - errand.asked_at > APPROVE_WITHIN:
+            raise StaleError("This waited too long for a worker, so nothing was changed. Ask again.")
         ready = undo_on_the_table(undos) or await self._offer_undo(row)
         await self._approvals.approve(ready, by=by, now=datetime.now(UTC))
 
@@ -110,9 +112,9 @@ class ErrandRunner:
                 now=now,
                 policy_version=self._policy.version,
             )
+            undo = without_secrets(undo)
         except CannotPlanError as refusal:
             raise StaleError(f"This cannot be taken back: {refusal}.") from refusal
-        undo = without_secrets(undo)
         await self._plans.save(undo, run=row.run, rank=None, state=PlanState.PROPOSED, now=now)
         return undo.plan_id
 

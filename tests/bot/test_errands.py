@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
+from bot.approvals import APPROVE_WITHIN
 from bot.incidents import Incident, NotAllowedError, Person, PlanState, StaleError
 from bot.policy import Grant, Policy, accounts
 from bot.store.errands import Errands
@@ -192,6 +193,22 @@ async def test_the_right_to_undo_is_checked_again_when_it_is_run(room: Room, *, 
     [why] = await told(room)
     assert ("not in the configuration" if is_gone else "no longer") in why
     assert await room.undone_by() == []
+
+
+async def test_a_click_that_waited_too_long_for_a_worker_changes_nothing(room: Room) -> None:
+    """Whoever starts a worker hours later does not want to see an old wish come true."""
+    await room.tried()
+    asked_at = datetime.now(UTC) - APPROVE_WITHIN - timedelta(seconds=1)
+    errands = Errands(room.store.database)
+    await errands.ask("undo", "plan-1", incident_id=INCIDENT, by=room.person("bob"), now=asked_at)
+
+    await room.runner.sweep()
+
+    [why] = await told(room)
+    assert "waited too long" in why
+    assert await room.undone_by() == []
+    await undo(room, "bob")
+    assert len(await room.undone_by()) == 1
 
 
 async def test_an_errand_that_another_process_runs_is_not_run_here(room: Room) -> None:
