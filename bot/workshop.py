@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import httpx
 import structlog
 
@@ -220,6 +222,9 @@ class Workshop:
             await self.search.warm()
         except (WeightsError, EmbeddingError) as error:
             log.error("the embedding model cannot be used; searching by words only", why=str(error))  # noqa: TRY400
+        # All this stays; the collector would look through it every few seconds, for 0.7 s, and webhooks would wait.
+        gc.collect()
+        gc.freeze()
 
     async def stop(self) -> None:
         await self.engine.stop()
