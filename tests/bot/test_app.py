@@ -71,14 +71,6 @@ async def test_serving_on_another_schema_is_refused_with_the_remedy(
     assert not (tmp_path / "store-engine.sqlite").exists()
 
 
-async def test_socket_mode_is_refused_and_not_ignored(tmp_path: Path) -> None:
-    """Whoever asks for it would otherwise wait for clicks that never come."""
-    settings = Settings.load({"DATABASE_URL": f"sqlite:///{tmp_path}/x.sqlite", "SOCKET_MODE": "true"})
-
-    with pytest.raises(WatchkeeperError, match="unset it"):
-        await serve(settings, config_in(tmp_path))
-
-
 class Probe:
     """Readiness over a database, with one sweeper."""
 

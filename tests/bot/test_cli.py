@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bot import cli
-from bot.incidents import WatchkeeperError
+from bot.incidents import DeclaredDeadError, WatchkeeperError
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -216,3 +216,67 @@ def test_a_database_that_cannot_be_reached_is_told_without_its_password(
     assert status == 2
     assert told.startswith("watchkeeper: the database of DATABASE_URL cannot be used:")
     assert "hunter2" not in told
+
+
+WITH_POWERS = """
+format = 1
+
+[[datasource]]
+name = "metrics"
+kind = "prometheus"
+url = "http://127.0.0.1:9"
+
+[[cluster]]
+name = "main"
+url = "https://cluster.example.com"
+action_credential = "KUBE_ACTION_TOKEN"
+
+[[command]]
+name = "restart-router"
+argv = ["/usr/local/bin/restart-router"]
+environment = ["ROUTER_TOKEN"]
+"""
+
+
+@pytest.mark.parametrize(("variable", "value"), [("KUBE_ACTION_TOKEN", "t0ken"), ("ROUTER_TOKEN_FILE", "/run/secret")])
+def test_doors_that_could_change_production_do_not_open(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """What an action_credential or a command's environment names must be elsewhere; the refusal names it alone."""
+    (tmp_path / "watchkeeper.toml").write_text(WITH_POWERS)
+    for name in ("SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET", "PAGERDUTY_WEBHOOK_SECRETS"):
+        monkeypatch.setenv(name, "s3cret-of-the-test")
+    monkeypatch.setenv(variable, value)
+
+    status, _, told = run("serve", "--no-work")
+
+    assert status == 2
+    assert f"{variable.removesuffix('_FILE')} is set" in told
+    assert told.count("is set") == 1
+    assert value not in told
+
+
+def test_each_kind_of_process_needs_its_own_settings(run: Run, tmp_path: Path) -> None:
+    """Doors do without PagerDuty's key, workers without the secrets of the doors; both are told at once."""
+    (tmp_path / "watchkeeper.toml").write_text(WITH_POWERS)
+
+    doors, worker = run("serve", "--no-work"), run("worker")
+
+    assert (doors[0], worker[0]) == (2, 2)
+    assert "PAGERDUTY_WEBHOOK_SECRETS is not set" in doors[2]
+    assert "PAGERDUTY_API_KEY" not in doors[2]
+    assert "PAGERDUTY_API_KEY is not set" in worker[2]
+    assert "PAGERDUTY_WEBHOOK_SECRETS" not in worker[2]
+
+
+def test_who_was_declared_dead_ends_with_a_status_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor starts it again; it is no mistake of anybody's."""
+
+    def dead() -> None:
+        raise DeclaredDeadError("others took over")
+
+    monkeypatch.setattr(cli, "app", dead)
+
+    status, _, told = run("worker")
+
+    assert (status, told) == (75, "watchkeeper: others took over\n")
