@@ -66,7 +66,7 @@ _ENDS = {
     "stopped": PlanState.FAILED,
 }
 LATE_AFTER_S = 10.0
-"""A call whose answer was lost may still take effect; a probe's "no" counts only after this long."""
+"""A call whose answer was lost may still take effect; a probe's "no" counts when it stands for this long."""
 
 _TOLD = (("slack", "outcome"), ("pagerduty", "outcome"))
 _WAITS_FOR = {"manual": "step {} is for a person to do", "in_doubt": "nobody can prove whether step {} ran"}
@@ -205,11 +205,9 @@ class Remediate:
     async def _probe(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
         intent = _last_intent(step, entries)
         happened = await self._happened(step, intent) if intent else Happened.CANNOT_TELL
-        if intent and happened is Happened.NO:
-            age_s = (datetime.now(UTC) - intent.at).total_seconds()
-            if age_s < self._late_after_s:
-                await asyncio.sleep(self._late_after_s - age_s)
-                happened = await self._happened(step, intent)
+        if intent and happened is Happened.NO:  # an act makes several calls, and the last may have just been sent
+            await asyncio.sleep(self._late_after_s)
+            happened = await self._happened(step, intent)
         await self._write(row, entries, Probed(step=step.index, happened=happened))
 
     async def _happened(self, step: PlannedStep, intent: JournalEntry) -> Happened:

@@ -281,6 +281,24 @@ async def test_a_proven_no_lets_the_step_run(scene: Scene) -> None:
     assert await scene.end() == (PlanState.VERIFIED, ["intent", "probed", "intent", "outcome", "verified"])
 
 
+async def test_a_no_counts_only_when_it_stands(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However old the intent is: its last call may have been sent a moment before the process died."""
+    item = await scene.approved()
+    assert await scene.story.begin("plan-1", 1)
+    intent = {"kind": "intent", "step": 0, "token": "t"}
+    await scene.store.journal.append(item, position=1, step=0, kind="intent", record=intent, now=NOW)
+    answers = [Happened.NO, Happened.YES]
+
+    async def happened(*_: Any) -> Happened:
+        return answers.pop(0)
+
+    monkeypatch.setattr(scene.action, "happened", happened)
+    await scene.tell()
+
+    assert scene.action.acts == []
+    assert await scene.end() == (PlanState.VERIFIED, ["intent", "probed", "verified"])
+
+
 async def test_a_world_that_moved_is_not_touched(scene: Scene) -> None:
     """Somebody changed the target after the plan was made: the approval was for another change."""
     await scene.approved()
