@@ -34,9 +34,7 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                queue.remove(turn)
-            else:  # it came in the moment in which we stopped waiting
+            if not turn.cancelled():  # it came in the moment in which we stopped waiting
                 self._pass_on()
             raise
 
@@ -44,7 +42,9 @@ class Turns:
         """It stays taken on the way to the next one, so that nobody slips in between."""
         order = (self._others, self._first) if self._was_first else (self._first, self._others)
         for queue in order:
-            if queue:
-                queue.popleft().set_result(None)
-                return
+            while queue:
+                turn = queue.popleft()
+                if not turn.done():  # whoever stopped waiting is still in the queue
+                    turn.set_result(None)
+                    return
         self._is_taken = False

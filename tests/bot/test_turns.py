@@ -71,3 +71,22 @@ async def test_who_stops_waiting_holds_up_nobody(*, is_its_turn: bool) -> None:
     assert queue.order == ["now", "patient"]
     async with asyncio.timeout(1), queue.turns.take():
         pass
+
+
+async def test_who_gives_up_while_the_turn_is_passed_on_breaks_nothing() -> None:
+    """Their time-out and the end of the turn fall into one round of the loop: the next one in the queue gets it."""
+    queue = Queue()
+    holder = queue.begin("now")
+    await asyncio.sleep(0)
+    impatient, patient = queue.begin("impatient"), queue.begin("patient")
+    await asyncio.sleep(0)
+    queue._gate.set()
+    impatient.cancel()
+    await asyncio.gather(holder, impatient, return_exceptions=True)
+    await queue.step()
+    await patient
+
+    assert not holder.exception()
+    assert queue.order == ["now", "patient"]
+    async with asyncio.timeout(1), queue.turns.take():
+        pass
