@@ -69,17 +69,18 @@ async def append(
     connection: AsyncConnection, *, at: datetime, actor: str, action: str, subject: str, **details: Any
 ) -> None:
     """Lengthen the chain inside the caller's transaction, so that a change and its record stand or fall together."""
-    await append_all(connection, [Entry(actor=actor, action=action, subject=subject, details=details)], at=at)
+    entry = Entry(actor=actor, action=action, subject=subject, details=details)
+    await connection.run_sync(append_all, [entry], at=at)
 
 
-async def append_all(connection: AsyncConnection, entries: Sequence[Entry], *, at: datetime) -> None:
+def append_all(connection: sa.Connection, entries: Sequence[Entry], *, at: datetime) -> None:
     """Lengthen the chain by all of these, in their order."""
     if not entries:
         return
     if connection.dialect.name == "postgresql":
-        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CHAIN_LOCK)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CHAIN_LOCK)))
     newest = sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
-    last = (await connection.execute(newest)).one_or_none()
+    last = connection.execute(newest).one_or_none()
     seq, previous = (last.seq, last.hash) if last else (0, GENESIS)
     rows = []
     for entry in entries:
@@ -89,7 +90,7 @@ async def append_all(connection: AsyncConnection, entries: Sequence[Entry], *, a
         link = link_hash(seq, at, entry.actor, entry.action, entry.subject, details, previous)
         rows.append({"seq": seq, "at": at, **said, "previous_hash": previous, "hash": link})
         previous = link
-    await connection.execute(audit.insert(), rows)
+    connection.execute(audit.insert(), rows)
 
 
 class AuditLog:

@@ -102,7 +102,7 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine: AsyncEngine = create_async_engine(self.url, pool_pre_ping=not self.is_sqlite, hide_parameters=True)
         self._turns = Turns()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write-first")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write-at-once")
         self.failures = 0  # how often it did not answer this process
         if self.is_sqlite:
             sa.event.listen(self.engine.sync_engine, "connect", tune_sqlite)
@@ -117,9 +117,9 @@ class Database:
                 async with self.engine.begin() as connection:
                     yield connection
 
-    async def write_first(self, work: Callable[[sa.Connection], T]) -> T:
+    async def write_at_once(self, work: Callable[[sa.Connection], T], *, first: bool = False) -> T:
         """
-        One read-write transaction before all that wait, and in one go; `work` may do nothing but use the connection.
+        One read-write transaction in one go, if wished before all that wait; `work` only uses the connection.
 
         On SQLite every statement of `write` hops to a thread and back, and every hop waits while others compute.
         """
@@ -127,7 +127,7 @@ class Database:
             if self._in_one_go is None:
                 async with self.engine.begin() as connection:
                     return await connection.run_sync(work)
-            async with self._turns.take(first=True):
+            async with self._turns.take(first=first):
                 return await asyncio.get_running_loop().run_in_executor(
                     self._thread, _transaction, self._in_one_go, work
                 )

@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.fold import begins_anew, fold, says_a_state
 from bot.incidents import Delivery, IncidentState, PlanState
@@ -57,51 +56,49 @@ class _Course:
         return self.known is None or any(self.known[name] != self.values[name] for name in _COLUMNS)
 
 
-async def fold_some(
-    connection: AsyncConnection, *, services: Mapping[str, str], now: datetime, only: str | None = None
-) -> int:
+def fold_some(connection: sa.Connection, *, services: Mapping[str, str], now: datetime, only: str | None = None) -> int:
     """
     Fold up to a hundred of the oldest waiting deliveries, or only this one; returns how many.
 
     Raises KeyError, TypeError, ValueError or DBAPIError when one of them cannot be folded; OvertakenError.
     """
-    events = await _claim(connection, only)
+    events = _claim(connection, only)
     if not events:
         return 0
     by_incident: dict[str, list[Delivery]] = {}
     for event in events:
         if says_a_state(event):
             by_incident.setdefault(str(event.incident_id), []).append(event)
-    known = await _locked(connection, by_incident)
+    known = _locked(connection, by_incident)
     courses = {which: _course(known.get(which), by_incident[which], services) for which in sorted(by_incident)}
-    ended = await _write(connection, {which: each for which, each in courses.items() if each.is_changed}, now)
+    ended = _write(connection, {which: each for which, each in courses.items() if each.is_changed}, now)
     done = delivery.update().where(delivery.c.event_id.in_([event.event_id for event in events])).values(state="done")
-    await connection.execute(done)
+    connection.execute(done)
     seen = [entry for course in courses.values() for entry in course.record]
-    await append_all(connection, [*seen, *ended], at=now)
+    append_all(connection, [*seen, *ended], at=now)
     return len(events)
 
 
-async def waiting(connection: AsyncConnection) -> list[str]:
+def waiting(connection: sa.Connection) -> list[str]:
     """The event ids of the next batch."""
     query = sa.select(delivery.c.event_id).where(delivery.c.state == "new")
     query = query.order_by(delivery.c.received_at, delivery.c.event_id).limit(BATCH)
-    return list((await connection.execute(query)).scalars())
+    return list((connection.execute(query)).scalars())
 
 
-async def _claim(connection: AsyncConnection, only: str | None) -> list[Delivery]:
+def _claim(connection: sa.Connection, only: str | None) -> list[Delivery]:
     """What another process is folding at this moment is left to it."""
     columns = [column for column in delivery.c if column.name not in ("raw", "state", "why", "received_at")]
     query = sa.select(*columns).where(delivery.c.state == "new")
     if only is not None:
         query = query.where(delivery.c.event_id == only)
     query = query.order_by(delivery.c.received_at, delivery.c.event_id).limit(BATCH).with_for_update(skip_locked=True)
-    return [Delivery(**row._asdict()) for row in await connection.execute(query)]
+    return [Delivery(**row._asdict()) for row in connection.execute(query)]
 
 
-async def _locked(connection: AsyncConnection, incident_ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+def _locked(connection: sa.Connection, incident_ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     query = sa.select(incident).where(incident.c.incident_id.in_(list(incident_ids)))
-    rows = await connection.execute(query.order_by(incident.c.incident_id).with_for_update())
+    rows = connection.execute(query.order_by(incident.c.incident_id).with_for_update())
     return {row.incident_id: row._asdict() for row in rows}
 
 
@@ -139,22 +136,22 @@ def _entry(before: Mapping[str, Any] | None, values: Mapping[str, Any], event: D
     return Entry(actor="pagerduty", action=action, subject=str(event.incident_id), details=details)
 
 
-async def _write(connection: AsyncConnection, courses: Mapping[str, _Course], now: datetime) -> list[Entry]:
+def _write(connection: sa.Connection, courses: Mapping[str, _Course], now: datetime) -> list[Entry]:
     """Returns what became of plans. Raises OvertakenError."""
     columns = {which: {name: course.values[name] for name in _COLUMNS} for which, course in courses.items()}
     new = [which for which, course in courses.items() if course.known is None]
     rows = [{**columns[which], "incident_id": which, "revision": 1, "shown": 0} for which in new]
-    if len(await connection.run_sync(insert_all_new, incident, rows)) < len(new):
+    if len(insert_all_new(connection, incident, rows)) < len(new):
         raise OvertakenError(f"one of {len(new)} incidents")
     updates = [{"which": which, **_as_new(values)} for which, values in columns.items() if which not in new]
     if updates:
-        await connection.execute(_UPDATE, updates)
+        connection.execute(_UPDATE, updates)
     record: list[Entry] = []
     for which, course in courses.items():
         if course.ends:
             why = _MERGED if course.values["merged_into"] else _RESOLVED
-            record += await _end_plans(connection, which, why, now)
-    await queue_runs(connection, [(which, *each) for which, course in courses.items() for each in course.runs], now=now)
+            record += _end_plans(connection, which, why, now)
+    queue_runs(connection, [(which, *each) for which, course in courses.items() for each in course.runs], now=now)
     return record
 
 
@@ -162,13 +159,13 @@ def _as_new(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {f"new_{name}": value for name, value in columns.items()}
 
 
-async def _end_plans(connection: AsyncConnection, incident_id: str, why: str, now: datetime) -> list[Entry]:
+def _end_plans(connection: sa.Connection, incident_id: str, why: str, now: datetime) -> list[Entry]:
     """Nobody needs to decide on them any more. Taking back what was done stays possible."""
     of_incident = (plan.c.incident_id == incident_id, plan.c.undoes.is_(None))
     proposed = plan.update().where(*of_incident, plan.c.state == PlanState.PROPOSED.value)
     proposed = proposed.values(state=PlanState.STALE.value, state_why=why, state_at=now)
-    ended = (await connection.execute(proposed.returning(plan.c.plan_id))).scalars()
+    ended = (connection.execute(proposed.returning(plan.c.plan_id))).scalars()
     others = plan.update().where(*of_incident, plan.c.state == PlanState.ALTERNATIVE.value)
-    await connection.execute(others.values(state=PlanState.SUPERSEDED.value, state_at=now))
+    connection.execute(others.values(state=PlanState.SUPERSEDED.value, state_at=now))
     details = [{"plan": plan_id, "why": why} for plan_id in ended]
     return [Entry(actor="pagerduty", action="plan.stale", subject=incident_id, details=each) for each in details]

@@ -65,14 +65,15 @@ class Inbox:
     async def _fold(self, now: datetime, only: str | None = None) -> int:
         while True:
             try:
-                async with self._database.write() as connection:
-                    return await fold_some(connection, services=self._services, now=now, only=only)
+                return await self._database.write_at_once(
+                    lambda connection: fold_some(connection, services=self._services, now=now, only=only)
+                )
             except OvertakenError as error:
                 log.info("folding again", why=str(error))
 
     async def _fold_singly(self, now: datetime) -> int:
         async with self._database.read() as connection:
-            event_ids = await waiting(connection)
+            event_ids = await connection.run_sync(waiting)
         folded = 0
         for event_id in event_ids:
             try:

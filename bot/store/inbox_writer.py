@@ -123,7 +123,9 @@ class InboxWriter:
     async def _commit(self, rows: Sequence[Mapping[str, Any]]) -> frozenset[str]:
         try:
             async with asyncio.timeout(self._patience_s):
-                return await self._database.write_first(lambda connection: insert_all_new(connection, delivery, rows))
+                return await self._database.write_at_once(
+                    lambda connection: insert_all_new(connection, delivery, rows), first=True
+                )
         except TimeoutError as error:
             raise StoreUnavailableError(f"the database took more than {self._patience_s:g} s") from error
 

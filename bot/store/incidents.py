@@ -169,7 +169,7 @@ class Incidents:
             if (await connection.execute(latest)).scalar_one_or_none() in ("new", "started"):
                 return int(row.run)
             number = int(row.run) + 1
-            await new_run(connection, incident_id, number, reason="asked for in Slack", by=by, now=now)
+            await connection.run_sync(new_run, incident_id, number, reason="asked for in Slack", by=by, now=now)
             await connection.execute(incident.update().where(incident.c.incident_id == incident_id).values(run=number))
             await chain.append(
                 connection, at=now, actor=by, action="diagnosis.requested", subject=incident_id, run=number

@@ -47,15 +47,15 @@ async def touch(connection: AsyncConnection, incident_id: str) -> None:
     )
 
 
-async def new_run(
-    connection: AsyncConnection, incident_id: str, number: int, *, reason: str, by: str | None, now: datetime
+def new_run(
+    connection: sa.Connection, incident_id: str, number: int, *, reason: str, by: str | None, now: datetime
 ) -> None:
     """
     Queue a diagnosis under the number that the caller took in this transaction.
 
     What older diagnoses put on the table is withdrawn: the world is being looked at again.
     """
-    await connection.execute(
+    connection.execute(
         plan.update()
         .where(
             plan.c.incident_id == incident_id,
@@ -65,23 +65,23 @@ async def new_run(
         )
         .values(state=PlanState.SUPERSEDED.value, state_at=now)
     )
-    await connection.execute(
+    connection.execute(
         run.insert().values(
             incident_id=incident_id, number=number, reason=reason, requested_by=by, state="new", created_at=now
         )
     )
 
 
-async def queue_runs(connection: AsyncConnection, runs: Sequence[tuple[str, int, str]], *, now: datetime) -> None:
+def queue_runs(connection: sa.Connection, runs: Sequence[tuple[str, int, str]], *, now: datetime) -> None:
     """Queue diagnoses that events ask for: incident, number, reason. A first one has nothing to withdraw."""
     first = [each for each in runs if each[1] == 1]
     columns = ("incident_id", "number", "reason")
     if first:
         rows = [{**dict(zip(columns, each, strict=True)), "state": "new", "created_at": now} for each in first]
-        await connection.execute(run.insert(), rows)
+        connection.execute(run.insert(), rows)
     for incident_id, number, reason in runs:
         if number > 1:
-            await new_run(connection, incident_id, number, reason=reason, by=None, now=now)
+            new_run(connection, incident_id, number, reason=reason, by=None, now=now)
 
 
 async def lock_targets(connection: AsyncConnection) -> None:

@@ -29,10 +29,10 @@ class CountedDatabase(Database):
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def write_first(self, work: Callable[[sa.Connection], T]) -> T:
+    async def write_at_once(self, work: Callable[[sa.Connection], T], *, first: bool = False) -> T:
         self.begun += 1
         await self.gate.wait()
-        return await super().write_first(work)
+        return await super().write_at_once(work, first=first)
 
 
 @pytest.fixture
