@@ -28,8 +28,9 @@ from diagnostics.telemetry.model import Telemetry
 PromptDiff = Literal["full", "redacted", "link"]
 _DIAGNOSIS = TypeAdapter(Diagnosis)
 
-# Names that steps and people need as they are: no sentence is among them.
-_IDENTITIES = frozenset({"id", "undo", "scope", "culprit_change", "cause", "check", "signal", "kind", "service", "url"})
+# Names that steps and people need as they are: no sentence is among them. Not the scope, which is labels' values: some
+# exporters write an API key itself into one.
+_IDENTITIES = frozenset({"id", "undo", "culprit_change", "cause", "check", "signal", "kind", "service", "url"})
 
 _MASK = "\N{MEDIUM SHADE}"
 _WORD = re.compile(r"[\w\u0080-\U0010ffff]+")

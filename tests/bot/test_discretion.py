@@ -21,7 +21,7 @@ from bot.store import tables
 from diagnostics.answer import RecordedChanges
 from diagnostics.changes.change import Change
 from diagnostics.changes.ranking import diff_of
-from diagnostics.diagnosis import Diagnosis, Suspect
+from diagnostics.diagnosis import Diagnosis, Scope, Suspect
 from diagnostics.target import Target
 from tests import synthetic
 from tests.bot.test_keeper import Desk
@@ -136,6 +136,13 @@ def test_other_changes_keep_their_words() -> None:
 def test_a_masked_line_keeps_structure_and_no_word(line: str, seen: str) -> None:
     """Variables only where brackets hold nothing but a name; words of every script are masked."""
     assert masked(line) == seen
+
+
+def test_a_key_that_an_exporter_wrote_into_a_label_is_not_kept() -> None:
+    """The scope is what a label says; a name that is none fits no step, and what is one stays."""
+    found = replace(FOUND, scope=Scope(dimension="api_key", values=("nightly-batch", TOKEN)))
+
+    assert discreet(found, "full").scope == Scope(dimension="api_key", values=("nightly-batch", REDACTED))
 
 
 def test_identities_stay_as_they_are() -> None:
