@@ -323,6 +323,7 @@ def build_bolt(
     It verifies nothing: hand it only what came through `bot/web/slack_door.py`, whose verifier knows no request that
     makes it fail, or through the WebSocket that `bot/slack/socket.py` opened to Slack itself.
     """
+    stragglers = stragglers or Stragglers()
     app = AsyncApp(
         client=web,
         signing_secret="",  # else Bolt looks for one in the environment
@@ -334,8 +335,8 @@ def build_bolt(
         desk=desk,
         authoriser=authoriser,
         slack=slack,
-        once=Once(claims),
-        stragglers=stragglers or Stragglers(),
+        once=Once(claims, stragglers.begin),
+        stragglers=stragglers,
         patience_s=patience_s,
     )
     for action, click in CLICKS.items():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -42,10 +42,16 @@ class Repeated(Exception):  # noqa: N818 - nothing is wrong; it says why there i
 
 
 class Once:
-    """Runs what a delivery asks for, unless that was done."""
+    """
+    Runs what a delivery asks for, unless that was done.
 
-    def __init__(self, claims: Claims) -> None:
+    `begin` starts what nobody waits for: that it was done is written down while Slack is already being answered. After a
+    crash in between a retry would do it again, which is harmless, but hardly comes: it was acknowledged.
+    """
+
+    def __init__(self, claims: Claims, begin: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         self._claims = claims
+        self._begin = begin
 
     async def run(self, body: Mapping[str, Any], work: Callable[[], Awaitable[Result]]) -> Result:
         """The result of `work`. Raises Repeated, after the first delivery's end, and whatever `work` raises."""
@@ -57,7 +63,7 @@ class Once:
             result = await work()
             finished = True
         finally:
-            await self._settle(key, finished=finished)
+            self._begin(self._settle(key, finished=finished))
         return result
 
     async def _claimed(self, key: str) -> bool:
