@@ -358,6 +358,13 @@ async def test_a_key_is_limited_by_its_hash(limit: GuardedAction, gateway: LiteL
     assert limit.undo(LIMIT, before) == {"gateway": "edge", "key": "key-tenant-04", "tpm": "none", "rpm": "none"}
 
 
+def test_a_limit_above_the_present_one_says_so(limit: GuardedAction) -> None:
+    """It stands in a runbook and knows nothing of the key's own; the approver reads that it would hold back less."""
+    for now, lets_more in ((("none", "none"), False), ((400_000, 120), False), ((100_000, 500), True)):
+        effect = limit.effect(LIMIT, {"hash": "abc", "tpm": now[0], "rpm": now[1]})
+        assert effect.endswith("lets more of it through than now.") is lets_more
+
+
 async def test_limits_go_back_to_none(limit: GuardedAction, gateway: LiteLLMServer) -> None:
     """No limit is an explicit null, which LiteLLM takes for one; a missing field would change nothing."""
     before = await done(limit, LIMIT)

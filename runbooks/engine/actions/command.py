@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from runbooks.engine.actions.command_line import filled
 from runbooks.engine.actions.parameters import ConfigName
 from runbooks.engine.actions.subtree import GRACE_S, KEEPER_PATIENCE_S, Ended, Order, SubtreeLostError, run_subtree
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, PartlyDoneError, Tier
 
 Redact = Callable[[str], str]
 
@@ -113,7 +113,7 @@ class RunCommand:
             raise OutcomeUnknownError(f"it took longer than {access.timeout_s:g} s and was ended{left}. {output}")
         if ended.status != 0:
             how = f"exit status {ended.status}" if ended.status > 0 else f"signal {-ended.status}"
-            raise ActionError(f"it ended with {how}; what it had done until then stays done. {output}")
+            raise PartlyDoneError(f"it ended with {how}; what it had done until then stays done. {output}")
         return {"exit_status": 0, "output": output}
 
     async def happened(self, params: CommandParams, before: JsonObject, token: str) -> Happened:

@@ -53,9 +53,12 @@ class LimitKey(GatewayAction):
         return f"litellm/key-limits/{params.gateway}/{params.key}"
 
     def effect(self, params: LimitKeyParams, before: JsonObject) -> str:
+        """A runbook's limit may be higher than the key's own: then it holds nothing back, and people must see that."""
+        more = _is_more(params.tpm, before["tpm"]) or _is_more(params.rpm, before["rpm"])
         return (
             f"At the gateway {params.gateway}, the API key {params.key} (hash {before['hash']}...) gets "
             f"{_words(params.tpm, params.rpm)} (before: {_words(before['tpm'], before['rpm'])})."
+            f"{' This lets more of it through than now.' if more else ''}"
         )
 
     def refusal(self, params: LimitKeyParams, before: JsonObject) -> str | None:
@@ -161,6 +164,10 @@ def _answered_limits(answer: JsonObject) -> tuple[int | None, int | None]:
 def _sent(limit: int | str) -> int | None:
     """LiteLLM's null is no limit."""
     return limit if isinstance(limit, int) else None
+
+
+def _is_more(wanted: int | str, now: int | str) -> bool:
+    return isinstance(now, int) and (not isinstance(wanted, int) or wanted > now)
 
 
 def _words(tpm: int | str, rpm: int | str) -> str:
