@@ -336,7 +336,7 @@ class Mailroom:
         else:
             due = datetime.now(UTC) + timedelta(seconds=0.3)
             await self._outbox.again(
-                parcel.outbox_id, due=due, why="the card does not stand yet", untouched=True, me=self._pulse.me
+                parcel, due=due, why="the card does not stand yet", untouched=True, me=self._pulse.me
             )
         return taken
 
@@ -355,7 +355,7 @@ class Mailroom:
             await self._outbox.give_up(parcel.outbox_id, why=why, incident_id=parcel.incident_id, me=self._pulse.me)
             return
         due = datetime.now(UTC) + backoff(0 if untouched else parcel.attempts, wished)
-        await self._outbox.again(parcel.outbox_id, due=due, why=why, untouched=untouched, me=self._pulse.me)
+        await self._outbox.again(parcel, due=due, why=why, untouched=untouched, me=self._pulse.me)
 
 
 def _raise_first(ends: Sequence[object]) -> None:

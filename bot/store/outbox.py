@@ -120,15 +120,17 @@ class Outbox:
             statement = outbox.update().where(outbox.c.outbox_id == outbox_id)
             await connection.execute(statement.values(state="done", why=None, owner=None))
 
-    async def again(self, outbox_id: int, *, due: datetime, why: str, untouched: bool, me: str = "") -> None:
+    async def again(self, parcel: Parcel, *, due: datetime, why: str, untouched: bool, me: str = "") -> None:
         """
         Try later; `untouched` when nobody was called.
 
-        Then it need not be looked up, and did not use up an attempt: a card may be hours late.
+        That did not use up an attempt, since a card may be hours late, and it need not be looked up, unless an attempt
+        before this one was uncertain: that one stays so.
         """
-        kept = {"state": "new", "attempts": outbox.c.attempts - 1} if untouched else {}
+        kept = {"attempts": outbox.c.attempts - 1, "state": "sending" if parcel.uncertain else "new"}
+        values = {"due_at": due, "why": why[:500], "owner": None, **(kept if untouched else {})}
         async with self._database.write() as connection:
-            await connection.execute(_mine(outbox_id, me).values(due_at=due, why=why[:500], owner=None, **kept))
+            await connection.execute(_mine(parcel.outbox_id, me).values(values))
 
     async def give_up(self, outbox_id: int, *, why: str, incident_id: str, me: str = "") -> None:
         """The far end will never take it; the card says so, and what waits behind it goes on."""

@@ -366,6 +366,25 @@ async def test_an_uncertain_message_is_looked_up_first(desk: Desk) -> None:
     assert len([thread for _, _, thread, _ in desk.slack.posts if thread]) == 1
 
 
+async def test_an_uncertain_message_stays_so_while_nobody_can_look(desk: Desk) -> None:
+    """The answer got lost, then Slack is away or limits us: waiting is no proof that it did not take the message."""
+    await desk.keeper.sweep()
+    await desk.post("evidence", run=1)
+    desk.slack.loses_answers = True
+    assert await desk.slack_mail.sweep() == 0
+    desk.slack.loses_answers = False
+    desk.slack.troubles = [SlackError("Slack cannot be reached", permanent=False, untouched=True)]
+    await desk.wait()
+    assert await desk.slack_mail.sweep() == 0
+    [parcel] = await desk.waiting()
+    assert (parcel.uncertain, parcel.attempts) == (True, 1)
+    await desk.wait()
+
+    assert await desk.slack_mail.sweep() == 1
+
+    assert len([thread for _, _, thread, _ in desk.slack.posts if thread]) == 1
+
+
 async def test_a_picture_is_drawn_into_the_thread(desk: Desk) -> None:
     """With words for those who do not see it, and although the telemetry gives no time line."""
     await desk.keeper.sweep()

@@ -26,7 +26,7 @@ async def test_an_incident_is_told_in_order(store: Store) -> None:
 
     [head] = await store.outbox.due("pagerduty", now=NOW)
     assert head.key == "first"
-    await store.outbox.again(head.outbox_id, due=NOW + timedelta(minutes=1), why="slow down", untouched=True)
+    await store.outbox.again(head, due=NOW + timedelta(minutes=1), why="slow down", untouched=True)
     assert await store.outbox.due("pagerduty", now=NOW) == []
     await store.outbox.give_up(head.outbox_id, why="channel_not_found", incident_id=INCIDENT)
     assert [parcel.key for parcel in await store.outbox.due("pagerduty", now=NOW)] == ["second"]

@@ -229,7 +229,7 @@ async def test_whoever_lost_a_parcel_does_not_put_it_off(store: Store) -> None:
     [left] = await store.outbox.due("pagerduty", now=NOW, me="two")
     assert await store.outbox.claim(left, now=NOW, me="two")
 
-    await store.outbox.again(seen.outbox_id, due=NOW, why="slow", untouched=True, me="zombie")
+    await store.outbox.again(seen, due=NOW, why="slow", untouched=True, me="zombie")
     await store.outbox.give_up(seen.outbox_id, why="no", incident_id=INCIDENT, me="zombie")
     assert await _state(store) == ("sending", "two")
 
