@@ -73,7 +73,10 @@ class Stories:
             if self._is_over:  # whatever breaks while everything is taken down is no defect of the story
                 raise asyncio.CancelledError from error
             log.exception("a story broke off")
-            await broke_off(type(error).__name__)
+            try:
+                await broke_off(type(error).__name__)
+            except StoreUnavailableError as away:  # left as by a crash: it is taken up again, and breaks off again
+                raise asyncio.CancelledError from away
         finally:
             self._tasks.discard(task)
             self.told.discard(name)
