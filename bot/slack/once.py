@@ -45,8 +45,8 @@ class Once:
     """
     Runs what a delivery asks for, unless that was done.
 
-    `begin` starts what nobody waits for: that it was done is written down while Slack is already being answered. After a
-    crash in between a retry would do it again, which is harmless, but hardly comes: it was acknowledged.
+    `begin` starts what nobody waits for: that it was done is written down while Slack is already being answered. A
+    crash in between would let a retry do it again; it hardly comes, since it was acknowledged, and does no harm.
     """
 
     def __init__(self, claims: Claims, begin: Callable[[Coroutine[Any, Any, None]], object]) -> None:
