@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from urllib.parse import quote
@@ -165,6 +166,8 @@ async def test_a_drain_evicts_the_pods_and_names_them(drain: Drain, cluster: Kub
 
     assert before["pods"] == [{"namespace": "chat", "name": "engine-3", "uid": "uid-of-engine-3"}]
     assert "1 pod is evicted from the node gpu-3: chat/engine-3." in drain.effect(EMPTY, before)
+    assert "emptyDir" not in drain.effect(EMPTY, before)
+    assert "emptyDir" in drain.effect(EMPTY.model_copy(update={"delete_emptydir_data": True}), before)
     assert answer == {"evicted": "chat/engine-3"}
     assert "engine-3" not in nodes.pods
     assert {"agent", "over", "mirror"} <= nodes.pods.keys()
@@ -190,6 +193,22 @@ async def test_a_budget_is_asked_again(drain: Drain, nodes: Nodes) -> None:
     patient = EMPTY.model_copy(update={"wait_s": 5})
     await drain.act(patient, await drain.read(patient), token="t")
     assert "engine-3" not in nodes.pods
+
+
+async def test_an_uncordon_stops_a_waiting_drain(drain: Drain, cluster: KubernetesServer, nodes: Nodes) -> None:
+    """It is how a person says stop, and an evicted pod could come straight back."""
+    nodes.cordon("gpu-3")
+    nodes.pods["other-3"] = pod("other-3", "gpu-3", owner="other-abc")
+    nodes.pods["other-4"] = pod("other-4", "gpu-4", owner="other-abc")
+    nodes.held_back["engine-3"] = 1_000_000
+    patient = EMPTY.model_copy(update={"wait_s": 60})
+    draining = asyncio.create_task(drain.act(patient, await drain.read(patient), token="t"))
+    while len(cluster.of("POST")) < 2:
+        await asyncio.sleep(0.005)
+    nodes.nodes["gpu-3"]["spec"] = {}
+
+    with pytest.raises(PartlyDoneError, match=r"evicted chat/other-3; still held back: .*somebody uncordoned gpu-3"):
+        await draining
 
 
 async def test_what_a_budget_holds_back_is_reported(drain: Drain, nodes: Nodes) -> None:

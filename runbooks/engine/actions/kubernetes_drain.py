@@ -90,11 +90,12 @@ class Drain:
 
     def effect(self, params: DrainParams, before: JsonObject) -> str:
         pods = [_full_name(pod) for pod in before["pods"]]
+        scratch = " What they keep in emptyDir volumes is deleted with them." if params.delete_emptydir_data else ""
         return (
             f"In the cluster {params.cluster}, {len(pods)} pod{'s' * (len(pods) != 1)} "
             f"{'are' if len(pods) != 1 else 'is'} evicted from the node {params.node}: {', '.join(pods)}. "
             "Disruption budgets decide when; requests in flight are lost, and the pods start anew on other nodes. "
-            "An eviction cannot be taken back."
+            f"An eviction cannot be taken back.{scratch}"
         )
 
     def target(self, params: NodeRef) -> str:
@@ -133,8 +134,12 @@ class Drain:
             raise ActionError(f"the pods on {params.node} are not as they were when the plan was made: nothing done")
         if (reason := self.refusal(params, before)) is not None:
             raise ActionError(reason)
+        return await self._evict_all(cluster, params, before["pods"])
+
+    async def _evict_all(self, cluster: Cluster, params: DrainParams, pods: Sequence[JsonObject]) -> JsonObject:
+        """Round after round; whoever uncordons the node meanwhile stops it."""
         until = time.monotonic() + params.wait_s
-        waiting, evicted, why = list(before["pods"]), list[JsonObject](), ""
+        waiting, evicted, why = list(pods), list[JsonObject](), ""
         while waiting:
             held = list[JsonObject]()
             for pod in waiting:
@@ -150,6 +155,12 @@ class Drain:
                 raise _held_back(evicted, waiting, why)
             if waiting:
                 await asyncio.sleep(self._ask_again_s)
+                try:
+                    is_open = not is_cordoned(node_named(await cluster.nodes(), params.node))
+                except ActionError as error:
+                    raise _broken_off(error, evicted, waiting[0]) from error
+                if is_open:
+                    raise _held_back(evicted, waiting, f"somebody uncordoned {params.node}")
         return {"evicted": ", ".join(map(_full_name, evicted))}
 
     async def happened(self, params: DrainParams, before: JsonObject, token: str) -> Happened:
