@@ -159,8 +159,9 @@ def test_the_slack_manifest_asks_for_what_is_used_and_no_more() -> None:
 
     needed = {scope for call, scopes in SCOPES.items() if f".{call}(" in calls for scope in scopes}
 
-    assert set(manifest["oauth_config"]["scopes"]["bot"]) == needed | {"commands"}
+    assert set(manifest["oauth_config"]["scopes"]["bot"]) == needed | {"commands", "app_mentions:read"}
     assert manifest["features"]["slash_commands"][0]["command"] == "/oncall"
+    assert manifest["settings"]["event_subscriptions"]["bot_events"] == ["app_mention"]
 
 
 SCOPES = {

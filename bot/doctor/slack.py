@@ -15,7 +15,7 @@ from bot.doctor.advice import Advice
 from bot.settings import Settings
 from bot.slack.client import answer_of, web_client
 
-SCOPES = ("chat:write", "commands", "files:write", "users:read")
+SCOPES = ("app_mentions:read", "chat:write", "commands", "files:write", "users:read")
 HISTORY = ("channels:history", "groups:history")
 """One of them finds a posted card again after a lost answer: the first in public channels, the second in private."""
 

@@ -43,7 +43,7 @@ slack = ["{TEAM}/U0ALICE"]
 pagerduty = "PALICE"
 email = "alice@example.com"
 """
-ALL_SCOPES = "chat:write,commands,files:write,users:read,channels:history"
+ALL_SCOPES = "app_mentions:read,chat:write,commands,files:write,users:read,channels:history"
 SERVICES = [{"id": "PCHAT", "name": "chat", "status": "active"}]
 USERS = [
     {"id": "PALICE", "name": "Alice Ahn", "email": "alice@example.com"},
@@ -98,7 +98,9 @@ async def test_a_healthy_slack_has_nothing_to_mend(slack_server: SlackServer, tm
 
 async def test_a_missing_scope_is_named(slack_server: SlackServer, tmp_path: Path) -> None:
     """Whoever forgot `files:write` learns it now and not when the first picture fails."""
-    found = await slack.examine(signed_in(slack_server, tmp_path, "chat:write,commands,users:read"), config(tmp_path))
+    found = await slack.examine(
+        signed_in(slack_server, tmp_path, "app_mentions:read,chat:write,commands,users:read"), config(tmp_path)
+    )
 
     [says] = [advice.says for advice in found if advice.about == "Slack scopes"]
     assert says == "missing: files:write, channels:history or groups:history"
