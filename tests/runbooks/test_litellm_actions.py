@@ -111,6 +111,12 @@ async def test_the_last_weight_of_a_group_is_never_taken(weigh: GuardedAction, g
     assert gateway.of("PATCH") == []
 
 
+def test_one_plan_at_a_time_moves_a_gateways_weights(weigh: GuardedAction) -> None:
+    """Two could take the last weights of a group together, each having seen the other's; and names are no locks."""
+    names = ("openai", "overflow-openai", "anthropic")
+    assert len({weigh.target(SetWeightParams(gateway="edge", deployment=name, weight=0)) for name in names}) == 1
+
+
 async def test_the_first_weight_of_a_group_is_never_set(weigh: GuardedAction, gateway: LiteLLMServer) -> None:
     """As soon as one deployment has a weight, those without get nothing: it would draw every request."""
     for id_ in ("overflow-openai", "overflow-anthropic"):

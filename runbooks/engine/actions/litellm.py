@@ -69,7 +69,9 @@ class SetWeight(GatewayAction):
     subject: type[BaseModel] = DeploymentRef
 
     def target(self, params: SetWeightParams) -> str:
-        return f"litellm/deployment/{params.gateway}/{params.deployment}"
+        # All of the gateway's: weights count against each other, LiteLLM compares nothing when it writes one, and a
+        # deployment has two names. Two plans at once could leave a group without any weight.
+        return f"litellm/weights/{params.gateway}"
 
     def effect(self, params: SetWeightParams, before: JsonObject) -> str:
         end = ", so that it gets no more requests" if params.weight == 0 else ""
