@@ -8,6 +8,7 @@ credential that changes production; `worker` does the work, in as many processes
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from typing import Any
@@ -99,6 +100,7 @@ async def _run(settings: Settings, config: Config, *, doors: bool, work: bool) -
     role = "serve" if doors and work else "web" if doors else "worker"
     process = Process(Parts(settings, config, role), doors=doors, work=work)
     await process.start()
+    gc.freeze()  # what stays need not be looked through again and again; warming does the same with what it loads
     warming = asyncio.create_task(process.workshop.warm()) if process.workshop else None
     try:
         await _serve_until_told(process, settings, port=doors or "watchkeeper_port" in settings.model_fields_set)

@@ -36,6 +36,9 @@ APPLICATION_VERSION = "1"
 
 TICK_S = 1.0
 
+PAUSE_S = 0.1
+"""Between two sweeps of one kind, so that a storm, which rings all the time, is swept in few large strokes."""
+
 DIAGNOSES_AT_ONCE = 4
 FIXES_AT_ONCE = 20
 """
@@ -81,6 +84,7 @@ class Sweeper:
                 log.exception("sweep failed", sweep=self.name)
             else:
                 self.healthy_at = datetime.now(UTC)
+            await asyncio.sleep(PAUSE_S)
 
 
 class Engine:
