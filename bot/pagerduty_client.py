@@ -23,6 +23,7 @@ from bot.pagerduty_alerts import alerts_of
 from bot.redact import safe_text
 
 UNKNOWN_USER = 1008  # the From header names nobody of the account
+FORBIDDEN = 403
 NOT_FOUND = 404
 _ALREADY_RESOLVED = 1001
 _RATE_LIMITED = 429

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bot.incidents import Delivery, Incident, IncidentState, NotFoundError, UnreadableEventError
 from bot.pagerduty import changed_at, incident_facts
-from bot.pagerduty_client import NOT_FOUND, PagerDutyError
+from bot.pagerduty_client import FORBIDDEN, NOT_FOUND, PagerDutyError
 from bot.store.inbox import Inbox
 from bot.store.incidents import Incidents
 from bot.store.workers import Duties
@@ -46,6 +46,7 @@ class PagerDutyReader(Protocol):
     def share_left(self) -> float: ...
     async def open_incidents(self, service_ids: Sequence[str]) -> list[Mapping[str, Any]]: ...
     async def incident(self, incident_id: str) -> Mapping[str, Any]: ...
+    async def services(self) -> list[Mapping[str, Any]]: ...
     async def webhook_subscriptions(self) -> list[Mapping[str, Any]]: ...
 
 
@@ -117,7 +118,8 @@ class Reconciler:
         True when PagerDuty knew more than we do.
 
         A list is older than the webhooks that came since. So an incident that we know is read again there, after it
-        was read here; then whatever differs is newer than what we know.
+        was read here; then whatever differs is newer than what we know. What PagerDuty does not let us read stays as
+        it is, and holds up nobody.
         """
         try:
             known = await self._incidents.get(incident_id)
@@ -127,8 +129,11 @@ class Reconciler:
             rest = listed if known is None and listed is not None else await self._pagerduty.incident(incident_id)
             item = missed(known, rest)
         except PagerDutyError as error:
-            if error.status != NOT_FOUND or known is None:
+            if not (error.permanent or error.status == FORBIDDEN):
                 raise
+            if error.status != NOT_FOUND or known is None or not await self._is_ours_to_see(known):
+                log.warning("PagerDuty does not show this incident", incident=incident_id, why=str(error))
+                return False
             item = gone(known, datetime.now(UTC))
         except UnreadableEventError as error:
             log.warning("PagerDuty's incident cannot be read", incident=incident_id, why=str(error))
@@ -138,6 +143,13 @@ class Reconciler:
         self._healed.labels(item.kind).inc()
         log.warning("healed what no webhook told", incident=incident_id, kind=item.kind, event_id=item.event_id)
         return True
+
+    async def _is_ours_to_see(self, known: Incident) -> bool:
+        """
+        May our key see the service of this incident? To a lesser key, or one of another account, PagerDuty says 404
+        of everything; that an incident is gone is to be believed only where its service is shown.
+        """
+        return any(each.get("id") == known.pagerduty_service for each in await self._pagerduty.services())
 
     async def _look_at_subscription(self) -> None:
         try:

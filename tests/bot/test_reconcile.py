@@ -32,6 +32,7 @@ class Account:
         self.told: list[Json] = []
         self.account = PagerDuty(now=lambda: self.now, routing_key=ROUTING_KEY, webhooks=self)  # type: ignore[arg-type]
         self.subscriptions: list[Json] = []
+        self.services_shown = [SERVICE_ID]
         self.share_left = 1.0
         self.reads: list[str] = []
         self.between: list[Any] = []  # called after the list was made
@@ -54,6 +55,9 @@ class Account:
             return rest_incident(self.account.incident(incident_id))
         except StandInError as error:
             raise PagerDutyError(str(error), permanent=True, status=error.status) from error
+
+    async def services(self) -> list[Mapping[str, Any]]:
+        return [{"id": each} for each in self.services_shown]
 
     async def webhook_subscriptions(self) -> list[Mapping[str, Any]]:
         return list(self.subscriptions)
@@ -188,6 +192,39 @@ async def test_an_incident_that_is_gone_ends(house: House) -> None:
     assert await house.sweep() == 0
 
 
+async def test_a_key_that_sees_less_closes_nothing(house: House) -> None:
+    """A key of another account or team is told 404 of every incident; none of them has ended."""
+    page = house.there.page()
+    await house.webhooks()
+    del house.there.account.incidents[page]
+    house.there.services_shown = ["POTHER1"]
+
+    assert await house.sweep() == 0
+    assert await house.state(page) is IncidentState.TRIGGERED
+
+
+@pytest.mark.parametrize("status", [400, 403])
+async def test_an_incident_that_may_not_be_read_holds_up_nobody(house: House, status: int) -> None:
+    """It stays as it is; those behind it are still compared."""
+    pages = [house.there.page(f"alert-{number}") for number in range(3)]
+    await house.webhooks()
+    for page in pages:
+        house.there.change(page, "resolved")
+    read = house.there.incident
+
+    async def refused(incident_id: str) -> Mapping[str, Any]:
+        if incident_id == pages[0]:
+            raise PagerDutyError("refused", permanent=status == 400, status=status)
+        return await read(incident_id)
+
+    house.there.incident = refused  # type: ignore[method-assign]
+
+    assert await house.sweep() == 2
+    assert [await house.state(page) for page in pages] == [
+        IncidentState.TRIGGERED, IncidentState.RESOLVED, IncidentState.RESOLVED,
+    ]  # fmt: skip
+
+
 async def test_who_is_paged_now_is_found(house: House) -> None:
     """A reassignment changes no state, and the card names the wrong person until it is known."""
     page = house.there.page()
@@ -279,8 +316,8 @@ async def test_pagerduty_that_cannot_be_asked_is_asked_again_soon(house: House) 
     """Nothing is closed because of an outage; the next look tries again."""
     await house.store.page()
 
-    async def away(_: Sequence[str]) -> list[Mapping[str, Any]]:
-        raise PagerDutyError("down", permanent=False)
+    async def away(service_ids: Sequence[str]) -> list[Mapping[str, Any]]:
+        raise PagerDutyError(f"{service_ids} cannot be listed now", permanent=False)
 
     listed = house.there.open_incidents
     house.there.open_incidents = away  # type: ignore[method-assign]
