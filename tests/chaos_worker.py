@@ -35,8 +35,10 @@ from bot.verify import Verifier
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding
 from runbooks.engine.values import Happened, JsonObject, Tier
-from tests.bot.test_remediate import FakeTelemetry
 from tests.kit import Store
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+PACE = 600
 
 LATE_AFTER_S = 1.0
 """How long a probe's "no" waits for a late effect; a line in a file is never as late as the product's ten seconds."""
@@ -100,10 +102,13 @@ class BlindAppend(Append):
 
 
 class AllWell:
-    """Telemetry whose clock jumps, and checks that are always good."""
+    """Checks that are always good, by a clock that all processes share and that runs PACE times as fast as ours."""
 
     def __init__(self) -> None:
-        self.telemetry = FakeTelemetry()
+        self.telemetry = self
+
+    async def now(self) -> datetime:
+        return BEGAN + PACE * (datetime.now(UTC) - BEGAN)
 
     async def check(self, names: Sequence[str], target: Any, frame: Frame) -> list[Finding]:
         return [Finding.ok(name, "is ok") for name in names]
