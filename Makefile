@@ -40,8 +40,8 @@ check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks
 	$(BIN)/watchkeeper runbook lint
 	$(BIN)/watchkeeper check-config watchkeeper.example.toml
 
-bench: $(VENV)/.dev-$(FAISS) ## Measure: first card, verdict, start of the command line
-	$(BIN)/python -m tests.bench
+bench: $(VENV)/.dev-$(FAISS) ## Measure: webhooks accepted, a storm of them, cards and verdicts (ARGS="--only storm --database sqlite")
+	$(BIN)/python -m tests.bench $(ARGS)
 	$(BIN)/python -m tests.redaction_bench
 
 chaos: $(VENV)/.dev-$(FAISS) ## Kill and freeze processes at random while hundreds of fixes run (ARGS="--runs 40")

