@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -163,8 +163,12 @@ def _transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
 
 
 def _translation(error: DBAPIError | PoolTimeoutError) -> StoreUnavailableError | None:
-    """What this means to those who know no SQL; None for what is no absence, but a mistake of ours."""
-    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
+    """
+    What this means to those who know no SQL; None for what is no absence, but a mistake of ours.
+
+    An InternalError is PostgreSQL's state and never a row's fault: for a moment after a failover it only reads.
+    """
+    if isinstance(error, OperationalError | InterfaceError | InternalError | PoolTimeoutError):
         return StoreUnavailableError(f"the database does not answer: {_reason(error)}")
     if error.connection_invalidated:
         return StoreUnavailableError(f"the database went away: {_reason(error)}")

@@ -219,6 +219,21 @@ async def test_an_interrupted_story_has_not_broken_off() -> None:
 # What the databases promise.
 
 
+@pytest.mark.integration
+async def test_a_postgresql_that_only_reads_is_away(postgres_url: str) -> None:
+    """As after a failover: whoever took that for a poisoned webhook would give a page up as a dead letter."""
+    database, name = Database(postgres_url), sa.make_url(postgres_url).database
+    async with database.write() as connection:
+        await connection.execute(sa.text("CREATE TABLE page (number integer)"))
+        await connection.execute(sa.text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
+    await database.close()
+    database = Database(postgres_url)
+    with pytest.raises(StoreUnavailableError, match="read-only"):
+        async with database.write() as connection:
+            await connection.execute(sa.text("INSERT INTO page VALUES (1)"))
+    await database.close()
+
+
 async def test_a_committed_delivery_survives_a_power_cut(tmp_path: Path) -> None:
     """Both engines on SQLite: write-ahead log, and every commit is on the disk before it is answered."""
     url = f"sqlite:///{tmp_path}/store.sqlite"
