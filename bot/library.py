@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import runbooks
@@ -24,7 +24,12 @@ FOLDER = Path(runbooks.__file__).parent
 
 @dataclass(frozen=True, kw_only=True)
 class Shelf:
-    """The runbooks of an installation by id, where people read them, and what is wrong with those left out."""
+    """
+    The runbooks of an installation by id, where people read them, and what is wrong with some.
+
+    A file that is no runbook is left out. One that `lint` complains about is found and read, and none of its steps is
+    ever offered: a check that does not exist would only be missed when the change is made.
+    """
 
     runbooks: Mapping[str, Runbook]
     urls: Mapping[str, str]
@@ -40,11 +45,14 @@ def open_shelf(folders: Sequence[RunbookFolder] = ()) -> Shelf:
     books: dict[str, Runbook] = {}
     urls: dict[str, str] = {}
     problems: list[Problem] = []
+    names = vocabulary()
     for path, url in ((FOLDER, None), *((folder.path, folder.url) for folder in folders)):
         found, broken = load_folder(path)
         problems += broken
         for book in found:
-            books[book.runbook_id] = book
+            wrong = lint(book, names)
+            problems += wrong
+            books[book.runbook_id] = replace(book, steps=()) if wrong else book
             urls[book.runbook_id] = f"{url.rstrip('/')}/{book.runbook_id}.md" if url else ""
     return Shelf(runbooks=books, urls=urls, problems=tuple(problems))
 

@@ -210,7 +210,7 @@ class Workshop:
         """Telemetry and runbooks first, then the engine."""
         await self.connections.start()
         for problem in self._parts.shelf.problems:
-            log.error("runbook left out", problem=str(problem))
+            log.error("runbook cannot be run", problem=str(problem))
         await self.search.refresh(self._parts.shelf.documents())
         await self.engine.start(respond=self.respond, remediate=self.remediate)
 

@@ -19,7 +19,7 @@ from retrieval.weights import WeightsError
 async def examine(settings: Settings, config: Config) -> list[Advice]:  # noqa: ARG001 - every examiner is given both
     shelf = await asyncio.to_thread(open_shelf, config.runbooks)
     found = [
-        Advice.bad("runbook index", f"left out: {problem}", "run `watchkeeper runbook lint` on its folder")
+        Advice.bad("runbook index", f"cannot be run: {problem}", "run `watchkeeper runbook lint` on its folder")
         for problem in shelf.problems
     ]
     search = RunbookSearch(MiniLmEmbedder())
