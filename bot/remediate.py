@@ -152,9 +152,10 @@ class Remediate:
                 case Finish(result=result, reason=reason):
                     await self._end(row, _ENDS[result], reason)
                     return True
-        except StaleError as late:  # somebody else wrote the next record: it is theirs to carry on
-            log.warning("fenced", plan=row.plan.plan_id, why=str(late))
-            return True
+        except StaleError as late:
+            # A process that was taken over from wrote what it knew (an outcome, never an intent). It is cut off at its
+            # next checkpoint, so the story must go on here, with what the journal says now.
+            log.warning("overtaken", plan=row.plan.plan_id, why=str(late))
         return False
 
     async def _act(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:

@@ -326,6 +326,29 @@ async def test_a_fenced_worker_stops(scene: Scene) -> None:
     assert scene.action.acts == []
 
 
+async def test_an_outcome_that_comes_while_it_is_probed_carries_the_story_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thawed process still wrote what its call had answered; whoever took over goes on from there."""
+    item = await scene.approved(steps=(step(),))
+    await scene.story.begin("plan-1", 1)
+    intent = {"kind": "intent", "step": 0, "token": "other"}
+    await scene.store.journal.append(item, position=1, step=0, kind="intent", record=intent, now=NOW)
+    outcome = {"kind": "outcome", "step": 0, "ok": True, "detail": "late"}
+
+    async def happened(*_: Any) -> Happened:
+        await scene.store.journal.append(
+            item, position=2, step=0, kind="outcome", record=outcome, now=NOW, telemetry_at=NOW
+        )
+        return Happened.YES
+
+    monkeypatch.setattr(scene.action, "happened", happened)
+    await scene.tell()
+
+    assert scene.action.acts == []
+    assert await scene.end() == (PlanState.VERIFIED, ["intent", "outcome", "verified"])
+
+
 async def test_silent_telemetry_is_not_a_verification(scene: Scene) -> None:
     """The change is made, and then nobody can say whether it helped."""
     await scene.approved(steps=(step(),))
