@@ -148,7 +148,7 @@ class SlackSocket:
             status, name, retry_after = answer_of(error)
             raise NoConnectionError(f"Slack answered {name or status}", retry_after or 0.0) from error
         except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError, ValueError, TypeError) as error:
-            raise NoConnectionError(f"{type(error).__name__}: {error}".strip(": ")[:200]) from error
+            raise NoConnectionError(_in_words(error)) from error
         if not isinstance(hello, Mapping) or hello.get("type") != "hello":
             await socket.close()
             raise NoConnectionError("whoever answered did not say hello")
@@ -215,6 +215,12 @@ async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
         await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
+
+
+def _in_words(error: Exception) -> str:
+    """Without the error's own text: it may hold the address, with which anybody could connect in our place."""
+    status = getattr(error, "status", None)
+    return f"{type(error).__name__} {status}" if status else type(error).__name__
 
 
 def _object(text: str) -> Mapping[str, Any]:

@@ -208,6 +208,17 @@ async def test_a_slack_that_is_away_is_waited_for(place: Place) -> None:
     assert (await place.send("interactivity", place.click("approve"))).is_acknowledged
 
 
+async def test_an_address_that_was_refused_is_told_to_nobody(place: Place) -> None:
+    """Its ticket may still be good for somebody else, and /healthz and the log are read by many."""
+    place.slack.new_address = lambda: f"{place.lab.socket_url}/nowhere/?ticket=still-good"
+    [connection] = place.carrier.connections
+    await connection.close()
+
+    await place.until(lambda: "404" in place.socket.line.why)
+
+    assert place.socket.line.why == "WSServerHandshakeError 404"
+
+
 async def test_a_limit_on_connecting_is_kept(place: Place) -> None:
     """No address is asked for before Retry-After is over."""
     place.slack.faults["apps.connections.open"] = [(429, {"Retry-After": "1"}, '{"ok": false, "error": "ratelimited"}')]
