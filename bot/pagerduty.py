@@ -22,6 +22,7 @@ LONGEST_TEXT = 2000
 LONGEST_NAME = 255
 MOST_ASSIGNEES = 50
 LARGEST_NUMBER = 2**31 - 1
+LAST_YEAR = 9000
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _OPAQUE_ID = re.compile(r"[0-9A-Z]{1,26}")  # an event's is a ULID of 26
 _LONGEST_REMEMBERED = 512
@@ -236,6 +237,8 @@ def _time(value: Any, where: str) -> datetime:
         at = datetime.fromisoformat(value)
         if at.tzinfo is None:
             raise UnreadableEventError(f"{where} has no time zone")
+        if at.year > LAST_YEAR:  # nothing could ever be newer: no later event, and nothing that is read from REST
+            raise UnreadableEventError(f"{where} is in the year {at.year}")
         return at.astimezone(UTC)
     except (TypeError, ValueError, OverflowError) as error:
         raise UnreadableEventError(f"{where} is not an RFC 3339 time") from error

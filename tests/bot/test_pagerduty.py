@@ -121,6 +121,7 @@ def test_events_about_a_service(kind: str) -> None:
         (body(event_type=None), "event.event_type"),
         (body(occurred_at="yesterday"), "event.occurred_at"),
         (body(occurred_at="2026-11-22T14:03:01"), "time zone"),
+        (body(occurred_at="9999-12-31T23:59:59.999999Z"), "year 9999"),
         (body(occurred_at="0001-01-01T00:00:00+14:00"), "event.occurred_at"),
         (body(occurred_at=None), "event.occurred_at"),
         (body(data=[]), "'data'"),
