@@ -136,7 +136,7 @@ def test_events_about_a_service(kind: str) -> None:
         (body(data={**INCIDENT, "service": {"id": "P" * 256}}), "data.service.id is longer than 255"),
         (body("incident." + "x" * 300), "unknown event type"),
     ],
-    ids=range(30),
+    ids=range(31),
 )
 def test_what_cannot_be_read_says_why(raw: bytes, why: str) -> None:
     """Each ends as a dead letter whose reason names the place."""
