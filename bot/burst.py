@@ -24,6 +24,8 @@ from bot.store.bursts import JOINS_WITHIN, BurstMember, BurstPlace, Bursts
 log = structlog.get_logger()
 
 _AGAIN = timedelta(seconds=0.5)
+_AFTER_TROUBLE = timedelta(seconds=2)
+"""It goes before all cards, so one that is tried in vain too often would take their turns."""
 
 
 class BurstKeeper:
@@ -51,12 +53,13 @@ class BurstKeeper:
                 channel, ts = await self._draw(place, message, is_new=shown != place.shown)
         except SlackError as error:
             now = datetime.now(UTC)
-            if error.missing and place.card_ts is not None:
-                await self._bursts.gone(place.burst_id, now=now)
-                return
             if not error.untouched:
                 log.warning("the card of a burst is not shown", burst=place.burst_id, why=str(error))
-            await self._bursts.later(place.burst_id, now + max(_AGAIN, timedelta(seconds=error.retry_after or 0.0)))
+            if error.permanent:
+                await self._bursts.over(place.burst_id, now=now)
+                return
+            pause = _AGAIN if error.untouched else _AFTER_TROUBLE
+            await self._bursts.later(place.burst_id, now + max(pause, timedelta(seconds=error.retry_after or 0.0)))
             return
         now = datetime.now(UTC)
         is_over = now - place.joined_at > JOINS_WITHIN and all(each.card_ts for each in members)

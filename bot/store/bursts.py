@@ -138,8 +138,8 @@ class Bursts:
         where = {"channel": channel, "card_ts": ts, "shown": shown}
         await self._update(burst_id, **where, due_at=now + _PAUSE, owner=None, **over)
 
-    async def gone(self, burst_id: int, *, now: datetime) -> None:
-        """Somebody deleted the card: the incidents have cards of their own, so it is not posted anew."""
+    async def over(self, burst_id: int, *, now: datetime) -> None:
+        """Somebody deleted the card, or Slack will never take it: the incidents have cards of their own."""
         await self._update(burst_id, closed_at=now)
 
     async def later(self, burst_id: int, due: datetime) -> None:

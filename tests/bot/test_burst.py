@@ -171,6 +171,19 @@ async def test_a_summary_that_slack_did_not_take_is_tried_again(storm: Storm) ->
     assert len(storm.bursts()) == 1
 
 
+async def test_a_summary_that_slack_will_never_take_holds_up_no_card(storm: Storm) -> None:
+    """It goes before all cards, so trying for ever would take every turn that they could have."""
+    storm.slack.troubles = [SlackError("Slack answered invalid_blocks", permanent=True)]
+    await storm.arrive(LEAST)
+    await storm.sweep()
+    assert await storm.open_bursts() == 0
+
+    storm.slack.rooms = {}
+    await storm.sweep()
+
+    assert (len(storm.bursts()), len(storm.cards())) == (0, LEAST)
+
+
 async def test_a_deleted_summary_stays_deleted(storm: Storm) -> None:
     """Somebody tidied up; every incident has its own card anyway."""
     await storm.arrive(LEAST)
