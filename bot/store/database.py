@@ -102,12 +102,14 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine: AsyncEngine = create_async_engine(self.url, pool_pre_ping=not self.is_sqlite, hide_parameters=True)
         self._turns = Turns()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write-at-once")
+        self._threads = {
+            first: ThreadPoolExecutor(1, f"write-{'first' if first else 'later'}") for first in (True, False)
+        }
         self.failures = 0  # how often it did not answer this process
         if self.is_sqlite:
             sa.event.listen(self.engine.sync_engine, "connect", tune_sqlite)
             sa.event.listen(self.engine.sync_engine, "begin", _begin)
-        self._in_one_go = sync_engine(sync_url(url)) if self.is_sqlite else None
+        self._in_one_go = _engine_of_threads(sync_url(url))
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -121,16 +123,12 @@ class Database:
         """
         One read-write transaction in one go, if wished before all that wait; `work` only uses the connection.
 
-        On SQLite every statement of `write` hops to a thread and back, and every hop waits while others compute.
+        Every statement of `write` hops to a thread or waits for the loop, and every hop waits while others compute.
         """
-        with self._translated():
-            if self._in_one_go is None:
-                async with self.engine.begin() as connection:
-                    return await connection.run_sync(work)
-            async with self._turns.take(first=first):
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._thread, _transaction, self._in_one_go, work
-                )
+        async with self._turns.take(first=first) if self.is_sqlite else contextlib.nullcontext():
+            with self._translated():
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads[first], _transaction, self._in_one_go, work)
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -142,9 +140,9 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
-        self._thread.shutdown(wait=False)
-        if self._in_one_go is not None:
-            self._in_one_go.dispose()
+        for thread in self._threads.values():
+            thread.shutdown(wait=False)
+        self._in_one_go.dispose()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -155,6 +153,14 @@ class Database:
                 raise
             self.failures += 1
             raise absence from error
+
+
+def _engine_of_threads(url: sa.URL) -> sa.Engine:
+    """A synchronous engine whose threads never hang for ever: nobody can cancel them."""
+    if url.get_backend_name() == "sqlite":
+        return sync_engine(url)  # waits its busy time
+    waits = {"connect_timeout": 5, "tcp_user_timeout": 8_000}  # seconds, milliseconds
+    return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=waits)
 
 
 def _transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
