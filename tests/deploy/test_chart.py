@@ -56,19 +56,27 @@ def test_kubernetes_takes_every_object(version: str) -> None:
         kubernetes_validate.validate(each, version, strict=True)
 
 
-def test_only_workers_hold_what_changes_production() -> None:
-    """The web process refuses to start with such a credential, and the chart does not give it one."""
+def test_only_workers_hold_what_reaches_the_cluster() -> None:
+    """The web process, which strangers can reach, has no token at all; nor would it start with one that acts."""
     deployments = of_kind(rendered(), "Deployment")
 
     def held(name: str) -> str:
-        return yaml.safe_dump([container(deployments[name])["envFrom"], container(deployments[name])["env"]])
+        return yaml.safe_dump([container(deployments[name])["envFrom"], container(deployments[name]).get("env")])
 
-    assert "wk-actions" in held("wk-watchkeeper-worker")
-    assert "KUBE_ACTION_TOKEN" in held("wk-watchkeeper-worker")
-    assert "wk-actions" not in held("wk-watchkeeper-web")
-    assert "KUBE_ACTION_TOKEN" not in held("wk-watchkeeper-web")
+    for credential in ("wk-actions", "KUBE_ACTION_TOKEN", "KUBE_READ_TOKEN"):
+        assert credential in held("wk-watchkeeper-worker")
+        assert credential not in held("wk-watchkeeper-web")
     assert container(deployments["wk-watchkeeper-web"])["args"] == ["serve", "--no-work"]
     assert container(deployments["wk-watchkeeper-worker"])["args"] == ["worker"]
+
+
+def test_the_clusters_own_certificate_is_there_to_be_trusted() -> None:
+    """Without a mounted account token Kubernetes does not put it into the pod by itself."""
+    pod = of_kind(rendered(), "Deployment")["wk-watchkeeper-worker"]["spec"]["template"]["spec"]
+
+    assert {"name": "cluster", "configMap": {"name": "kube-root-ca.crt"}} in pod["volumes"]
+    [mount] = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == "cluster"]
+    assert mount == {"name": "cluster", "mountPath": "/etc/cluster", "readOnly": True}
 
 
 def test_nothing_runs_with_rights_of_the_host() -> None:

@@ -26,6 +26,9 @@ volumeMounts:
   - {name: config, mountPath: /etc/watchkeeper, readOnly: true}
   - {name: state, mountPath: /var/lib/watchkeeper}
   - {name: tmp, mountPath: /tmp}
+  {{- if .Values.kubernetes.namespaces }}
+  - {name: cluster, mountPath: /etc/cluster, readOnly: true}
+  {{- end }}
 {{- end }}
 
 {{- define "watchkeeper.envFrom" -}}
@@ -50,6 +53,10 @@ volumes:
     configMap: {name: {{ include "watchkeeper.name" . }}}
   - {name: state, emptyDir: {}}
   - {name: tmp, emptyDir: {}}
+  {{- if .Values.kubernetes.namespaces }}
+  - name: cluster
+    configMap: {name: kube-root-ca.crt}   # Kubernetes puts it into every namespace
+  {{- end }}
 {{- end }}
 
 {{- define "watchkeeper.probes" -}}
