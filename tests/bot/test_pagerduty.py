@@ -263,6 +263,95 @@ def test_alerts_of_alertmanager() -> None:
     assert one.annotations["runbook_url"] == "https://git.example.com/prefix-cache-collapse.md"
 
 
+# What Alertmanager 0.25's default template makes of three alerts of a group, one of them with a query over lines.
+GROUP = """Labels:
+ - alertname = LLMEngineDown
+ - instance = 10.0.3.7:8000
+ - namespace = chat
+ - pod = chat-vllm-2
+Annotations:
+ - description = Engine chat-vllm-2 does not answer.
+
+Dashboard: https://grafana.example.com/d/abc
+Its last log lines:
+  - CUDA error: an illegal memory access
+  - Engine core died
+ - runbook_url = https://git.example.com/engine-down.md
+ - summary = Engine chat-vllm-2 is down
+Source: http://prometheus:9090/graph?g0.expr=up%7Bjob%3D%22vllm%22%7D+%3D%3D+0&g0.tab=1
+Labels:
+ - alertname = LLMEngineDown
+ - pod = chat-vllm-3
+Annotations:
+Source: NONE
+Labels:
+ - alertname = LLMHighTTFT
+ - note = a = b
+Annotations:
+ - summary = p95 TTFT = 3.1 s
+Source: http://prometheus:9090/graph?g0.expr=x
+"""
+
+
+def test_a_group_of_alertmanager_is_read_alert_by_alert() -> None:
+    """Lines of lists inside a description stay there, an alert may have no annotations, and a source no address."""
+    details = {"firing": GROUP.replace("NONE", ""), "num_firing": "3", "num_resolved": "1", "resolved": FIRING}
+    found = alerts_of({"id": "QA", "summary": "[FIRING:3] chat", "body": {"details": details}})
+
+    assert [each.name for each in found] == ["LLMEngineDown", "LLMEngineDown", "LLMHighTTFT"]
+    assert [each.labels.get("pod") for each in found] == ["chat-vllm-2", "chat-vllm-3", None]
+    assert (
+        found[0].annotations["description"].endswith("  - CUDA error: an illegal memory access\n  - Engine core died")
+    )
+    assert found[2].labels["note"] == "a = b"
+    assert [each.summary for each in found] == ["Engine chat-vllm-2 is down", "[FIRING:3] chat", "p95 TTFT = 3.1 s"]
+
+
+def test_what_is_resolved_is_no_alert() -> None:
+    """Alertmanager sends it beside what fires; it stays in the details."""
+    details = {"firing": "", "num_firing": "0", "num_resolved": "2", "resolved": FIRING}
+    [alert] = alerts_of({"id": "QA", "summary": "[RESOLVED] chat", "body": {"details": details}})
+
+    assert (alert.name, dict(alert.labels)) == ("[RESOLVED] chat", {})
+    assert alert.details["resolved"] == FIRING
+
+
+GRAFANA = """
+Value: A=3.1, C=1
+Labels:
+ - alertname = LLMHighTTFT
+ - grafana_folder = LLM
+Annotations:
+ - summary = TTFT is high
+Silence: https://grafana.example.com/alerting/silence/new?alertmanager=grafana
+Dashboard: https://grafana.example.com/d/abc
+
+Value: A=9
+Labels:
+ - alertname = LLMQueue
+Annotations:
+ - summary = Requests wait
+Source: https://grafana.example.com/alerting/grafana/x/view
+Silence: https://grafana.example.com/alerting/silence/new
+"""
+
+
+def test_grafana_writes_nearly_the_same() -> None:
+    """Values before each alert, and addresses behind it, of which any may be missing."""
+    one, two = parse_firing(GRAFANA)
+
+    assert (one[0]["alertname"], one[1]) == ("LLMHighTTFT", {"summary": "TTFT is high"})
+    assert (two[0], two[1]) == ({"alertname": "LLMQueue"}, {"summary": "Requests wait"})
+
+
+@pytest.mark.parametrize("tags", ["env:prod, model:llama-3:8b ,orphan,", ["env:prod", "model:llama-3:8b", "orphan", 7]])
+def test_tags_are_labels(tags: Any) -> None:
+    """As Datadog's integration sends them; what follows the first colon is the value."""
+    [alert] = alerts_of({"id": "QA", "summary": "TTFT", "body": {"details": {"tags": tags, "query": "avg:ttft"}}})
+
+    assert (alert.name, alert.labels) == ("TTFT", {"env": "prod", "model": "llama-3:8b"})
+
+
 def test_other_alerts() -> None:
     """An alert of another tool is one alert, named by its class, its label or its summary."""
     cef = {
