@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import hmac
 import json
+import random
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from bot.incidents import Delivery, StoreUnavailableError
+from bot.incidents import Delivery, OverloadedError, StoreUnavailableError, UnreadableEventError
 from bot.web.app import WebSettings, build_web
 from bot.web.body import BodyLimits
 
@@ -32,10 +34,13 @@ class FakeIntake:
         self.delivered: dict[str, Delivery] = {}
         self.dead: dict[str, tuple[bytes, str]] = {}
         self.fault: Exception | None = None
+        self.refuses: Exception | None = None
         self.hangs = False
 
     async def deliver(self, delivery: Delivery) -> bool:
         await self._fail()
+        if self.refuses is not None:
+            raise self.refuses
         is_new = delivery.event_id not in self.delivered
         self.delivered.setdefault(delivery.event_id, delivery)
         return is_new
@@ -189,6 +194,77 @@ async def test_a_forged_event_is_refused_in_constant_words(house: House, header:
     assert (answer.status_code, answer.json()) == (401, {"status": "unauthorized"})
     assert not house.intake.delivered
     assert not house.intake.dead
+
+
+def forged(dice: random.Random) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and a body that nobody signed: near misses of a real signature, and noise."""
+    raw = dice.choice([event(), b"", b"{}", dice.randbytes(dice.randrange(200)), event()[: dice.randrange(1, 100)]])
+    digest = hmac.new(dice.choice([b"", b"guess", OLD + b" "]), raw, hashlib.sha256).hexdigest()
+    near = hmac.new(NEW, raw, hashlib.sha256).hexdigest()
+    spoilt = near[:-1] + dice.choice("ghxyzGÄ"[:5])
+    values = [
+        f"v1={digest}", f"v1={spoilt}", f"v0={near}", near, f"V1={near}", f"v1={near[:-1]}", f"v1 ={near}",
+        f"v1={near}0", "v1=" + near.upper().replace("0", "O") + "!", "v1=", ",", "v1", "\x00", "v1=" + "9" * 70,
+        ",".join(["v1=" + digest] * 9),
+    ]  # fmt: skip
+    count = dice.choice([0, 1, 1, 1, 2])
+    headers = [(b"x-pagerduty-signature", dice.choice(values).encode()) for _ in range(count)]
+    if dice.random() < 0.2:
+        headers.append((b"x-pagerduty-signature", dice.randbytes(dice.randrange(90))))
+    if dice.random() < 0.3:
+        headers.append((b"content-length", dice.choice([b"-1", b"9" * 30, b"abc", b"\xff", str(len(raw)).encode()])))
+    return headers, raw
+
+
+async def test_ten_thousand_forgeries(house: House) -> None:
+    """None is accepted, none makes an error of ours, nothing is stored: A1 of our reliability bar."""
+    dice, statuses = random.Random(1), Counter[int]()
+    for _ in range(10_000):
+        headers, raw = forged(dice)
+        statuses[await asked(house.web, headers, raw)] += 1
+
+    assert statuses.keys() == {401, 413}
+    assert statuses[401] > 9_000
+    assert not house.intake.delivered
+    assert not house.intake.dead
+
+
+async def asked(web: Any, headers: list[tuple[bytes, bytes]], raw: bytes) -> int:
+    """One request without a client, which would correct what is wrong with it."""
+    scope = {
+        "type": "http", "method": "POST", "path": "/webhooks/pagerduty", "raw_path": b"", "query_string": b"",
+        "headers": headers, "http_version": "1.1", "scheme": "http", "client": ("127.0.0.1", 1), "server": ("h", 80),
+        "root_path": "", "state": {},
+    }  # fmt: skip
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": raw, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await web(scope, receive, send)
+    return int(sent[0]["status"])
+
+
+async def test_what_can_wait_is_put_off(house: House) -> None:
+    """429 is the one 4xx that PagerDuty repeats."""
+    house.intake.fault = OverloadedError("behind")
+    answer = await house.page(event("incident.annotated", data={"incident": {"id": "Q1"}}))
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+
+
+async def test_what_the_database_refuses_is_kept_as_a_dead_letter(house: House) -> None:
+    """It was understood, and does not fit: its bytes wait for a person, and PagerDuty is not asked to repeat it."""
+    house.intake.refuses = UnreadableEventError("the database does not take it: DataError")
+    answer = await house.page(event())
+
+    assert (answer.status_code, house.intake.delivered) == (202, {})
+    [(raw, why)] = house.intake.dead.values()
+    assert b"01EVENT" in raw
+    assert why == "the database does not take it: DataError"
 
 
 async def test_signatures_in_two_headers_count_both(house: House) -> None:
