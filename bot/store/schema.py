@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from bot.store.database import Database, sync_engine
+from bot.store.database import Database, sync_engine, sync_url
 from bot.store.tables import metadata
 
 # Any number, the same in every process: two replicas that start together migrate one after the other.
@@ -46,6 +46,9 @@ def head() -> str:
 
 def current(url: str) -> str | None:
     """The revision of this database, None when it has none. Raises sqlalchemy.exc.OperationalError."""
+    parsed = sync_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+        return None  # to look would make the file, and it would be that of whoever looked
     engine = sync_engine(url)
     try:
         with engine.connect() as connection:

@@ -198,10 +198,11 @@ async def test_what_is_wrong_in_pagerduty_is_named(
 
 
 async def test_an_empty_database_says_migrate(tmp_path: Path) -> None:
-    """The remedy is the command itself."""
+    """The remedy is the command itself; a file that root made by looking would be one that nobody else may write."""
     [advice] = await database.examine(settings(tmp_path), config(tmp_path))
 
     assert (advice.state, advice.remedy) == (State.BAD, "run `watchkeeper migrate`")
+    assert not (tmp_path / "wk.sqlite").exists()
 
 
 async def test_a_migrated_database_is_fine_but_nobody_works_on_it(tmp_path: Path) -> None:
