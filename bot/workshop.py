@@ -35,6 +35,7 @@ from bot.watched import WatchedSearch, WatchedTelemetry
 from retrieval.embedder import EmbeddingError, MiniLmEmbedder
 from retrieval.vectors import SqliteVectors
 from retrieval.weights import WeightsError
+from runbooks.engine.actions.subtree_keeper import close_this_process
 
 log = structlog.get_logger()
 
@@ -48,6 +49,8 @@ class Workshop:
         self._parts = parts
         settings, config = parts.settings, parts.config
         self.connections: Connections = connect(settings, config, lambda name: LabelSightings(parts.database, name))
+        if config.commands:
+            close_this_process()  # a listed command runs as our user, and our environment holds every credential
         self.actions = connect_actions(settings, config)
         self.diagnosers = self.connections.diagnosers(
             config, lambda name, telemetry: WatchedTelemetry(name, telemetry, parts.far_ends)

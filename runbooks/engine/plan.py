@@ -153,6 +153,7 @@ async def _planned(index: int, template: StepTemplate, action: Action, context: 
     if waiting:
         state = await _state(action, known, title)
         known |= {name: filled(title, name, raw[name], context, state) for name in waiting}
+    _stay_at_home(title, known, context)
     params = _validated(action.params, known, title)
     before = await _read(action, params, title)
     return _step(
@@ -165,6 +166,19 @@ async def _planned(index: int, template: StepTemplate, action: Action, context: 
         verify=template.verify,
         settle_s=template.settle_s,
     )
+
+
+def _stay_at_home(title: str, params: JsonObject, context: PlanContext) -> None:
+    """
+    Who may approve is decided by the incident's service, so a runbook that names another's place is refused.
+
+    Otherwise whoever writes runbooks could let the owners of one service change another.
+    """
+    for name in CONTEXT_DEFAULTS:
+        own = getattr(context, name)
+        if name in params and params[name] != own:
+            whose = f"{context.service}'s own is {own}" if own else f"{context.service} has none in the configuration"
+            raise CannotPlanError(f"{title}: {name} {params[name]} is not this service's: {whose}")
 
 
 async def _undone(index: int, step: PlannedStep, actions: Mapping[str, Action]) -> PlannedStep:

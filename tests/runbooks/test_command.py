@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -335,3 +336,18 @@ async def until(condition: object, patience_s: float = 15.0) -> None:
     while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0.05)
+
+
+@pytest.mark.integration
+def test_a_closed_process_shows_its_environment_to_nobody_of_its_user() -> None:
+    """A listed command runs as our user; without this it would read our credentials from /proc."""
+    program = (
+        "import ctypes, os, sys\n"
+        "from runbooks.engine.actions import subtree_keeper as keeper\n"
+        "keeper.close_this_process()\n"
+        "print(ctypes.CDLL(None).prctl(keeper.PR_GET_DUMPABLE, 0, 0, 0, 0), os.stat('/proc/self/environ').st_uid)\n"
+    )
+
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert said.stdout.split() == ["0", "0"]
