@@ -116,12 +116,13 @@ def _now() -> float:
 
 def place() -> str:
     """
-    The boot of this machine and the namespace of its process ids: in the same place, a pid that is gone is dead.
+    This machine, its boot and the namespace of its process ids: in the same place, a pid that is gone is dead.
 
-    Empty where Linux does not tell; then silence alone is death.
+    Machines that were restored from one snapshot share a boot, so the name counts, too. Empty where Linux does not
+    tell; then silence alone is death.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}"
+        return f"{socket.gethostname()}:{boot}:{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:
         return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -119,7 +120,7 @@ def test_the_place_is_the_same_for_all_processes_here() -> None:
     other = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
 
     assert other.stdout.strip() == place()
-    assert ":" in place()
+    assert place().startswith(f"{socket.gethostname()}:")
 
 
 # Guards.
