@@ -103,7 +103,7 @@ async def test_two_plans_are_never_the_same(actions: dict[str, Action]) -> None:
         (scale_to("5").replace("{deployment}", "{scope.pod}"), replace(CONTEXT, scope={"pod": ("../x",)}),
          "not the name of a Kubernetes object"),
         (scale_to("5").replace("{deployment}", "{gateway}"), CONTEXT, "no gateway in the configuration"),
-        (scale_to("5").replace("with: {", "with: {namespace: payments, "), CONTEXT, "not this service's: chat's own is"),
+        (scale_to("5").replace("with: {", "with: {namespace: payments, "), CONTEXT, "not this service's: chat's"),
         (scale_to("5").replace("with: {", "with: {cluster: other, "), CONTEXT, "not this service's: chat's own is lab"),
         (scale_to('"{before.colour}"'), CONTEXT, "no `colour`"),
         (scale_to('"{service + 1}"'), CONTEXT, "not a whole number"),
