@@ -28,6 +28,7 @@ class Front:
         self._parts = parts
         self._ring = ring
         self.stragglers = Stragglers()
+        self._writer = InboxWriter(parts.database)
         self.desk = self._desk(search)
         self.bolt = build_bolt(
             web=parts.slack_web,
@@ -65,10 +66,11 @@ class Front:
             self.socket.start()
 
     async def stop(self) -> None:
-        """After the doors are closed: late clicks end first."""
+        """After the doors are closed: late clicks end first, and what came is stored, whether or not somebody waits."""
         if self.socket is not None:
             await self.socket.stop()
         await self.stragglers.finish()
+        await self._writer.drain()
 
     def web(self, readiness: Readiness) -> Any:
         """The FastAPI application: both doors, probes, and whatever pages operators get."""
@@ -78,7 +80,7 @@ class Front:
             slack_secret=reveal(parts.settings.slack_signing_secret).encode(),
         )
         return build_web(
-            intake=Intake(InboxWriter(parts.database), self._ring, Backlog(parts.inbox)),
+            intake=Intake(self._writer, self._ring, Backlog(parts.inbox)),
             slack_handler=None if self.socket else AsyncSlackRequestHandler(self.bolt),
             readiness=readiness,
             settings=settings,
