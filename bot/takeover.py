@@ -8,6 +8,7 @@ told it before is fenced by DBOS at its next checkpoint.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Collection, Sequence
 
@@ -22,6 +23,10 @@ log = structlog.get_logger()
 
 LOOK_S = 3.0
 _DUTY_S = 30.0
+_HANDFUL, _APART_S = 5, 0.2
+"""Every process looks into DBOS' queue once a second and takes all that it finds: so the stories of a dead process are
+put there by the handful, and go to whoever looks next."""
+
 _LOOKS = 5
 """A story of our own that no task of ours tells, for so many looks in a row, was lost on its way (DBOS #716, #805)."""
 
@@ -79,7 +84,9 @@ class TakeOver:
             workflow_ids=list(by), status="PENDING", load_input=False, load_output=False
         )
         still = [story.workflow_id for story in pending if story.executor_id == by[story.workflow_id]]
-        if still:
-            await DBOS.resume_workflows_async(still)
-        for name in still:
-            log.warning("story taken over", story=name, left_by=by[name])
+        for start in range(0, len(still), _HANDFUL):
+            handful = still[start : start + _HANDFUL]
+            await DBOS.resume_workflows_async(handful)
+            for name in handful:
+                log.warning("story taken over", story=name, left_by=by[name])
+            await asyncio.sleep(_APART_S)

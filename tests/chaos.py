@@ -91,6 +91,9 @@ class Report:
 
 async def trial(url: str, folder: Path, options: Options) -> Report:
     """Make the plans, let the processes loose, kill, wait until every plan has ended, and count."""
+    me = asyncio.current_task()
+    if me is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     (folder / "hosts").write_text("one" if options.one_host else "separate")
     async with open_store(url, config_in(folder)) as store:
         await _approve_plans(store, options)
