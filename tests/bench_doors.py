@@ -109,7 +109,7 @@ class Door:
 
 
 def measure(
-    new_database: Callable[[str], str], *, rounds: int, seconds: float, connections: int = 32
+    new_database: Callable[[str], str], *, rounds: int, seconds: float, connections: int = 128
 ) -> dict[str, Door]:
     """`new_database` makes an empty one of this name and gives its URL. Doors take turns, so that drift hits all."""
     found: dict[str, list[Door]] = {kind: [] for kind in KINDS}
