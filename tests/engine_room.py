@@ -220,9 +220,9 @@ async def main(url: str, folder: Path, *options: str) -> int:
         room = EngineRoom(store, folder)
         if "apart" in options:
             room.pulse.place = f"the machine of {room.pulse.me}"
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         async with room.running():
-            stop = asyncio.Event()
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
             endings = [asyncio.create_task(each.wait()) for each in (stop, room.pulse.died)]
             await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
             for ending in endings:

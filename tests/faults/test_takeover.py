@@ -130,7 +130,7 @@ async def test_a_rolling_restart_loses_nothing(
     room.diary.hang("diagnosis")
     old = [await crew.enter_async_context(process(database_url, tmp_path)) for _ in range(2)]
     async with asyncio.timeout(60):
-        while room.diary.lines().count("diagnosis") < 3:
+        while room.diary.lines().count("diagnosis") < 3 or len(await room.store.workers.living()) < 2:
             await asyncio.sleep(0.05)
 
     for each in old:
