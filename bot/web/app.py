@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from bot.web.body import BodyLimits
+from bot.web.callers import is_from_this_machine
 from bot.web.metrics import DoorMetrics
 from bot.web.pagerduty_door import Intake, PagerDutyDoor, answer
 from bot.web.slack_door import SlackDoor, SlackHandler
@@ -102,10 +103,13 @@ def _add_probes(web: FastAPI, readiness: Readiness, registry: CollectorRegistry)
             {"status": "not ready" if reasons else "ready", "because": reasons}, 503 if reasons else 200
         )
 
-    async def healthz(_: Request) -> Response:
+    async def healthz(request: Request) -> Response:
         reasons, details = list(await readiness.not_ready_because()), await readiness.details()
         status = "not ready" if reasons else "degraded" if details.get("degraded") else "ready"
-        return JSONResponse({"status": status, "because": reasons, "details": details}, 503 if reasons else 200)
+        body: dict[str, Any] = {"status": status, "because": reasons}
+        if is_from_this_machine(request):  # a proxy may pass everything on; strangers need no names and addresses
+            body["details"] = details
+        return JSONResponse(body, 503 if reasons else 200)
 
     async def metrics(_: Request) -> Response:
         await readiness.count()

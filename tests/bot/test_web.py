@@ -387,7 +387,18 @@ async def test_probes(house: House) -> None:
 
     assert (ready.status_code, not_ready.status_code, health.status_code, alive.status_code) == (200, 503, 503, 200)
     assert not_ready.json()["because"] == ["the schema is old: run watchkeeper migrate"]
-    assert health.json()["details"]["open_incidents"] == 1
+    assert health.json()["because"] == ["the schema is old: run watchkeeper migrate"]
+
+
+async def test_only_this_machine_sees_the_state_of_every_part(house: House) -> None:
+    """A proxy may pass every path on; strangers hear whether it is ready, and no names or counts."""
+    here = await house.client.get("/healthz", headers={"host": "127.0.0.1:8080"})
+    proxied = await house.client.get("/healthz", headers={"host": "127.0.0.1:8080", "x-forwarded-for": "203.0.113.7"})
+    elsewhere = await house.client.get("/healthz", headers={"host": "wk.example.com"})
+
+    assert here.json()["details"]["open_incidents"] == 1
+    assert "details" not in proxied.json()
+    assert "details" not in elsewhere.json()
 
 
 async def test_metrics_count_answers(house: House) -> None:
