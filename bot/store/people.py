@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -14,10 +16,16 @@ _PEOPLE_LOCK = 7_303_014_922
 
 
 class PeopleTable:
-    """Nobody becomes a person by an e-mail match or a display name: only by a row here."""
+    """
+    Nobody becomes a person by an e-mail match or a display name: only by a row here.
+
+    During a rollout processes with different configurations write the table in turns. Each believes of it only what
+    its own configuration says, too, so that an old process' restart brings nobody back who was taken out.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._mine: dict[str, tuple[Person, frozenset[tuple[str, str]]]] | None = None  # None: told no configuration
 
     async def replace(self, people: Iterable[tuple[Person, tuple[tuple[str, str], ...]]]) -> None:
         """Make the table say exactly what the configuration says: each person with their (team, user) pairs."""
@@ -42,6 +50,7 @@ class PeopleTable:
                     await connection.execute(
                         person_slack.insert().values(team=team, user=user, person_id=each.person_id)
                     )
+        self._mine = {each.person_id: (each, frozenset(accounts)) for each, accounts in rows}
 
     async def by_slack(self, team: str, user: str) -> Person | None:
         """The person behind a Slack account, None for everybody else."""
@@ -52,16 +61,9 @@ class PeopleTable:
         )
         async with self._database.read() as connection:
             row = (await connection.execute(query)).one_or_none()
-        if row is None:
+        if row is None or not self._is_mine(row.person_id, (team, user)):
             return None
-        return Person(
-            person_id=row.person_id,
-            name=row.name,
-            pagerduty=row.pagerduty,
-            email=row.email,
-            roles=frozenset(row.roles),
-            slack_user=row.user,
-        )
+        return replace(self._narrowed(row), slack_user=row.user)
 
     async def get(self, person_id: str) -> Person | None:
         """The person with this id as the configuration has them now; None when they are gone."""
@@ -69,12 +71,18 @@ class PeopleTable:
             row = (
                 await connection.execute(sa.select(person).where(person.c.person_id == person_id, person.c.active))
             ).one_or_none()
-        if row is None:
-            return None
-        return Person(
-            person_id=row.person_id,
-            name=row.name,
-            pagerduty=row.pagerduty,
-            email=row.email,
-            roles=frozenset(row.roles),
-        )
+        return self._narrowed(row) if row is not None and self._is_mine(person_id) else None
+
+    def _is_mine(self, person_id: str, account: tuple[str, str] | None = None) -> bool:
+        """Does this process' own configuration have this person, with this account?"""
+        if self._mine is None:
+            return True
+        _, accounts = self._mine.get(person_id, (None, frozenset()))
+        return person_id in self._mine and (account is None or account in accounts)
+
+    def _narrowed(self, row: Any) -> Person:
+        """The row's person, with the roles that both the row and this process' configuration give."""
+        roles = frozenset(row.roles)
+        if self._mine is not None:
+            roles &= self._mine[row.person_id][0].roles
+        return Person(person_id=row.person_id, name=row.name, pagerduty=row.pagerduty, email=row.email, roles=roles)

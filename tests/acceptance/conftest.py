@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -55,15 +56,25 @@ class Place:
         return status, command.tail(200)
 
     async def settle(self) -> None:
-        """Until nothing is under way: all webhooks delivered, and no call to Slack or PagerDuty for half a second."""
+        """
+        Until nothing is under way: all webhooks delivered, nothing left to tell (Slack's limits may hold that back for
+        seconds), and no call to Slack or PagerDuty for half a second. What never can be told is waited for no longer
+        than half a minute.
+        """
         seen = (-1, -1)
-        while True:
-            pending = (await self.pagerduty.control("deliveries"))["pending"]
+        for _ in range(60):
+            pending = (await self.pagerduty.control("deliveries"))["pending"] or self._untold()
             now = (len(await self.slack.control("calls")), len(await self.pagerduty.control("calls")))
             if not pending and now == seen:
                 return
             seen = now
             await asyncio.sleep(0.5)
+
+    def _untold(self) -> int:
+        """How many parcels wait in the product's own database."""
+        with sqlite3.connect(self.folder / "watchkeeper.sqlite") as connection:
+            [[count]] = connection.execute("SELECT count(*) FROM outbox WHERE state IN ('new', 'sending')")
+        return int(count)
 
     async def complaints(self) -> list[Any]:
         """What the stand-ins hold against the product, and every webhook that it did not take."""

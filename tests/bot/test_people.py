@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from bot.incidents import NotAllowedError
 from bot.policy import accounts, person_of
 from bot.store import tables
+from bot.store.people import PeopleTable
 from tests.kit import CONFIG, Store, config_in
 
 TEAM = "T0LAB00001"
@@ -102,3 +103,18 @@ def test_whoever_is_not_configured_has_no_rights(tmp_path: Path) -> None:
     """A person id in an old row is not enough."""
     with pytest.raises(NotAllowedError, match="mallory is not in the configuration"):
         person_of(config_in(tmp_path), "mallory")
+
+
+async def test_an_older_process_brings_nobody_back(store: Store, tmp_path: Path) -> None:
+    """In the middle of a rollout one with the old configuration restarts; here Bob stays gone and Paul's role, too."""
+    text = CONFIG.replace('id = "bob"', 'id = "bea"').replace("U0BOB", "U0BEA").replace('["bob"]', '["bea"]')
+    text = text.replace('roles = ["platform"]', "roles = []")
+    await store.people.replace(accounts(config_in(tmp_path, text)))
+
+    await PeopleTable(store.database).replace(accounts(store.config))
+
+    assert await store.people.get("bob") is None
+    assert await store.people.by_slack(TEAM, "U0BOB") is None
+    paul = await store.people.by_slack(TEAM, "U0PAUL")
+    assert paul is not None
+    assert paul.roles == frozenset()
