@@ -23,13 +23,14 @@ help: ## Show this help
 demo: $(VENV)/.demo-$(FAISS) ## Play a whole incident on this machine (HEADLESS=1: as text; SCENARIO=S03; SCENARIO=all with HEADLESS=1)
 	$(BIN)/watchkeeper demo$(if $(HEADLESS), --headless)$(if $(SCENARIO), --scenario $(SCENARIO))
 
-# First what needs no real parts, on all cores; then the rest, one after the other, since it starts processes of its own.
+# On all cores what needs no processes of its own, first without real parts, then with them; one after the other the rest.
 test: $(VENV)/.dev-$(FAISS) ## Run all tests (ARGS="tests/bot -x" for some)
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not integration and not acceptance"
-	$(BIN)/python -m pytest -m "integration or acceptance"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "integration and not acceptance"
+	$(BIN)/python -m pytest -m acceptance
 endif
 
 check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks, example configuration

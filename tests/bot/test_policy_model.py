@@ -322,6 +322,11 @@ class Clicks(RuleBasedStateMachine):
         self.do(self.store.inbox.deliver(event("incident.resolved", at=NOW + timedelta(minutes=1)), now=self.now))
         self.do(self.store.inbox.fold(now=self.now))
         self.is_resolved = True
+        for known in self.plans.values():  # what nobody decided yet is not asked about any more
+            if known.state is PlanState.PROPOSED:
+                self.becomes(known, PlanState.STALE)
+            elif known.state is PlanState.ALTERNATIVE:
+                self.becomes(known, PlanState.SUPERSEDED)
 
     # What must always be so.
 

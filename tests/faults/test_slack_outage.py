@@ -36,7 +36,7 @@ from tests.fault_proxy import Fault, FaultProxy
 from tests.kit import NOW, Store, config_in, event, open_store
 from tests.stories import FakeLook, FakePagerDuty, diagnosed, fresh_plan
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.acceptance
 
 INCIDENTS = 2
 BROKEN = [fault for fault in Fault if fault is not Fault.NONE]

@@ -24,7 +24,7 @@ from bot.stories import Checkpoint
 from tests.engine_room import EngineRoom, process, until
 from tests.kit import INCIDENT, Store
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
 
 TAKEN_OVER_WITHIN_S = 30.0
 
