@@ -1,4 +1,4 @@
-"""What remembers changes and what may be acted on beside clusters: prompt stores, Git folders, gateways."""
+"""What remembers changes: can each prompt store, Git folder and cluster be asked for them?"""
 
 from __future__ import annotations
 

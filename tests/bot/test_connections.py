@@ -18,7 +18,7 @@ from diagnostics.telemetry.model import Query, TelemetryError
 from diagnostics.telemetry.recorder import Recorder
 from runbooks.engine.values import ActionError
 from tests.kit import NOW, config_in
-from tests.runbooks.http_server import RememberingServer, Seen, basic
+from tests.runbooks.http_server import RememberingServer, basic
 
 ENVIRON = {
     "PROMETHEUS_TOKEN": "prom-reads",
@@ -87,9 +87,7 @@ serving = {{namespace = "search"}}
 class Refusing(RememberingServer):
     """Answers nothing but 500, and remembers who asked."""
 
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        self.seen.append(Seen(method=request.method, path=request.raw_path, headers=headers, json=None))
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"message": "made up"}, status=500)
 
     def credentials(self) -> set[str]:

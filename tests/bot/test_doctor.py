@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from bot.config import Config, load_config
-from bot.doctor import EXAMINERS, clusters, database, examine, installation, pagerduty, report, slack
+from bot.doctor import EXAMINERS, clusters, database, examine, gateways, installation, pagerduty, report, slack
 from bot.doctor.advice import Advice, State
 from bot.settings import Settings
 from bot.store import schema
@@ -285,6 +285,56 @@ async def test_a_process_without_action_credentials_is_not_scolded(tmp_path: Pat
 
     assert not bad(found)
     assert "KUBE_ACT" in bad(found, state=State.UNKNOWN)["cluster lab, acting"].says
+
+
+async def gateway_says(tmp_path: Path, *groups: str) -> list[Advice]:
+    """A LiteLLM with these model groups, which takes the key `sk-read` only."""
+
+    async def models(request: web.Request) -> web.Response:
+        if request.headers["Authorization"] != "Bearer sk-read":
+            return web.json_response({"error": "no"}, status=401)
+        return web.json_response({"data": [{"model_name": group} for group in groups]})
+
+    app = web.Application()
+    app.router.add_get("/v1/model/info", models)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    entry = f"""
+[[gateway]]
+name = "edge"
+url = "http://127.0.0.1:{runner.addresses[0][1]}"
+credential = "LITELLM_READ"
+action_credential = "LITELLM_ADMIN"
+"""
+    path = tmp_path / "watchkeeper.toml"
+    service = 'name = "chat"\ngateway = "edge"'
+    text = CONFIG.replace("CLUSTER", "http://127.0.0.1:9").replace('name = "chat"', service, 1) + entry
+    path.write_text(text.replace("serving = {", 'gateway = {model_group = "chat"}\nserving = {'), encoding="utf-8")
+    try:
+        keys = {"LITELLM_READ": "sk-read", "LITELLM_ADMIN": "sk-wrong"}
+        return await gateways.examine(settings(tmp_path, **keys), load_config(path))
+    finally:
+        await runner.cleanup()
+
+
+async def test_each_key_of_a_gateway_is_tried(tmp_path: Path) -> None:
+    """The reading key is taken, the wrong acting one is named, and no key is shown."""
+    found = await gateway_says(tmp_path, "chat", "search")
+
+    assert [(advice.about, advice.state) for advice in found] == [
+        ("gateway edge, reading", State.OK),
+        ("gateway edge, acting", State.BAD),
+    ]
+    assert "401" in found[1].says
+    assert "sk-" not in report(found)
+
+
+async def test_a_model_group_that_the_gateway_does_not_know_is_named(tmp_path: Path) -> None:
+    """A misspelt selector would mean that no fix is ever found there."""
+    found = bad(await gateway_says(tmp_path, "chat-pro"))
+
+    assert "chat (chat)" in found["gateway edge, reading"].says
 
 
 async def test_what_does_not_answer_in_time_is_unknown(tmp_path: Path) -> None:

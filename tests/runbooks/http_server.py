@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Seen:
 
 
 @dataclass(kw_only=True)
-class RememberingServer:
+class RememberingServer(ABC):
     """Keeps every request, and plays the faults around the real work."""
 
     faults: Faults = field(default_factory=Faults)
@@ -52,9 +53,9 @@ class RememberingServer:
     def of(self, method: str) -> list[Seen]:
         return [one for one in self.seen if one.method == method]
 
+    @abstractmethod
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """The server's real work."""
-        raise NotImplementedError
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -63,7 +64,7 @@ class RememberingServer:
                 method=request.method,
                 path=request.raw_path,
                 headers={name.lower(): value for name, value in request.headers.items()},
-                json=await request.json() if body else None,
+                json=await request.json() if body and request.content_type.endswith("json") else None,
             )
         )
         if (fault := self.faults.before.get(request.method)) is not None:
