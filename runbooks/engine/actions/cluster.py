@@ -105,7 +105,9 @@ class Cluster:
     async def delete_pod(self, namespace: str, name: str, uid: str) -> JsonObject:
         """The pod of this uid, never another one of its name. Raises ActionError, OutcomeUnknownError."""
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
-        return await self._change("CoreV1Api.delete_namespaced_pod", name, namespace, body=body)
+        # The client does not say what the body of a DELETE is; nobody between us and the API server has to guess.
+        said = {"Content-Type": "application/json"}
+        return await self._change("CoreV1Api.delete_namespaced_pod", name, namespace, body=body, _headers=said)
 
     async def evict(self, namespace: str, name: str, uid: str) -> JsonObject:
         """Ask for the pod's eviction, so that disruption budgets count. Raises NotNowError and as `delete_pod`."""
