@@ -10,9 +10,10 @@ import numpy as np
 from lab.answers import AnswerQuality
 from lab.consumers import Consumer, consumers, tenant_of
 from lab.exposition import STEP, Family, Floats, Registry, counter, histogram
-from lab.gateway import CHAT, OUTPUT_TOKENS, OVERFLOW, OWN, PROMPT_TOKENS, Gateway, Traffic
+from lab.gateway import CHAT, OUTPUT_TOKENS, OVERFLOW, OWN, PROMPT_TOKENS, Traffic
 from lab.gateway_metrics import Calls, GatewayExporter, call
 from lab.serving import LATENCY_SIGMA, Requests, lognormal
+from lab.stage import Stage
 
 _STAGE_BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STATUS = {"ok": 0.9885, "5xx": 0.001, "4xx": 0.005, "429": 0.0005, "aborted": 0.005}
@@ -77,14 +78,13 @@ class Application:
     """
 
     registry: Registry
-    rng: np.random.Generator
-    gateway: Gateway
+    stage: Stage
     quality: Callable[[Route, int], AnswerQuality]
     service: str = "chat"
     model: str = "llama-3.1-8b-instruct"
 
     def __post_init__(self) -> None:
-        self._exporter = GatewayExporter(registry=self.registry, rng=self.rng, model=self.model)
+        self._exporter = GatewayExporter(registry=self.registry, rng=self.stage.rng, model=self.model)
 
     def step(
         self, finished: Sequence[Requests], versions: Mapping[str, Mapping[int, float]], *, given_up: int = 0
@@ -94,7 +94,7 @@ class Application:
 
         What the providers answer, and what the gateway turns away, is drawn from its present traffic.
         """
-        traffic = self.gateway.traffic()
+        traffic = self.stage.gateway.traffic()
         everybody = consumers(traffic.to(CHAT))
         e2e = np.concatenate([requests.e2e_s for requests in finished]) if finished else np.zeros(0)
         prompt = float(sum(requests.prompt_tokens.sum() for requests in finished))
@@ -111,18 +111,20 @@ class Application:
         self._time_stages(e2e)
         self._count_engine_api(len(e2e))
         newest = str(max(versions[ROUTES[0].prompt]))
-        calls = [call(self.rng, load) for load in traffic.providers]
+        calls = [call(self.stage.rng, load) for load in traffic.providers]
         for one in calls:
             self._count_calls(one, newest, traffic)
         self._count_turned_away(newest, traffic)
         self._exporter.step(e2e, calls)
-        self.registry.set(DRIFT, {"service": self.service, "segment": "all"}, round(self.rng.normal(0.5, 0.008), 4))
+        self.registry.set(
+            DRIFT, {"service": self.service, "segment": "all"}, round(self.stage.rng.normal(0.5, 0.008), 4)
+        )
 
     def _count_requests(self, route: Route, version: str, n: int, who: Sequence[Consumer]) -> None:
-        asked = self.rng.multinomial(n, _shares(who)).tolist()
+        asked = self.stage.rng.multinomial(n, _shares(who)).tolist()
         for one, mine in zip(who, asked, strict=True):
             self._spread(REQUESTS, self._asked(route, version, one.tenant), "status", _STATUS, mine)
-            self._count_sessions(one.tenant, int(self.rng.binomial(mine, 1 / (1 + _RETRIES))))
+            self._count_sessions(one.tenant, int(self.stage.rng.binomial(mine, 1 / (1 + _RETRIES))))
         which = {"service": self.service, "prompt_name": route.prompt, "prompt_version": version, "model": self.model}
         self._spread(RESPONSES, which, "outcome", _OUTCOME, n)
         rail = {"service": self.service, "rail": "input", "policy_version": "14", "surface": "user"}
@@ -130,7 +132,7 @@ class Application:
         if route.retrieval:
             source = {"service": self.service, "data_source": "manuals"}
             self._spread(RETRIEVAL, source, "outcome", _RETRIEVAL, n)
-            self.registry.add(SCORE_SUM, source, round(float(self.rng.normal(0.72, 0.08, n).sum()), 4))
+            self.registry.add(SCORE_SUM, source, round(float(self.stage.rng.normal(0.72, 0.08, n).sum()), 4))
             self.registry.add(SCORE_COUNT, source, n)
 
     def _count_calls(self, calls: Calls, version: str, traffic: Traffic) -> None:
@@ -145,11 +147,11 @@ class Application:
         asked = sum(outcomes.values())
         who = consumers(traffic.to(OVERFLOW))
         shares = {status: n / asked for status, n in outcomes.items()} if asked else {}
-        for one, mine in zip(who, self.rng.multinomial(asked, _shares(who)).tolist(), strict=True):
+        for one, mine in zip(who, self.stage.rng.multinomial(asked, _shares(who)).tolist(), strict=True):
             about = self._asked(ROUTES[0], version, one.tenant, model)
             self._spread(REQUESTS, about, "status", shares or dict.fromkeys(outcomes, 1.0), mine)
             again = calls.retried / asked if asked else 0.0
-            self._count_sessions(one.tenant, int(self.rng.binomial(mine, (1 - min(1.0, again)) / (1 + _RETRIES))))
+            self._count_sessions(one.tenant, int(self.stage.rng.binomial(mine, (1 - min(1.0, again)) / (1 + _RETRIES))))
         for code, n in ((_LIMITED[provider], refused), ("api_error", calls.failed)):
             self.registry.add(PROVIDER_ERRORS, {"service": self.service, "provider": provider, "code": code}, n)
         tokens = {"input": calls.answered * PROMPT_TOKENS, "output": calls.answered * OUTPUT_TOKENS}
@@ -160,9 +162,9 @@ class Application:
     def _count_turned_away(self, version: str, traffic: Traffic) -> None:
         """A key over its limit gets 429 from the gateway, a blocked one 401; neither reaches a model."""
         for alias, rps in traffic.turned_away.items():
-            status = "4xx" if self.gateway.key(alias).blocked else "429"
+            status = "4xx" if self.stage.gateway.key(alias).blocked else "429"
             about = {**self._asked(ROUTES[0], version, tenant_of(alias)), "status": status}
-            self.registry.add(REQUESTS, about, int(self.rng.poisson(rps * STEP.total_seconds())))
+            self.registry.add(REQUESTS, about, int(self.stage.rng.poisson(rps * STEP.total_seconds())))
 
     def _asked(self, route: Route, version: str, tenant: str, model: str = "") -> dict[str, str]:
         about = {"service": self.service, "route": route.name, "prompt_name": route.prompt, "prompt_version": version}
@@ -185,8 +187,8 @@ class Application:
         which |= {"model": self.model}
         self._spread(FORMAT, which, "result", {"valid": quality.valid, "invalid": 1 - quality.valid}, n)
         ratings = {"up": 1 - quality.thumbs_down, "down": quality.thumbs_down}
-        self._spread(FEEDBACK, which, "rating", ratings, int(self.rng.binomial(n, 0.03)))
-        scores = self.rng.normal(quality.judge, 0.2, int(self.rng.binomial(n, 0.1)))
+        self._spread(FEEDBACK, which, "rating", ratings, int(self.stage.rng.binomial(n, 0.03)))
+        scores = self.stage.rng.normal(quality.judge, 0.2, int(self.stage.rng.binomial(n, 0.1)))
         self.registry.add(JUDGE_SUM, which, round(float(scores.sum()), 4))
         self.registry.add(JUDGE_COUNT, which, len(scores))
 
@@ -216,7 +218,7 @@ class Application:
         n = len(engine)
         total = engine.copy()
         for stage, mean in _STAGES.items():
-            taken = lognormal(self.rng, mean, LATENCY_SIGMA, n)
+            taken = lognormal(self.stage.rng, mean, LATENCY_SIGMA, n)
             total += taken
             self._observe(STAGE, _STAGE_BOUNDS, taken, stage=stage)
         self._observe(STAGE, _STAGE_BOUNDS, engine, stage="engine")
@@ -233,7 +235,7 @@ class Application:
     ) -> None:
         """Count n events over a label's values; every value exists from the start, so that a rate can see it rise."""
         total = sum(shares.values())
-        drawn = self.rng.multinomial(n, [share / total for share in shares.values()]).tolist()
+        drawn = self.stage.rng.multinomial(n, [share / total for share in shares.values()]).tolist()
         for value, amount in zip(shares, drawn, strict=True):
             self.registry.add(family, {**about, label: value}, amount)
 

@@ -16,10 +16,10 @@ from lab.cluster import ENGINE, MODEL, Cluster
 from lab.cluster_objects import GPU, NAMESPACE, TEMPLATE_HASH, Json
 from lab.engine_physics import Load, engine_limits
 from lab.exposition import STEP, Registry, render
-from lab.gateway import Gateway
-from lab.hardware import Gpu, Hardware, export
+from lab.hardware import Gpu, export
 from lab.prompt_store import PRODUCTION, PromptStore, cacheable_share
 from lab.serving import Replica
+from lab.stage import Stage
 
 FLEET_RPS = 24.0
 """Requests per second at the top of the day, over all replicas: six for each of four."""
@@ -87,20 +87,14 @@ class Fleet:
 
     start: datetime
     peak: datetime
-    prompts: PromptStore
-    cluster: Cluster
-    gateway: Gateway
-    hardware: Hardware
-    rng: np.random.Generator
+    stage: Stage
     registry: Registry = field(default_factory=Registry)
     steps: int = -1
     _replicas: dict[str, Replica] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.clients = PromptClients(store=self.prompts)
-        self._application = Application(
-            registry=self.registry, rng=self.rng, gateway=self.gateway, quality=self._quality
-        )
+        self.clients = PromptClients(store=self.stage.prompts)
+        self._application = Application(registry=self.registry, stage=self.stage, quality=self._quality)
         self._gpus: dict[str, Gpu] = {}
 
     @property
@@ -115,17 +109,17 @@ class Fleet:
     def step(self) -> None:
         """Let one scrape interval pass."""
         self.steps += 1
-        self.cluster.advance(self.now)
+        self.stage.cluster.advance(self.now)
         self.clients.refresh(self.steps)
         self._follow_pods()
         loads = self._loads()
         busy = {self._replicas[pod].labels["node"] for pod, load in loads.items() if load.rps > 0}
-        self.hardware.step(gpu_racks(self.cluster), busy)
+        self.stage.hardware.step(gpu_racks(self.stage.cluster), busy)
         finished = [replica.step(loads[pod]) for pod, replica in self._replicas.items()]
         given_up = sum(replica.given_up for replica in self._replicas.values())
         versions = {route.prompt: self.clients.shares(route.prompt) for route in ROUTES}
         self._application.step(finished, versions, given_up=given_up)
-        cluster_metrics.step(self.registry, self.cluster, self.rng)
+        cluster_metrics.step(self.registry, self.stage.cluster, self.stage.rng)
         if self.steps % 2 == 0:
             self._export_gpus(busy)
         if self.steps == 0:
@@ -137,13 +131,13 @@ class Fleet:
 
     def _quality(self, route: Route, version: int) -> AnswerQuality:
         """How good the answers of a prompt's version are, judged by its very text."""
-        return answer_quality(self.prompts.get(route.prompt, version).prompt, needs_json=route.needs_json)
+        return answer_quality(self.stage.prompts.get(route.prompt, version).prompt, needs_json=route.needs_json)
 
     def _loads(self) -> dict[str, Load]:
         """What each ready pod is asked to do: the gateway shares the traffic out by the weights of their nodes."""
         day = (self.now - self.peak) / timedelta(days=1)
-        demand = self.gateway.demand(FLEET_RPS * (1 + _DAILY_SWING * cos(tau * day)) / (1 + _DAILY_SWING))
-        weights, hit = self.gateway.engine_weights(), self.clients.hit()
+        demand = self.stage.gateway.demand(FLEET_RPS * (1 + _DAILY_SWING * cos(tau * day)) / (1 + _DAILY_SWING))
+        weights, hit = self.stage.gateway.engine_weights(), self.clients.hit()
         nodes = {pod: replica.labels["node"] for pod, replica in self._replicas.items()}
         wanted = {pod: weights.get(node, 1.0) for pod, node in nodes.items()}
         if not sum(wanted.values()):
@@ -154,14 +148,14 @@ class Fleet:
                 prompt_tokens=demand.prompt_tokens,
                 output_tokens=demand.output_tokens,
                 hit=hit,
-                slowness=self.hardware.slowness(nodes[pod]),
+                slowness=self.stage.hardware.slowness(nodes[pod]),
             )
             for pod, weight in wanted.items()
         }
 
     def _follow_pods(self) -> None:
         """Ready pods take traffic and are scraped; a pod that is gone takes its series with it."""
-        pods = {str(p["metadata"]["name"]): p for p in self.cluster.pods_of(ENGINE, ready=True)}
+        pods = {str(p["metadata"]["name"]): p for p in self.stage.cluster.pods_of(ENGINE, ready=True)}
         gone = self._replicas.keys() - pods.keys()
         if gone:
             self.registry.forget("pod", gone)
@@ -171,12 +165,12 @@ class Fleet:
                 self._replicas[name] = Replica(
                     registry=self.registry,
                     labels=self._serving_labels(pod),
-                    rng=self.rng,
+                    rng=self.stage.rng,
                     limits=engine_limits(pod["spec"]["containers"][0].get("args", [])),
                 )
 
     def _serving_labels(self, pod: Json) -> dict[str, str]:
-        node = self.cluster.get("nodes", pod["spec"]["nodeName"])
+        node = self.stage.cluster.get("nodes", pod["spec"]["nodeName"])
         return {
             "namespace": NAMESPACE,
             "pod": str(pod["metadata"]["name"]),
@@ -189,13 +183,13 @@ class Fleet:
     def _export_gpus(self, busy: AbstractSet[str]) -> None:
         """The exporter's answer for every GPU node; those that serve requests are busy."""
         users = {replica.labels["node"]: name for name, replica in self._replicas.items()}
-        for node in gpu_racks(self.cluster):
+        for node in gpu_racks(self.stage.cluster):
             pod = users.get(node, "")
             gpu = Gpu(node=node, pod=pod, namespace=NAMESPACE if pod else "")
             if self._gpus.get(node, gpu) != gpu:  # the exporter labels a GPU by the pod that has it
                 self._forget_gpu(self._gpus[node])
             self._gpus[node] = gpu
-            export(self.registry, gpu, self.hardware, self.rng, busy=node in busy)
+            export(self.registry, gpu, self.stage.hardware, self.stage.rng, busy=node in busy)
 
     def _forget_gpu(self, gpu: Gpu) -> None:
         for series in self.registry.series:

@@ -29,7 +29,7 @@ from lab.litellm import LiteLLMApi
 from lab.prompt_store import PromptStore
 from lab.rule import RuleState
 from lab.scenarios import scenario
-from lab.scenarios.scenario import Deed, Stage
+from lab.stage import Deed, Stage
 
 PAST = timedelta(hours=2)
 _RULE_PAST = timedelta(minutes=30)
@@ -87,11 +87,7 @@ class World:
         self.fleet = Fleet(
             start=start,
             peak=live_start,
-            prompts=self.prompts,
-            cluster=self.cluster,
-            gateway=self.gateway,
-            hardware=hardware,
-            rng=rng,
+            stage=self.stage,
         )
         self.onset = self.clock.start - self.scenario.onset_before_live
         self._deeds: deque[Deed] = deque(self.scenario.deeds(self.onset))

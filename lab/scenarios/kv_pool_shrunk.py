@@ -15,7 +15,7 @@ from lab.people import DANA, Person
 from lab.prompt_store import PRODUCTION
 from lab.rule import Rule
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
-from lab.scenarios.scenario import Deed, Stage
+from lab.stage import Deed, Stage
 
 CHANGE_CAUSE = "leave room on the GPUs for the reranker"
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from lab import prompt_texts
 from lab.prompt_store import PRODUCTION
-from lab.scenarios.scenario import Stage
+from lab.stage import Stage
 
 DECOY_BEFORE_ONSET = timedelta(minutes=6)
 

@@ -11,7 +11,7 @@ from lab.gauges import MEAN_TTFT, REFUSED_429, Gauge
 from lab.people import DANA, Person
 from lab.rule import Rule
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
-from lab.scenarios.scenario import Deed, Stage
+from lab.stage import Deed, Stage
 
 PROVIDER = "openai"
 LEFT_FOR_US = 540_000.0

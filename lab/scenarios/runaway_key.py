@@ -12,7 +12,7 @@ from lab.gauges import MEAN_TTFT, SPENDING, Gauge
 from lab.people import DANA, Person
 from lab.rule import Rule
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
-from lab.scenarios.scenario import Deed, Stage
+from lab.stage import Deed, Stage
 
 KEY = "key-tenant-04"
 JOB = Stream(key=KEY, group=CHAT, rps=6.0, prompt_tokens=22_000, output_tokens=600)

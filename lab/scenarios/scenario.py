@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-import numpy as np
-
-from lab.cluster import Cluster
-from lab.gateway import Gateway
 from lab.gauges import Gauge
-from lab.hardware import Hardware
 from lab.people import Person
-from lab.prompt_store import PromptStore
 from lab.rule import Rule
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What a scenario may change: the state of the world, never its telemetry."""
-
-    prompts: PromptStore
-    cluster: Cluster
-    gateway: Gateway
-    hardware: Hardware
-    rng: np.random.Generator
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deed:
-    """Something that somebody does to the world at a lab time."""
-
-    at: datetime
-    do: Callable[[Stage], None]
+from lab.stage import Deed, Stage
 
 
 class Scenario(Protocol):

@@ -14,7 +14,7 @@ from lab.gauges import HOTTEST_GPU, MEAN_ITL, Gauge
 from lab.people import DANA, Person
 from lab.rule import Rule
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
-from lab.scenarios.scenario import Deed, Stage
+from lab.stage import Deed, Stage
 
 
 @dataclass(frozen=True, kw_only=True)

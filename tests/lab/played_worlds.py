@@ -14,7 +14,7 @@ from lab.fleet import Fleet, gpu_racks
 from lab.hardware import Hardware
 from lab.prompt_store import PromptStore
 from lab.scenarios import scenario
-from lab.scenarios.scenario import Stage
+from lab.stage import Stage
 from lab.world import Credentials, World
 
 LIVE_START = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
@@ -73,11 +73,7 @@ class SmallWorld:
         self.fleet = Fleet(
             start=LIVE_START,
             peak=LIVE_START,
-            prompts=self.prompts,
-            cluster=self.cluster,
-            gateway=self.gateway,
-            hardware=self.hardware,
-            rng=rng,
+            stage=self.stage,
         )
         self.fleet.step()
 

@@ -25,7 +25,7 @@ from lab.prompt_store import PRODUCTION
 from lab.prompt_texts import CHAT_SYSTEM_FRIENDLY, chat_system
 from lab.rule import RuleState
 from lab.scenarios import SCENARIOS
-from lab.scenarios.scenario import Stage
+from lab.stage import Stage
 from lab.world import World
 from tests.lab.played_worlds import LIVE_START, SmallWorld, new_world
 from tests.real_prometheus import start_prometheus
