@@ -10,7 +10,7 @@ import numpy as np
 from lab.answers import AnswerQuality
 from lab.consumers import Consumer, consumers, tenant_of
 from lab.exposition import STEP, Family, Floats, Registry, counter, histogram
-from lab.gateway import CHAT, OUTPUT_TOKENS, OVERFLOW, OWN, PROMPT_TOKENS, Traffic
+from lab.gateway import CHAT, OVERFLOW, OWN, Traffic
 from lab.gateway_metrics import Calls, GatewayExporter, call
 from lab.serving import LATENCY_SIGMA, Requests, lognormal
 from lab.stage import Stage
@@ -154,7 +154,8 @@ class Application:
             self._count_sessions(one.tenant, int(self.stage.rng.binomial(mine, (1 - min(1.0, again)) / (1 + _RETRIES))))
         for code, n in ((_LIMITED[provider], refused), ("api_error", calls.failed)):
             self.registry.add(PROVIDER_ERRORS, {"service": self.service, "provider": provider, "code": code}, n)
-        tokens = {"input": calls.answered * PROMPT_TOKENS, "output": calls.answered * OUTPUT_TOKENS}
+        normal = self.stage.normal
+        tokens = {"input": calls.answered * normal.prompt_tokens, "output": calls.answered * normal.output_tokens}
         self._count_tokens(version, tokens, who, provider=provider, model=model, group=OVERFLOW)
         self._observe(STAGE, _STAGE_BOUNDS, calls.took_s, stage="provider")
         self._observe(DURATION, _STAGE_BOUNDS, calls.took_s + sum(_STAGES.values()), route=ROUTES[0].name)

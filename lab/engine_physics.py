@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import log
 
+from lab.normal import REFERENCE, Normal
+
 BLOCK_TOKENS = 16
 PATIENCE_S = 22.0
 """How long a caller waits for the first token on average before giving up (exponential)."""
@@ -74,14 +76,15 @@ class Load:
     """
     What one replica is asked to do: requests per second, mean tokens, share of the prompt found in the cache.
 
-    `slowness` is by how much its GPU decodes slower than a healthy one.
+    `slowness` is by how much its GPU decodes slower than a healthy one. `normal` says what model and GPU it is.
     """
 
     rps: float
-    prompt_tokens: float = 3000.0
-    output_tokens: float = 300.0
-    hit: float = 0.40
+    prompt_tokens: float = REFERENCE.prompt_tokens
+    output_tokens: float = REFERENCE.output_tokens
+    hit: float = REFERENCE.hit
     slowness: float = 1.0
+    normal: Normal = REFERENCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +121,9 @@ def means(load: Load, limits: EngineLimits | None = None) -> Means:
     A replica that would need a larger batch than its limits allow is saturated: see `_saturated`.
     """
     limits = limits or EngineLimits()
-    missed = max(0.0, 0.40 - load.hit)
+    missed = max(0.0, load.normal.hit - load.hit)
     prefill_s = 0.030 + 0.00022 * load.prompt_tokens * (1 - load.hit)
-    itl_idle_s = 0.013 * (1 + 0.265 * missed) * load.slowness
+    itl_idle_s = load.normal.token_s * (1 + 0.265 * missed) * load.slowness
     decode_steps = load.output_tokens - 1
     tokens_held = load.prompt_tokens + load.output_tokens / 2
     kv_bound = 0.99 * limits.kv_tokens / tokens_held

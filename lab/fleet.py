@@ -17,27 +17,31 @@ from lab.cluster_objects import GPU, NAMESPACE, TEMPLATE_HASH, Json
 from lab.engine_physics import Load, engine_limits
 from lab.exposition import STEP, Registry, render
 from lab.hardware import Gpu, export
+from lab.normal import REFERENCE
 from lab.prompt_store import PRODUCTION, PromptStore, cacheable_share
 from lab.serving import Replica
 from lab.stage import Stage
 
-FLEET_RPS = 24.0
-"""Requests per second at the top of the day, over all replicas: six for each of four."""
+REPEATED = 0.03
+"""The share of prompt tokens that belong to requests asked before, word for word."""
 
 _DAILY_SWING = 0.25
+_WEEK_HOURS, _WEEK_LEVELS = (0, 3, 117, 123, 165, 168), (0.95, 1.0, 1.0, 0.9, 0.9, 0.95)
+"""Traffic by the hour of the week (Monday 00:00 is 0): a tenth less from Friday night to Sunday night."""
+
 _CLIENTS = 4
 """The application's processes. Each asks for its prompts every 60 s, in turn: the prompt client's cache."""
 
 _DAYS_OF_STEPS = 5760
 
 
-def hit_ratio(text: str) -> float:
+def hit_ratio(text: str, best: float = REFERENCE.hit) -> float:
     """
-    How much of a request's prompt is found in the prefix cache (.40 at best: the rest is passages and question).
+    How much of a request's prompt is found in the prefix cache (`best` at most: the rest is passages and question).
 
     A template whose first fifth is variable text shares next to nothing, down to .03 for whole requests repeated.
     """
-    return 0.03 + 0.37 * min(1.0, cacheable_share(text) / 0.8)
+    return REPEATED + (best - REPEATED) * min(1.0, cacheable_share(text) / 0.8)
 
 
 def gpu_racks(cluster: Cluster) -> dict[str, str]:
@@ -68,10 +72,10 @@ class PromptClients:
         held = self.held[prompt]
         return {version: held.count(version) / len(held) for version in dict.fromkeys(held)}
 
-    def hit(self) -> float:
+    def hit(self, best: float) -> float:
         """The mean hit ratio over all requests, from the very texts that are in use."""
         return sum(
-            route.share * share * hit_ratio(self.store.get(route.prompt, version).prompt)
+            route.share * share * hit_ratio(self.store.get(route.prompt, version).prompt, best)
             for route in ROUTES
             for version, share in self.shares(route.prompt).items()
         )
@@ -133,11 +137,17 @@ class Fleet:
         """How good the answers of a prompt's version are, judged by its very text."""
         return answer_quality(self.stage.prompts.get(route.prompt, version).prompt, needs_json=route.needs_json)
 
+    def _organic_rps(self) -> float:
+        """What callers ask of `chat` at this time of the day, and of the week."""
+        day = (self.now - self.peak) / timedelta(days=1)
+        swing = (1 + _DAILY_SWING * cos(tau * day)) / (1 + _DAILY_SWING)
+        hour = self.now.weekday() * 24 + self.now.hour + self.now.minute / 60
+        return self.stage.normal.fleet_rps * swing * float(np.interp(hour, _WEEK_HOURS, _WEEK_LEVELS))
+
     def _loads(self) -> dict[str, Load]:
         """What each ready pod is asked to do: the gateway shares the traffic out by the weights of their nodes."""
-        day = (self.now - self.peak) / timedelta(days=1)
-        demand = self.stage.gateway.demand(FLEET_RPS * (1 + _DAILY_SWING * cos(tau * day)) / (1 + _DAILY_SWING))
-        weights, hit = self.stage.gateway.engine_weights(), self.clients.hit()
+        demand = self.stage.gateway.demand(self._organic_rps())
+        weights, hit = self.stage.gateway.engine_weights(), self.clients.hit(self.stage.normal.hit)
         nodes = {pod: replica.labels["node"] for pod, replica in self._replicas.items()}
         wanted = {pod: weights.get(node, 1.0) for pod, node in nodes.items()}
         if not sum(wanted.values()):
@@ -149,6 +159,7 @@ class Fleet:
                 output_tokens=demand.output_tokens,
                 hit=hit,
                 slowness=self.stage.hardware.slowness(nodes[pod]),
+                normal=self.stage.normal,
             )
             for pod, weight in wanted.items()
         }

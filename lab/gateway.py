@@ -14,12 +14,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from lab.normal import REFERENCE, Normal
+
 CHAT = "chat"
 OVERFLOW = "chat-overflow"
 OWN = "hosted_vllm"
-
-PROMPT_TOKENS = 3000.0
-OUTPUT_TOKENS = 300.0
 
 NODE_WEIGHT = 10
 """Every node's weight at rest; LiteLLM's weights are whole numbers, and only their ratios count."""
@@ -42,8 +41,8 @@ class Demand:
     """What reaches the self-hosted engines: requests per second and mean tokens per request."""
 
     rps: float
-    prompt_tokens: float = PROMPT_TOKENS
-    output_tokens: float = OUTPUT_TOKENS
+    prompt_tokens: float = REFERENCE.prompt_tokens
+    output_tokens: float = REFERENCE.output_tokens
 
 
 @dataclass(kw_only=True)
@@ -93,8 +92,8 @@ class Stream:
     key: str
     group: str
     rps: float
-    prompt_tokens: float = PROMPT_TOKENS
-    output_tokens: float = OUTPUT_TOKENS
+    prompt_tokens: float = REFERENCE.prompt_tokens
+    output_tokens: float = REFERENCE.output_tokens
 
     @property
     def tokens_per_s(self) -> float:
@@ -111,11 +110,12 @@ class ProviderLoad:
     refused: float
     retried: float  # those among the asked that were refused before
     quota_tokens_per_s: float
+    request_tokens: float
 
     @property
     def headroom(self) -> float:
         """The share of the quota that is left, 0 to 1."""
-        wanted = self.asked * (PROMPT_TOKENS + OUTPUT_TOKENS)
+        wanted = self.asked * self.request_tokens
         return max(0.0, 1 - wanted / self.quota_tokens_per_s) if self.quota_tokens_per_s else 0.0
 
 
@@ -135,7 +135,9 @@ class Traffic:
     def engines(self) -> Demand:
         """What the engines get: the streams to `chat`, and what falls back on them."""
         rescued = sum(load.refused for load in self.providers) if self.has_fallback else 0.0
-        own = [*self.to(CHAT), Stream(key="", group=CHAT, rps=rescued)]
+        outside = self.to(OVERFLOW)
+        part = rescued / (sum(stream.rps for stream in outside) or 1.0)
+        own = [*self.to(CHAT), *(replace(stream, rps=stream.rps * part) for stream in outside)]
         rps = sum(stream.rps for stream in own)
         if rps <= 0:
             return Demand(rps=0.0)
@@ -157,6 +159,7 @@ class Gateway:
     deployments: dict[str, ModelDeployment]
     keys: dict[str, Key]  # by token
     quotas: dict[str, float]
+    normal: Normal = REFERENCE
     fallbacks: dict[str, list[str]] = field(default_factory=dict)
     jobs: list[Stream] = field(default_factory=list)
     organic_rps: float = 0.0
@@ -202,10 +205,11 @@ class Gateway:
         return next(key for key in self.keys.values() if key.alias == alias)
 
     def _organic(self, key: Key) -> list[Stream]:
-        streams = [Stream(key=key.alias, group=CHAT, rps=self.organic_rps * key.share)]
+        usual = {"prompt_tokens": self.normal.prompt_tokens, "output_tokens": self.normal.output_tokens}
+        streams = [Stream(key=key.alias, group=CHAT, rps=self.organic_rps * key.share, **usual)]
         if key.overflow_share:
             overflow = self.organic_rps * OVERFLOW_PER_CHAT * key.overflow_share
-            streams.append(Stream(key=key.alias, group=OVERFLOW, rps=overflow))
+            streams.append(Stream(key=key.alias, group=OVERFLOW, rps=overflow, **usual))
         return streams
 
     def _shares(self, group: str) -> Iterable[tuple[ModelDeployment, float]]:
@@ -217,7 +221,7 @@ class Gateway:
     def _load(self, one: ModelDeployment, fresh: float, retried: float) -> ProviderLoad:
         """`fresh` requests per second, and of those that were refused the part that is tried again."""
         quota = self.quotas[one.provider] / 60
-        served = quota / (PROMPT_TOKENS + OUTPUT_TOKENS)
+        served = quota / self.normal.request_tokens
         # asked = fresh + retried x (asked - served), solved for asked.
         asked = fresh if fresh <= served else (fresh - retried * served) / (1 - retried)
         return ProviderLoad(
@@ -227,10 +231,11 @@ class Gateway:
             refused=max(0.0, asked - served),
             retried=max(0.0, asked - fresh),
             quota_tokens_per_s=quota,
+            request_tokens=self.normal.request_tokens,
         )
 
 
-def build(rng: np.random.Generator, nodes: Iterable[str]) -> Gateway:
+def build(rng: np.random.Generator, nodes: Iterable[str], normal: Normal = REFERENCE) -> Gateway:
     """The reference gateway: a deployment for each GPU node, two providers for the overflow, sixty tenants' keys."""
     own = [
         ModelDeployment(
@@ -263,6 +268,7 @@ def build(rng: np.random.Generator, nodes: Iterable[str]) -> Gateway:
     ]
     shares = _tenant_shares()
     small = sum(shares[LARGE_TENANTS:])
+    size = normal.tokens_per_s / REFERENCE.tokens_per_s
     keys = [
         Key(
             alias=f"key-tenant-{place:02d}",
@@ -276,7 +282,8 @@ def build(rng: np.random.Generator, nodes: Iterable[str]) -> Gateway:
     return Gateway(
         deployments={one.id: one for one in (*own, *outside)},
         keys={key.token: key for key in keys},
-        quotas={"openai": 1_500_000.0, "anthropic": 1_000_000.0},
+        quotas={"openai": 1_500_000.0 * size, "anthropic": 1_000_000.0 * size},
+        normal=normal,
     )
 
 

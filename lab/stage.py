@@ -17,6 +17,7 @@ from lab.hardware import Hardware
 from lab.judge import Judge
 from lab.knowledge_store import KnowledgeStore
 from lab.monitoring import Monitoring
+from lab.normal import Normal
 from lab.prompt_store import PromptStore
 from lab.tools import Tools
 
@@ -58,6 +59,11 @@ class Stage:
     tools: Tools = field(default_factory=Tools)
     monitoring: Monitoring = field(default_factory=Monitoring)
     log: list[LoggedChange] = field(default_factory=list)
+
+    @property
+    def normal(self) -> Normal:
+        """The levels at rest. The gateway has them, as all traffic starts there."""
+        return self.gateway.normal
 
 
 @dataclass(frozen=True, kw_only=True)
