@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -57,6 +58,40 @@ def lab_serve(
         rate_limited=rate_limited,
     )
     asyncio.run(serve(options))
+
+
+@lab.command("make-cases")
+def lab_make_cases(
+    *,
+    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    seed: Annotated[int, typer.Option(help="The same seed and count write the same cases.")],
+    count: Annotated[int, typer.Option(min=1, help="How many cases, healthy runs included.")],
+    scenario: Annotated[str | None, typer.Option(help="One of the catalogue's scenarios only, as G04.")] = None,
+    healthy: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of runs without a fault.")] = 0.2,
+    strength: Annotated[
+        float | None, typer.Option(min=0.05, max=3.0, help="How strong every fault is; else 0.6 to 1.6 times.")
+    ] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Two faults of two families at once in every case.")] = False,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 is one for each core.")] = 0,
+) -> None:
+    """Write diagnosis cases: telemetry, changes and alert of simulated incidents, with the truth beside them."""
+    from lab.cases.make import CasesError, CasesOptions, make_cases  # noqa: PLC0415 - keeps `watchkeeper --help` fast
+
+    options = CasesOptions(
+        folder=out,
+        seed=seed,
+        count=count,
+        scenario=scenario,
+        healthy=healthy,
+        strength=strength,
+        pairs=pairs,
+        jobs=jobs,
+    )
+    try:
+        for done, one in enumerate(make_cases(options, shlex.join(["watchkeeper", *sys.argv[1:]])), 1):
+            print(f"{done}/{count} {one['case']}: {one['cause']}, {one['series']} series", file=sys.stderr)
+    except CasesError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def demo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.exposition import STEP, Floats, Registry, Series, number
+from lab.exposition import STEP, Floats, Registry, Series, label_text, number
+
+Rename = Callable[[Mapping[str, str]], Mapping[str, str]]
 
 BUCKET_STEPS = 4
 """Buckets are kept once a minute: they are most of the series and only quantiles need them."""
@@ -35,11 +38,21 @@ class History:
             table[step, : len(row)] = row
         return table
 
-    def write(self, registry: Registry, path: Path, *, only: AbstractSet[str] | None = None) -> int:
+    def write(
+        self,
+        registry: Registry,
+        path: Path,
+        *,
+        only: AbstractSet[str] | None = None,
+        every: int = 1,
+        bucket_steps: int = BUCKET_STEPS,
+        rename: Rename | None = None,
+    ) -> int:
         """
         Write the file whole, by way of a neighbour with another name, and return the number of samples.
 
-        `only` names the families that are wanted.
+        `only` names the families that are wanted. `every` keeps each so-many-th step only, as a slower scrape does, and
+        `bucket_steps` is the same for buckets. `rename` may give labels other values.
 
         OpenMetrics has no counters without `_total` in their name, so such ones (DCGM's) are declared `unknown`.
         """
@@ -53,21 +66,28 @@ class History:
                 kind = "unknown" if counts and name == family.name else family.kind
                 file.write(f"# HELP {name} {family.help}\n# TYPE {name} {kind}\n")
                 for series in members:
-                    lines = self._lines(series, table[:, series.index])
+                    is_bucket = "le" in series.labels and series.family.kind == "histogram"
+                    apart = max(every, bucket_steps if is_bucket else series.family.steps)
+                    lines = self._lines(_text(series, rename), table[:, series.index], apart)
                     samples += len(lines)
                     file.writelines(lines)
             file.write("# EOF\n")
         draft.replace(path)
         return samples
 
-    def _lines(self, series: Series, values: Floats) -> list[str]:
-        bucket = "le" in series.labels and series.family.kind == "histogram"
-        steps = kept_steps(values, every=BUCKET_STEPS if bucket else series.family.steps)
+    def _lines(self, text: str, values: Floats, apart: int) -> list[str]:
+        steps = kept_steps(values, every=apart)
         start_s, step_s = int(self.start.timestamp()), int(STEP.total_seconds())
         return [
-            f"{series.text} {number(value)} {start_s + step * step_s}\n"
+            f"{text} {number(value)} {start_s + step * step_s}\n"
             for step, value in zip(steps.tolist(), values[steps].tolist(), strict=True)
         ]
+
+
+def _text(series: Series, rename: Rename | None) -> str:
+    if rename is None:
+        return series.text
+    return series.text.partition("{")[0] + label_text(rename(series.labels))
 
 
 def kept_steps(values: Floats, *, every: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
