@@ -11,6 +11,7 @@ import numpy as np
 
 from lab import cluster_disruptions as disruptions
 from lab import cluster_objects as objects
+from lab.cluster_failures import Life, PodFailure, status_of
 from lab.cluster_objects import GPU, NAMESPACE, REVISION, Json
 
 ENGINE = "chat-vllm"
@@ -36,12 +37,14 @@ class Cluster:
     One namespace of one cluster: deployments with their replica sets, pods, disruption budgets, and the nodes.
 
     Objects are plain JSON, as the API serves them. `advance(now)` runs the controllers; nothing happens in between.
+    `failures` are what ends containers at present, whoever put them there.
     """
 
     rng: np.random.Generator
+    failures: list[PodFailure] = field(default_factory=list)
     kinds: dict[str, dict[str, Json]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     _version: int = 1000
-    _ready_at: dict[str, datetime] = field(default_factory=dict)
+    _lives: dict[str, Life] = field(default_factory=dict)
 
     def get(self, kind: str, name: str) -> Json:
         """Raises NotFoundError."""
@@ -137,13 +140,12 @@ class Cluster:
     def _current_set(self, deployment: Json, now: datetime) -> Json:
         """The replica set of the present template; returning to an old template gives its set the next revision."""
         revision = int(deployment["metadata"]["annotations"].get(REVISION, "0"))
-        fresh = objects.replica_set(deployment, revision + 1, created=now)
-        known = self.kinds["replicasets"].get(fresh["metadata"]["name"])
+        known = self.kinds["replicasets"].get(objects.replica_set_name(deployment))
         if known is not None and known["metadata"]["annotations"][REVISION] == str(revision):
             return known
         if known is not None:
             objects.renumber(known, revision + 1)
-        current = self.put("replicasets", known or fresh)
+        current = self.put("replicasets", known or objects.replica_set(deployment, revision + 1, created=now))
         deployment["metadata"]["annotations"][REVISION] = str(revision + 1)
         self.put("deployments", deployment)
         self._event(deployment, "ScalingReplicaSet", f"Rolling out revision {revision + 1}", now)
@@ -159,7 +161,7 @@ class Cluster:
     def _delete_pod(self, pod: Json, owner: Json, now: datetime) -> None:
         name = pod["metadata"]["name"]
         del self.kinds["pods"][name]
-        self._ready_at.pop(name, None)
+        self._lives.pop(name, None)
         self._version += 1
         self._event(owner, "SuccessfulDelete", f"Deleted pod: {name}", now)
 
@@ -173,12 +175,29 @@ class Cluster:
                 self._mark_unschedulable(pod, now)
                 return
             pod["spec"]["nodeName"] = node
-            pod["status"] = {"phase": "Pending", "conditions": [_condition("PodScheduled", "True", now)]}
-            self._ready_at[name] = now + (WEIGHT_LOADING if needs_gpu else _PLAIN_START)
+            pod["status"] = {"phase": "Pending", "conditions": [objects.condition("PodScheduled", "True", now)]}
+            self._lives[name] = Life(starts=now, loading=WEIGHT_LOADING if needs_gpu else _PLAIN_START)
             self.put("pods", pod)
             self._event(pod, "Scheduled", f"Successfully assigned {NAMESPACE}/{name} to {node}", now)
-        if not is_ready(pod) and self._ready_at[name] <= now:
-            pod["status"] = _running_status(pod, self._ready_at[name])
+        self._run_container(pod, now)
+
+    def _run_container(self, pod: Json, now: datetime) -> None:
+        """What the kubelet does for a pod: end what fails, start it again after its back-off, report."""
+        name = pod["metadata"]["name"]
+        life = self._lives[name]
+        life.start_again(now)
+        for failure in self.failures:
+            if life.is_over(failure, pod, now):
+                if life.end(failure, now):
+                    self._event(pod, "BackOff", f"Back-off restarting failed container in pod {name}", now, "Warning")
+                life.start_again(now)
+            if life.is_replaced(failure, now):
+                self._event(pod, "UnexpectedAdmissionError", failure.message, now, kind="Warning")
+                self._delete_pod(pod, self.get("replicasets", owner_of(pod)), now)
+                return
+        status = status_of(pod, life, now)
+        if status != pod["status"]:
+            pod["status"] = status
             self.put("pods", pod)
 
     def _free_node(self, *, needs_gpu: bool) -> str | None:
@@ -196,7 +215,7 @@ class Cluster:
 
     def _mark_unschedulable(self, pod: Json, now: datetime) -> None:
         if not pod["status"]["conditions"]:
-            waiting = _condition("PodScheduled", "False", now)
+            waiting = objects.condition("PodScheduled", "False", now)
             waiting |= {"reason": "Unschedulable", "message": f"0/{len(self.kinds['nodes'])} nodes: Insufficient {GPU}"}
             pod["status"]["conditions"] = [waiting]
             self.put("pods", pod)
@@ -206,7 +225,7 @@ class Cluster:
         """Write the statuses of a deployment and its replica sets; unchanged ones keep their resource version."""
         name, wanted = deployment["metadata"]["name"], deployment["spec"]["replicas"]
         pods = self.pods_of(name)
-        current = f"{name}-{objects.template_hash(deployment['spec']['template'])}"
+        current = objects.replica_set_name(deployment)
         for replica_set in self.sets_of(name):
             mine = [p for p in pods if owner_of(p) == replica_set["metadata"]["name"]]
             ready = sum(map(is_ready, mine))
@@ -226,8 +245,8 @@ class Cluster:
         }
         if status.items() <= deployment["status"].items():
             return
-        available = _condition("Available", "True" if ready >= wanted else "False", now)
-        deployment["status"] = {**status, "conditions": [available, _condition("Progressing", "True", now)]}
+        available = objects.condition("Available", "True" if ready >= wanted else "False", now)
+        deployment["status"] = {**status, "conditions": [available, objects.condition("Progressing", "True", now)]}
         self.put("deployments", deployment)
 
     def _count_disruptions(self, budget: Json) -> None:
@@ -261,31 +280,6 @@ def _gpus(pod: Json) -> int:
 def _deletion_order(pod: Json) -> tuple[bool, float]:
     """Kubernetes deletes pods that are not ready first, then the youngest."""
     return is_ready(pod), -datetime.fromisoformat(pod["metadata"]["creationTimestamp"]).timestamp()
-
-
-def _condition(kind: str, status: str, now: datetime) -> Json:
-    return {"type": kind, "status": status, "lastTransitionTime": objects.stamp(now)}
-
-
-def _running_status(pod: Json, since: datetime) -> Json:
-    started = {"running": {"startedAt": objects.stamp(since)}}
-    return {
-        "phase": "Running",
-        "startTime": pod["metadata"]["creationTimestamp"],
-        "conditions": [_condition(kind, "True", since) for kind in ("PodScheduled", "Initialized", "Ready")],
-        "containerStatuses": [
-            {
-                "name": c["name"],
-                "image": c["image"],
-                "imageID": f"registry.lab/{c['name']}@sha256:{objects.uid(c['image']).replace('-', '') * 2}",
-                "ready": True,
-                "started": True,
-                "restartCount": 0,
-                "state": started,
-            }
-            for c in pod["spec"]["containers"]
-        ],
-    }
 
 
 def build(rng: np.random.Generator, now: datetime) -> Cluster:

@@ -22,6 +22,9 @@ GENERATION = _gauge("kube_deployment_status_observed_generation", "Generation se
 POD_INFO = _gauge("kube_pod_info", "A pod, its node and its owner.")
 POD_READY = _gauge("kube_pod_status_ready", "Whether the pod is ready.")
 RESTARTS = Family(name="kube_pod_container_status_restarts_total", kind="counter", help="Container restarts.")
+LAST_END = _gauge("kube_pod_container_status_last_terminated_reason", "Why the container before this one ended.")
+WAITING = _gauge("kube_pod_container_status_waiting_reason", "Why a container waits.")
+PHASE = _gauge("kube_pod_status_phase", "The pod's phase.")
 ALLOCATABLE = _gauge("kube_node_status_allocatable", "What pods can have of a node.")
 CAPACITY = _gauge("kube_node_status_capacity", "What a node has.")
 PERIODS = Family(name="container_cpu_cfs_periods_total", kind="counter", help="CFS periods.")
@@ -54,8 +57,9 @@ def _step_pod(registry: Registry, pod: Json, rng: np.random.Generator) -> None:
     )
     registry.set(POD_READY, {**about, "condition": "true"}, int(is_ready(pod)))
     inside = {**about, "container": container["name"]}
-    restarts = sum(c["restartCount"] for c in pod["status"].get("containerStatuses", []))
-    registry.set(RESTARTS, inside, restarts)
+    for phase in ("Pending", "Running"):
+        registry.set(PHASE, {**about, "phase": phase}, int(pod["status"]["phase"] == phase))
+    _step_container(registry, pod, inside)
     if is_ready(pod):
         periods = round(STEP.total_seconds() * 10)  # CFS periods last 100 ms
         registry.add(PERIODS, inside, periods)
@@ -64,3 +68,20 @@ def _step_pod(registry: Registry, pod: Json, rng: np.random.Generator) -> None:
         started = datetime.fromisoformat(state["state"]["running"]["startedAt"])
         registry.set(STARTED, about, started.timestamp())
         registry.set(UP, {"job": pod["metadata"]["labels"]["app"], **about}, 1)
+
+
+def _step_container(registry: Registry, pod: Json, inside: dict[str, str]) -> None:
+    """Restarts with their reasons. The reasons that this fleet knows are 0 from the start, so that they can rise."""
+    [state] = pod["status"].get("containerStatuses") or [{"restartCount": 0, "state": {}}]
+    registry.set(RESTARTS, inside, state["restartCount"])
+    ended = state.get("lastState", {}).get("terminated", {}).get("reason", "")
+    waits = state["state"].get("waiting", {}).get("reason", "")
+    needs_gpu = GPU in pod["spec"]["containers"][0]["resources"]["limits"]
+    known = ("Error", "OOMKilled") if needs_gpu else ()
+    for reason in dict.fromkeys((*known, *([ended] if ended else []))):
+        registry.set(LAST_END, {**inside, "reason": reason}, int(reason == ended))
+    for reason in ("CrashLoopBackOff",) if needs_gpu else ():
+        registry.set(WAITING, {**inside, "reason": reason}, int(reason == waits))
+    if state["restartCount"] and not is_ready(pod):
+        about = {label: inside[label] for label in ("namespace", "pod")}
+        registry.set(UP, {"job": pod["metadata"]["labels"]["app"], **about}, 0)

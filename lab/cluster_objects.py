@@ -29,9 +29,15 @@ def uid(*parts: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, "/".join(parts)))
 
 
+def condition(kind: str, status: str, since: datetime) -> Json:
+    return {"type": kind, "status": status, "lastTransitionTime": stamp(since)}
+
+
 def template_hash(template: Json) -> str:
     """A short name for a pod template, the same for the same template with or without its own hash label."""
-    digest = hashlib.sha256(json.dumps(bare_template(template), sort_keys=True).encode()).digest()
+    if TEMPLATE_HASH in template.get("metadata", {}).get("labels", {}):
+        template = bare_template(template)
+    digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).digest()
     return "".join(_HASH_ALPHABET[byte % len(_HASH_ALPHABET)] for byte in digest[:9])
 
 
@@ -106,12 +112,17 @@ def deployment(name: str, replicas: int, template: Json, *, created: datetime) -
     }
 
 
+def replica_set_name(owner: Json) -> str:
+    """The name of the replica set that runs a deployment's present template."""
+    return f"{owner['metadata']['name']}-{template_hash(owner['spec']['template'])}"
+
+
 def replica_set(owner: Json, revision: int, *, created: datetime) -> Json:
     """The replica set that runs a deployment's present template."""
     template = bare_template(owner["spec"]["template"])
     short = template_hash(template)
     template.setdefault("metadata", {}).setdefault("labels", {})[TEMPLATE_HASH] = short
-    name = f"{owner['metadata']['name']}-{short}"
+    name = replica_set_name(owner)
     change = owner["metadata"].get("annotations", {}).get("kubernetes.io/change-cause")
     return {
         "apiVersion": "apps/v1",

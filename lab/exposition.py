@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+_Key = tuple[str | tuple[str, str], ...]
+"""A family's name and a series' labels, in the order in which its exporter writes them."""
 
 STEP = timedelta(seconds=15)
 """The scrape interval of the reference fleet; nothing in the lab changes between two steps."""
@@ -73,20 +75,25 @@ class Registry:
     A series that vanished (its pod is gone) holds NaN and is not written any more.
     """
 
-    values: Floats = field(default_factory=lambda: np.zeros(0))
+    values: Floats = field(default_factory=lambda: np.zeros(0))  # the part of `_room` that is taken
     series: list[Series] = field(default_factory=list)
-    _places: dict[str, int] = field(default_factory=dict)
-    _histograms: dict[str, Histogram] = field(default_factory=dict)
+    _room: Floats = field(default_factory=lambda: np.zeros(256))
+    _places: dict[_Key, int] = field(default_factory=dict)
+    _histograms: dict[_Key, Histogram] = field(default_factory=dict)
 
     def place(self, family: Family, labels: Mapping[str, str]) -> int:
         """The place of a counter or gauge, made with the value 0 when it is new."""
-        text = family.name + label_text(labels)
-        found = self._places.get(text)
-        return self._append(family, text, labels) if found is None else found
+        key = (family.name, *labels.items())
+        found = self._places.get(key)
+        if found is None:
+            found = self._places[key] = self._append(family, family.name + label_text(labels), labels)
+        return found
 
     def histogram(self, family: Family, bounds: Sequence[float], labels: Mapping[str, str]) -> Histogram:
-        """The places of a histogram, made empty when it is new. `bounds` are upper bounds without +Inf."""
-        key = family.name + label_text(labels)
+        """
+        The places of a histogram, made empty when it is new or had vanished. `bounds` are upper bounds without +Inf.
+        """
+        key = (family.name, *labels.items())
         if key not in self._histograms:
             first = len(self.series)
             for bound in (*(f"{b:g}" if b < 1e6 else f"{b:.0f}" for b in bounds), "+Inf"):
@@ -95,13 +102,17 @@ class Registry:
             self._append(family, f"{family.name}_sum{label_text(labels)}", labels)
             self._append(family, f"{family.name}_count{label_text(labels)}", labels)
             self._histograms[key] = Histogram(bounds=np.asarray(bounds, dtype=float), first=first)
-        return self._histograms[key]
+        found = self._histograms[key]
+        if np.isnan(self.values[found.count]):  # its container started again
+            self.values[found.first : found.count + 1] = 0.0
+        return found
 
     def _append(self, family: Family, text: str, labels: Mapping[str, str]) -> int:
         index = len(self.series)
         self.series.append(Series(family=family, text=text, index=index, labels=dict(labels)))
-        self._places[text] = index
-        self.values = np.append(self.values, 0.0)
+        if index == len(self._room):
+            self._room = np.concatenate((self._room, np.zeros(len(self._room))))
+        self.values = self._room[: index + 1]
         return index
 
     def set(self, family: Family, labels: Mapping[str, str], value: float) -> None:
