@@ -15,6 +15,15 @@ class AnswerQuality:
     valid: float = 0.992
     thumbs_down: float = 0.04
     judge: float = 0.86
+    refusal: float = 0.015
+    empty: float = 0.002
+    truncated: float = 0.03
+
+    @property
+    def outcomes(self) -> dict[str, float]:
+        """Shares by outcome; they sum to 1."""
+        ok = 1 - self.refusal - self.empty - self.truncated
+        return {"ok": ok, "refusal": self.refusal, "empty": self.empty, "truncated": self.truncated}
 
 
 USUAL = AnswerQuality()

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lab.answers import AnswerQuality
 from lab.consumers import Consumer, consumers, tenant_of
 from lab.exposition import STEP, Family, Floats, Registry, counter, histogram
 from lab.gateway import CHAT, OVERFLOW, OWN, Traffic
 from lab.gateway_metrics import Calls, GatewayExporter, call
+from lab.routes import ROUTES, Route
 from lab.serving import LATENCY_SIGMA, Requests, lognormal
 from lab.stage import Stage
+from lab.verdicts import Verdicts
 
 _STAGE_BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STATUS = {"ok": 0.9885, "5xx": 0.001, "4xx": 0.005, "429": 0.0005, "aborted": 0.005}
-_OUTCOME = {"ok": 0.953, "refusal": 0.015, "empty": 0.002, "truncated": 0.03}
 _RETRIEVAL = {"ok": 0.977, "empty": 0.02, "error": 0.002, "timeout": 0.001}
-_GUARDRAIL = {"allow": 0.992, "block": 0.008}
 _STAGES = {"gateway": 0.030, "guardrail_in": 0.060, "retrieval": 0.120}
 _USD_PER_TOKEN = {
     OWN: {"input": 0.05e-6, "output": 0.08e-6},
@@ -35,36 +34,11 @@ DURATION = histogram("llm_app_request_duration_seconds", "End to end at the appl
 STAGE = histogram("llm_app_stage_seconds", "Time by stage outside and inside the engine.")
 TOKENS = counter("llm_app_tokens_total", "Tokens by direction.")
 COST = counter("llm_app_cost_usd_total", "Spend (USD).")
-RESPONSES = counter("llm_app_responses_total", "Responses by outcome.")
-FORMAT = counter("llm_app_format_checks_total", "Schema checks by result.")
-FEEDBACK = counter("llm_app_feedback_total", "User feedback.")
-GUARDRAIL = counter("llm_app_guardrail_total", "Guardrail decisions.")
 RETRIEVAL = counter("llm_app_retrieval_total", "Retrieval calls by outcome.")
 SCORE_SUM = counter("llm_app_retrieval_score_sum", "Sum of top-1 similarities.")
 SCORE_COUNT = counter("llm_app_retrieval_score_count", "Number of top-1 similarities.")
-JUDGE_SUM = counter("llm_app_judge_score_sum", "Sum of the judge's scores (0 to 1).")
-JUDGE_COUNT = counter("llm_app_judge_score_count", "Number of answers judged.")
-DRIFT = Family(name="llm_app_input_drift_auc", kind="gauge", help="Domain-classifier AUC of inputs.")
 HTTP = counter("http_requests_total", "HTTP requests of the engine's API server.")
 PROVIDER_ERRORS = counter("llm_app_provider_errors_total", "Refusals and failures by the provider's own code.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """One way into the application: its prompt, its share of the requests, and its only user if it has one."""
-
-    name: str
-    prompt: str
-    share: float
-    only: str = ""
-    retrieval: bool = True
-    needs_json: bool = True  # the application parses the answer
-
-
-ROUTES = (
-    Route(name="chat", prompt="chat-system", share=0.96),
-    Route(name="summary", prompt="chat-summary", share=0.04, only="tenant-01", retrieval=False, needs_json=False),
-)
 
 
 @dataclass(kw_only=True)
@@ -73,21 +47,21 @@ class Application:
     The application's exporter.
 
     `versions` of a step say which share of each prompt's requests ran with which version: clients cache a prompt for
-    60 s, so that after a label moved both versions are served for a while. `quality` tells how good the answers of a
-    route's prompt version are.
+    60 s, so that after a label moved both versions are served for a while.
     """
 
     registry: Registry
     stage: Stage
-    quality: Callable[[Route, int], AnswerQuality]
     service: str = "chat"
     model: str = "llama-3.1-8b-instruct"
 
     def __post_init__(self) -> None:
         self._exporter = GatewayExporter(registry=self.registry, rng=self.stage.rng, model=self.model)
+        about = {"service": self.service, "model": self.model}
+        self._verdicts = Verdicts(registry=self.registry, stage=self.stage, **about)
 
     def step(
-        self, finished: Sequence[Requests], versions: Mapping[str, Mapping[int, float]], *, given_up: int = 0
+        self, by_pod: Mapping[str, Requests], versions: Mapping[str, Mapping[int, float]], *, given_up: int = 0
     ) -> None:
         """
         Account for the requests that the engines finished in this step, and those whose callers gave up.
@@ -96,6 +70,7 @@ class Application:
         """
         traffic = self.stage.gateway.traffic()
         everybody = consumers(traffic.to(CHAT))
+        finished = list(by_pod.values())
         e2e = np.concatenate([requests.e2e_s for requests in finished]) if finished else np.zeros(0)
         prompt = float(sum(requests.prompt_tokens.sum() for requests in finished))
         output = float(sum(requests.output_tokens.sum() for requests in finished))
@@ -105,7 +80,6 @@ class Application:
                 n = round(len(e2e) * route.share * share)
                 self._count_aborted(route, str(version), round(given_up * route.share * share), who)
                 self._count_requests(route, str(version), n, who)
-                self._count_verdicts(route, version, n)
                 part = route.share * share
                 self._count_tokens(str(version), {"input": prompt * part, "output": output * part}, who)
         self._time_stages(e2e)
@@ -116,19 +90,14 @@ class Application:
             self._count_calls(one, newest, traffic)
         self._count_turned_away(newest, traffic)
         self._exporter.step(e2e, calls)
-        self.registry.set(
-            DRIFT, {"service": self.service, "segment": "all"}, round(self.stage.rng.normal(0.5, 0.008), 4)
-        )
+        answered = {pod: len(requests.done_s) for pod, requests in by_pod.items()}
+        self._verdicts.step(answered, {one.load.model: one.answered for one in calls}, versions)
 
     def _count_requests(self, route: Route, version: str, n: int, who: Sequence[Consumer]) -> None:
         asked = self.stage.rng.multinomial(n, _shares(who)).tolist()
         for one, mine in zip(who, asked, strict=True):
             self._spread(REQUESTS, self._asked(route, version, one.tenant), "status", _STATUS, mine)
             self._count_sessions(one.tenant, int(self.stage.rng.binomial(mine, 1 / (1 + _RETRIES))))
-        which = {"service": self.service, "prompt_name": route.prompt, "prompt_version": version, "model": self.model}
-        self._spread(RESPONSES, which, "outcome", _OUTCOME, n)
-        rail = {"service": self.service, "rail": "input", "policy_version": "14", "surface": "user"}
-        self._spread(GUARDRAIL, rail, "decision", _GUARDRAIL, n)
         if route.retrieval:
             source = {"service": self.service, "data_source": "manuals"}
             self._spread(RETRIEVAL, source, "outcome", _RETRIEVAL, n)
@@ -180,18 +149,6 @@ class Application:
             mine = round(n * one.requests)
             self.registry.add(REQUESTS, {**self._asked(route, version, one.tenant), "status": "aborted"}, mine)
             self._count_sessions(one.tenant, mine)
-
-    def _count_verdicts(self, route: Route, version: int, n: int) -> None:
-        """What the schema check says of every answer, 3 % of the users, and a judge who reads every tenth."""
-        quality = self.quality(route, version)
-        which = {"service": self.service, "prompt_name": route.prompt, "prompt_version": str(version)}
-        which |= {"model": self.model}
-        self._spread(FORMAT, which, "result", {"valid": quality.valid, "invalid": 1 - quality.valid}, n)
-        ratings = {"up": 1 - quality.thumbs_down, "down": quality.thumbs_down}
-        self._spread(FEEDBACK, which, "rating", ratings, int(self.stage.rng.binomial(n, 0.03)))
-        scores = self.stage.rng.normal(quality.judge, 0.2, int(self.stage.rng.binomial(n, 0.1)))
-        self.registry.add(JUDGE_SUM, which, round(float(scores.sum()), 4))
-        self.registry.add(JUDGE_COUNT, which, len(scores))
 
     def _count_tokens(
         self,

@@ -10,8 +10,7 @@ from math import cos, tau
 import numpy as np
 
 from lab import cluster_metrics
-from lab.answers import AnswerQuality, answer_quality
-from lab.application import ROUTES, Application, Route
+from lab.application import Application
 from lab.cluster import ENGINE, MODEL, Cluster
 from lab.cluster_objects import GPU, NAMESPACE, TEMPLATE_HASH, Json
 from lab.engine_physics import Load, engine_limits
@@ -19,6 +18,7 @@ from lab.exposition import STEP, Registry, render
 from lab.hardware import Gpu, export
 from lab.normal import REFERENCE
 from lab.prompt_store import PRODUCTION, PromptStore, cacheable_share
+from lab.routes import ROUTES
 from lab.serving import Replica
 from lab.stage import Stage
 
@@ -98,7 +98,7 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.clients = PromptClients(store=self.stage.prompts)
-        self._application = Application(registry=self.registry, stage=self.stage, quality=self._quality)
+        self._application = Application(registry=self.registry, stage=self.stage)
         self._gpus: dict[str, Gpu] = {}
 
     @property
@@ -119,7 +119,7 @@ class Fleet:
         loads = self._loads()
         busy = {self._replicas[pod].labels["node"] for pod, load in loads.items() if load.rps > 0}
         self.stage.hardware.step(gpu_racks(self.stage.cluster), busy)
-        finished = [replica.step(loads[pod]) for pod, replica in self._replicas.items()]
+        finished = {pod: replica.step(loads[pod]) for pod, replica in self._replicas.items()}
         given_up = sum(replica.given_up for replica in self._replicas.values())
         versions = {route.prompt: self.clients.shares(route.prompt) for route in ROUTES}
         self._application.step(finished, versions, given_up=given_up)
@@ -132,10 +132,6 @@ class Fleet:
     def metrics(self, only: AbstractSet[str] | None = None) -> str:
         """The text exposition of the last step, with its lab time on every line; `only` names families."""
         return render(self.registry, self.steps, round(self.start.timestamp() * 1000), only=only)
-
-    def _quality(self, route: Route, version: int) -> AnswerQuality:
-        """How good the answers of a prompt's version are, judged by its very text."""
-        return answer_quality(self.stage.prompts.get(route.prompt, version).prompt, needs_json=route.needs_json)
 
     def _organic_rps(self) -> float:
         """What callers ask of `chat` at this time of the day, and of the week."""
