@@ -32,20 +32,24 @@ WRONG_INPUT = 2
 DECLARED_DEAD = 75
 """EX_TEMPFAIL: starting it again is all that is needed."""
 
-_PLUGINS = "watchkeeper.commands"
-
 
 class _WithInstalledCommands(TyperGroup):
-    """Our commands, and those that installed packages add through the entry-point group `watchkeeper.commands`."""
+    """Our commands, and those that installed packages add through an entry-point group."""
+
+    plugins = "watchkeeper.commands"
 
     def list_commands(self, ctx: Any) -> list[str]:
         ours = super().list_commands(ctx)
-        return [*ours, *sorted(set(_installed()) - set(ours))]
+        return [*ours, *sorted(set(_installed(self.plugins)) - set(ours))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
-        installed = _installed() if found is None else {}
+        installed = _installed(self.plugins) if found is None else {}
         return _load(installed[cmd_name]) if cmd_name in installed else found
+
+
+class _WithInstalledEvaluations(_WithInstalledCommands):
+    plugins = "watchkeeper.evaluations"
 
 
 app = typer.Typer(
@@ -57,7 +61,7 @@ app = typer.Typer(
     help="Incident response and on-call assistant for LLM services.",
 )
 runbook = typer.Typer(no_args_is_help=True, help="Runbooks: check what people and the machine will follow.")
-evaluation = typer.Typer(no_args_is_help=True, help="Measure quality on labelled data.")
+evaluation = typer.Typer(cls=_WithInstalledEvaluations, no_args_is_help=True, help="Measure quality on labelled data.")
 audit = typer.Typer(no_args_is_help=True, help="The hash-chained record of what was done and by whom.")
 app.add_typer(runbook, name="runbook")
 app.add_typer(evaluation, name="eval")
@@ -349,8 +353,8 @@ def _configured() -> tuple[Settings, Config]:
     return settings, load_config(settings.watchkeeper_config, prometheus_url=settings.prometheus_url)
 
 
-def _installed() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=_PLUGINS)}
+def _installed(group: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=group)}
 
 
 def _load(entry: EntryPoint) -> Any:

@@ -113,18 +113,18 @@ class RecordedChanges:
         return [change for change in self._changes if since <= change.at <= until]
 
 
-def load_case(folder: Path) -> Case:
+def load_case(folder: Path, telemetry: Telemetry | None = None) -> Case:
     """
     Read alert.json, service.toml, metrics.om (or metrics.om.gz) and changes.json; truth.json is never opened.
 
-    Blocks while it reads the telemetry. Raises CaseError.
+    With a `telemetry` that has the metrics already, their file is not read. Blocks while it reads. Raises CaseError.
     """
     alert = _valid(_Alert, _json(folder / "alert.json"), "alert.json")
     return Case(
         target=_target(folder / "service.toml"),
         at=alert.incident.created_at.astimezone(UTC),
         alert=alert.incident.title,
-        telemetry=_telemetry(folder),
+        telemetry=telemetry or _telemetry(folder),
         changes=_changes(folder / "changes.json"),
     )
 
@@ -214,10 +214,16 @@ def _target(path: Path) -> Target:
     )
 
 
+def metrics_file(folder: Path) -> Path:
+    """The case's telemetry, packed or not. Raises CaseError."""
+    for path in (folder / "metrics.om", folder / "metrics.om.gz"):
+        if path.exists():
+            return path
+    raise CaseError(f"{folder} holds neither metrics.om nor metrics.om.gz")
+
+
 def _telemetry(folder: Path) -> Telemetry:
-    path = next((folder / name for name in ("metrics.om", "metrics.om.gz") if (folder / name).exists()), None)
-    if path is None:
-        raise CaseError(f"{folder} holds neither metrics.om nor metrics.om.gz")
+    path = metrics_file(folder)
     try:
         return load_openmetrics(path)
     except TelemetryError as error:

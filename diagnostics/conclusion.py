@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diagnostics.causes import engine, knowledge
+from diagnostics.causes.knowledge import Knowledge
 from diagnostics.causes.scope import scope_of
 from diagnostics.changes.change import Change
 from diagnostics.changes.ranking import Scene, culprit, rank_changes
@@ -49,13 +50,14 @@ class Gathered:
     blind_spots: Sequence[BlindSpot]
 
 
-def conclude(target: Target, gathered: Gathered, *, seconds: float) -> Diagnosis:
+def conclude(target: Target, gathered: Gathered, *, seconds: float, known: Knowledge | None = None) -> Diagnosis:
     """
     Rank the causes, hold the changes against them, and rank again with the changes as evidence.
 
     The first ranking knows no changes, so that a change is judged by what was measured and not by itself.
+    `known` is the packaged knowledge by default.
     """
-    known = knowledge.load()
+    known = known or knowledge.load()
     observed = engine.observe(gathered.findings, known)
     measured = engine.rank(observed, (), known, changes_known=False)
     scene = Scene(

@@ -11,10 +11,12 @@ import structlog
 
 from diagnostics import latency
 from diagnostics.causes import knowledge
+from diagnostics.causes.knowledge import Knowledge
 from diagnostics.changes.change import Change, ChangeSource, ChangeSourceError
 from diagnostics.checks import CHECKS, Check
 from diagnostics.conclusion import Gathered, conclude
 from diagnostics.diagnosis import BlindSpot, Diagnosis, Frame, Stage
+from diagnostics.engines import speaking
 from diagnostics.findings import Finding
 from diagnostics.look import CannotTellError, Look
 from diagnostics.memory import RememberedTelemetry
@@ -37,7 +39,7 @@ class Diagnoser:
     Diagnoses services over one telemetry and any number of change sources. Reads only.
 
     A check or a source that fails, or takes longer than `patience_s`, becomes unknown and a blind spot; a diagnosis
-    always comes back.
+    always comes back. `known` are the causes it chooses among, those of the package by default.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Diagnoser:
         *,
         patience_s: float = 3.0,
         checks: Mapping[str, Check] = CHECKS,
+        known: Knowledge | None = None,
     ) -> None:
         self._telemetry = telemetry
         self._sources = tuple(sources)
         self._patience_s = patience_s
         self._checks = checks
+        self._known = known
 
     @property
     def telemetry(self) -> Telemetry:
@@ -66,7 +70,8 @@ class Diagnoser:
         """Look at the service as it was at `at` (the telemetry's now by default); `alert` is only written down."""
         started = time.monotonic()
         blind: list[BlindSpot] = []
-        telemetry = RememberedTelemetry(self._telemetry)
+        remembered = RememberedTelemetry(self._telemetry)
+        telemetry = speaking(remembered, target)
         try:
             instant = await self._instant(telemetry, blind) if at is None else at
             changes = asyncio.ensure_future(self._all_changes(target, instant))
@@ -76,7 +81,7 @@ class Diagnoser:
             stages = await self._stages(telemetry, target, frame)
             found, unread = await changes
         finally:
-            await telemetry.close()
+            await remembered.close()
         gathered = Gathered(
             frame=frame,
             onset=history.onset,
@@ -86,7 +91,7 @@ class Diagnoser:
             changes_known=bool(self._sources) and not unread,
             blind_spots=[*blind, *unread],
         )
-        diagnosis = conclude(target, gathered, seconds=time.monotonic() - started)
+        diagnosis = conclude(target, gathered, seconds=time.monotonic() - started, known=self._known)
         top = diagnosis.causes[0]
         log.info(
             "diagnosed",
@@ -104,11 +109,11 @@ class Diagnoser:
 
         A name that is no check answers unknown.
         """
-        telemetry = RememberedTelemetry(self._telemetry)
+        remembered = RememberedTelemetry(self._telemetry)
         try:
-            return await self._run(names, target, telemetry, frame)
+            return await self._run(names, target, speaking(remembered, target), frame)
         finally:
-            await telemetry.close()
+            await remembered.close()
 
     async def _run(self, names: Sequence[str], target: Target, telemetry: Telemetry, frame: Frame) -> list[Finding]:
         return list(await asyncio.gather(*(self._answer(name, target, telemetry, frame) for name in names)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
@@ -69,6 +69,10 @@ class Knowledge:
 
     signals: Mapping[str, Signal]
     causes: Mapping[str, Cause]
+
+    def without(self, *ids: str) -> Knowledge:
+        """The same, but for these causes: how an evaluation asks what happens with a fault that nobody described."""
+        return replace(self, causes={name: cause for name, cause in self.causes.items() if name not in ids})
 
 
 @cache

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab.evaluation.real_prometheus import INSTALL
 from tests.kit import Store
 from tests.needs import need_program
 from tests.operator_house import operator_house
-from tests.real_prometheus import INSTALL
 
 FOLDER = Path(__file__).parents[2] / "deploy/prometheus"
 RULES = FOLDER / "watchkeeper-alerts.yml"

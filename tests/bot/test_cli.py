@@ -164,7 +164,9 @@ def test_our_runbooks_pass_their_lint(run: Run) -> None:
 
 def test_a_command_whose_package_is_missing_says_what_to_install() -> None:
     """The product runs without the lab: its commands are listed, and say what they need when called."""
-    command = cli._load(EntryPoint(name="demo", value="no_such_package.commands:demo", group=cli._PLUGINS))
+    command = cli._load(
+        EntryPoint(name="demo", value="no_such_package.commands:demo", group=cli._WithInstalledCommands.plugins)
+    )
 
     with pytest.raises(WatchkeeperError, match="pip install"):
         command.main([], standalone_mode=False)
