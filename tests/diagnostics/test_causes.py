@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from diagnostics.causes import engine, knowledge
+from diagnostics.causes.observation import deviation_of, observe
 from diagnostics.changes.change import Change
 from diagnostics.checks import CHECKS
 from diagnostics.diagnosis import RankedCause, Suspect
@@ -27,7 +28,7 @@ def moved(signal: str, value: float | None, baseline: float | None = None, **sco
 
 
 def ranked(*measures: Measure, suspects: tuple[Suspect, ...] = ()) -> tuple[RankedCause, ...]:
-    observed = engine.observe([finding(*measures)], KNOWN)
+    observed = observe([finding(*measures)], KNOWN)
     return engine.rank(observed, suspects, KNOWN, changes_known=False)
 
 
@@ -127,7 +128,7 @@ def test_nothing_measured_is_no_health() -> None:
 
 def test_the_services_own_measure_counts_before_a_pods() -> None:
     """A pod's outlier explains where; the service's mean says what moved."""
-    observed = engine.observe([finding(moved("itl", 0.05, 0.016, pod="a"), moved("itl", 0.017, 0.016))], KNOWN)
+    observed = observe([finding(moved("itl", 0.05, 0.016, pod="a"), moved("itl", 0.017, 0.016))], KNOWN)
     assert observed["itl"].measure.value == 0.017
 
 
@@ -146,7 +147,7 @@ def test_a_fitting_change_speaks_for_its_cause() -> None:
 )
 def test_zero_baselines_are_survived(value: float, baseline: float, expected: float | None) -> None:
     """A ratio to nothing is either calm or far out, never a division by zero."""
-    assert engine.deviation_of(KNOWN.signals["itl"], moved("itl", value, baseline)) == expected
+    assert deviation_of(KNOWN.signals["itl"], moved("itl", value, baseline)) == expected
 
 
 @pytest.mark.parametrize("scenario", [name for name in synthetic.SCENARIOS if name != "none"])
