@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from diagnostics.causes import engine, knowledge
 from diagnostics.causes.knowledge import Knowledge
+from diagnostics.causes.observation import observe
 from diagnostics.causes.scope import scope_of
 from diagnostics.changes.change import Change
 from diagnostics.changes.ranking import Scene, culprit, rank_changes
@@ -58,7 +59,7 @@ def conclude(target: Target, gathered: Gathered, *, seconds: float, known: Knowl
     `known` is the packaged knowledge by default.
     """
     known = known or knowledge.load()
-    observed = engine.observe(gathered.findings, known)
+    observed = observe(gathered.findings, known)
     measured = engine.rank(observed, (), known, changes_known=False)
     scene = Scene(
         service=target.service,

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from diagnostics.causes.engine import deviation_of
 from diagnostics.causes.knowledge import Expected, Knowledge
+from diagnostics.causes.observation import deviation_of
 from diagnostics.changes.change import Change
 from diagnostics.diagnosis import Scope
 from diagnostics.findings import Finding
