@@ -22,7 +22,8 @@ from bot.settings import Settings
 from diagnostics.changes.change import ChangeSource
 from diagnostics.changes.git import GitPrompts
 from diagnostics.changes.kubernetes import KubernetesRollouts
-from diagnostics.changes.langfuse import Journal, LangfusePrompts
+from diagnostics.changes.labels import Journal
+from diagnostics.changes.langfuse import LangfusePrompts
 from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.model import Telemetry
 from diagnostics.telemetry.prometheus import PrometheusTelemetry

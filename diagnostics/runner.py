@@ -13,6 +13,7 @@ from diagnostics import latency
 from diagnostics.causes import knowledge
 from diagnostics.causes.knowledge import Knowledge
 from diagnostics.changes.change import Change, ChangeSource, ChangeSourceError
+from diagnostics.changes.merge import distinct
 from diagnostics.checks import CHECKS, Check
 from diagnostics.conclusion import Gathered, conclude
 from diagnostics.diagnosis import BlindSpot, Diagnosis, Frame, Stage
@@ -157,10 +158,10 @@ class Diagnoser:
         return found.stages
 
     async def _all_changes(self, target: Target, until: datetime) -> tuple[list[Change], list[BlindSpot]]:
-        """The changes of all sources, oldest first, and the sources that could not be asked."""
+        """The changes of all sources, each once, oldest first, and the sources that could not be asked."""
         answers = await asyncio.gather(*(self._changes(source, target, until) for source in self._sources))
-        changes = [change for found, _ in answers for change in found]
-        return sorted(changes, key=lambda change: change.at), [spot for _, spot in answers if spot is not None]
+        changes = distinct(change for found, _ in answers for change in found)
+        return changes, [spot for _, spot in answers if spot is not None]
 
     async def _changes(
         self, source: ChangeSource, target: Target, until: datetime

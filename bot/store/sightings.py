@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from bot.store.database import Database
 from bot.store.statements import insert_new
 from bot.store.tables import label_sighting
-from diagnostics.changes.langfuse import LabelSeen
+from diagnostics.changes.labels import LabelSeen
 
 
 class LabelSightings:

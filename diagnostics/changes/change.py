@@ -21,7 +21,8 @@ class Change:
 
     `before` and `after` are what a person would compare (for a prompt: its text). `undo` is what a runbook step needs
     to take it back, as plain literals by name (for a prompt: prompt, label, version, previous_version). `url` is where
-    people read it.
+    people read it. A symptom is what a system tells of itself (a pod that restarts): it stands in the journal between
+    the changes, and is never a suspect.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Change:
     after: str | None = None
     undo: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
+    is_symptom: bool = False
 
 
 class ChangeSource(Protocol):

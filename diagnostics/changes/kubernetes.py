@@ -17,9 +17,11 @@ from itertools import pairwise
 from typing import Any
 
 import httpx
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field
 
-from diagnostics.changes.change import Change, ChangeSourceError
+from diagnostics.changes.api import PATIENCE_S
+from diagnostics.changes.change import Change
+from diagnostics.changes.kubernetes_reader import ClusterReader, ManagedFields, namespace_of
 from diagnostics.changes.pod_facts import HIDDEN, RESTARTED, Facts, as_text, compared, holds_secret, in_words
 from diagnostics.target import Deployment, Target
 
@@ -28,7 +30,6 @@ _EARLIER_REVISIONS = "deployment.kubernetes.io/revision-history"
 _CHANGE_CAUSE = "kubernetes.io/change-cause"
 _TEMPLATE_HASH = "pod-template-hash"
 _NUMBERS = re.compile(r"[0-9]{1,9}", re.ASCII)
-_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 
 # What a rollout of a deployment of this kind is to the causes; an engine's depends on what changed.
 _KINDS = {"gateway": "gateway", "guardrail": "policy", "embedder": "embedder"}
@@ -40,16 +41,6 @@ class _Owner(BaseModel):
     controller: bool = False
 
 
-class _ManagedFields(BaseModel):
-    time: AwareDatetime | None = None
-    fields: Any = Field(default=None, alias="fieldsV1")
-
-    @property
-    def has_template(self) -> bool:
-        spec = self.fields.get("f:spec") if isinstance(self.fields, dict) else None
-        return isinstance(spec, dict) and "f:template" in spec
-
-
 class _Metadata(BaseModel):
     name: str
     uid: str = ""
@@ -57,7 +48,7 @@ class _Metadata(BaseModel):
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
     owners: list[_Owner] = Field(default_factory=list, alias="ownerReferences")
-    managed: list[_ManagedFields] = Field(default_factory=list, alias="managedFields")
+    managed: list[ManagedFields] = Field(default_factory=list, alias="managedFields")
 
 
 class _Spec(BaseModel):
@@ -91,18 +82,16 @@ class _Began:
 class KubernetesRollouts:
     """The change source of one cluster; a change is a revision of one of the target's deployments."""
 
-    def __init__(self, *, name: str, url: str, client: httpx.AsyncClient, patience_s: float = 2.5) -> None:
+    def __init__(self, *, name: str, url: str, client: httpx.AsyncClient, patience_s: float = PATIENCE_S) -> None:
         self.name = name
-        self._url = url.rstrip("/")
-        self._client = client
-        self._patience_s = patience_s
+        self._reader = ClusterReader(name=name, url=url, client=client, patience_s=patience_s)
 
     async def changes(self, target: Target, since: datetime, until: datetime) -> list[Change]:
         """Revisions that began in this time, oldest first. Raises ChangeSourceError."""
-        if not target.deployments or not _NAMESPACE.fullmatch(target.namespace):
+        if not target.deployments or (namespace := namespace_of(target)) is None:
             return []
-        deployments = {item.metadata.name: item for item in await self._list(target.namespace, "deployments")}
-        replica_sets = await self._list(target.namespace, "replicasets")
+        deployments = {item.metadata.name: item for item in await self._list(namespace, "deployments")}
+        replica_sets = await self._list(namespace, "replicasets")
         found: list[Change] = []
         for wanted in target.deployments:
             if (deployment := deployments.get(wanted.name)) is not None:
@@ -134,21 +123,7 @@ class KubernetesRollouts:
         )
 
     async def _list(self, namespace: str, kind: str) -> list[_Item]:
-        url = f"{self._url}/apis/apps/v1/namespaces/{namespace}/{kind}"
-        try:
-            answer = await self._client.get(url, timeout=self._patience_s)
-        except httpx.HTTPError as error:
-            raise ChangeSourceError(f"{self.name} cannot be reached: {type(error).__name__}") from error
-        if answer.status_code in {401, 403}:
-            raise ChangeSourceError(f"{self.name} does not let the credential list {kind} ({answer.status_code})")
-        if answer.status_code != 200:
-            raise ChangeSourceError(f"{self.name} answered {answer.status_code} for the {kind}")
-        try:
-            return _Listing.model_validate_json(answer.content).items
-        except ValidationError as error:
-            [first, *_] = error.errors(include_input=False)
-            place = ".".join(str(part) for part in first["loc"])
-            raise ChangeSourceError(f"{self.name}: the {kind} are malformed at {place}: {first['msg']}") from error
+        return (await self._reader.list(_Listing, f"/apis/apps/v1/namespaces/{namespace}/{kind}", kind)).items
 
 
 def kind_of(deployment: Deployment, before: Facts, after: Facts) -> str:
@@ -182,7 +157,10 @@ def _beginnings(item: _Item, deployment: _Item) -> Iterator[_Began]:
 
 def _last_write(deployment: _Item) -> datetime | None:
     """When somebody last wrote to the template; None where the cluster does not say."""
-    return max((each.time for each in deployment.metadata.managed if each.time and each.has_template), default=None)
+    return max(
+        (each.time for each in deployment.metadata.managed if each.time and each.has("f:spec", "f:template")),
+        default=None,
+    )
 
 
 def _is_owned(item: _Item, deployment: _Item) -> bool:

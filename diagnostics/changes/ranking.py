@@ -73,7 +73,7 @@ def rank_changes(changes: Sequence[Change], scene: Scene) -> tuple[Suspect, ...]
     weighed = []
     for change in changes:
         lag = _lag(change, scene.onset)
-        if lag.value == 0.0:
+        if lag.value == 0.0 or change.is_symptom:
             continue
         factors = (lag, _scope(change, scene), _mechanism(change, scene))
         reasons = tuple(factor.reason for factor in factors if factor.reason is not None)

@@ -247,7 +247,7 @@ def test_texts_differ_where_templates_do(before: Any, after: Any, line: str) -> 
     [
         (httpx.Response(403), "does not let the credential list"),
         (httpx.Response(500), "answered 500"),
-        (httpx.Response(200, text="<html>"), "malformed"),
+        (httpx.Response(200, text="<html>"), "not JSON"),
         (httpx.Response(200, json={"items": [{"metadata": {"name": "x"}}]}), "malformed at items.0"),
         (httpx.Response(200, json=[]), "malformed"),
     ],

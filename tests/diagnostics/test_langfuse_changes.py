@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from diagnostics.changes.change import ChangeSourceError
-from diagnostics.changes.langfuse import LabelSeen, LangfusePrompts, prompt_text
+from diagnostics.changes.labels import LabelSeen, prompt_text
+from diagnostics.changes.langfuse import LangfusePrompts
 from diagnostics.target import PromptRef, Target
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
