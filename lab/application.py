@@ -61,10 +61,15 @@ class Application:
         self._verdicts = Verdicts(registry=self.registry, stage=self.stage, **about)
 
     def step(
-        self, by_pod: Mapping[str, Requests], versions: Mapping[str, Mapping[int, float]], *, given_up: int = 0
+        self,
+        by_pod: Mapping[str, Requests],
+        versions: Mapping[str, Mapping[int, float]],
+        *,
+        given_up: int = 0,
+        failed: int = 0,
     ) -> None:
         """
-        Account for the requests that the engines finished in this step, and those whose callers gave up.
+        Account for the requests that the engines finished in this step, whose callers gave up, or that failed (5xx).
 
         What the providers answer, and what the gateway turns away, is drawn from its present traffic.
         """
@@ -78,12 +83,13 @@ class Application:
             who = [Consumer(tenant=route.only, requests=1, prompt=1, output=1)] if route.only else everybody
             for version, share in versions[route.prompt].items():
                 n = round(len(e2e) * route.share * share)
-                self._count_aborted(route, str(version), round(given_up * route.share * share), who)
+                for status, lost in (("aborted", given_up), ("5xx", failed)):
+                    self._count_unanswered(route, str(version), status, round(lost * route.share * share), who)
                 self._count_requests(route, str(version), n, who)
                 part = route.share * share
                 self._count_tokens(str(version), {"input": prompt * part, "output": output * part}, who)
         self._time_stages(e2e)
-        self._count_engine_api(len(e2e))
+        self._count_engine_api(len(e2e), failed)
         newest = str(max(versions[ROUTES[0].prompt]))
         calls = [call(self.stage.rng, load) for load in traffic.providers]
         for one in calls:
@@ -143,11 +149,13 @@ class Application:
     def _count_sessions(self, tenant: str, n: int) -> None:
         self.registry.add(SESSIONS, {"service": self.service, "tenant": tenant}, n)
 
-    def _count_aborted(self, route: Route, version: str, n: int, who: Sequence[Consumer]) -> None:
-        """Requests that nobody waits for any more; they have neither an answer nor a retry."""
+    def _count_unanswered(self, route: Route, version: str, status: str, n: int, who: Sequence[Consumer]) -> None:
+        """Requests that got no answer: nobody waits for them any more, or their engine died. No retries of them."""
+        if not n:
+            return
         for one in who:
             mine = round(n * one.requests)
-            self.registry.add(REQUESTS, {**self._asked(route, version, one.tenant), "status": "aborted"}, mine)
+            self.registry.add(REQUESTS, {**self._asked(route, version, one.tenant), "status": status}, mine)
             self._count_sessions(one.tenant, mine)
 
     def _count_tokens(
@@ -184,9 +192,10 @@ class Application:
         self._observe(DURATION, _STAGE_BOUNDS, total[summaries:], route="chat")
         self._observe(DURATION, _STAGE_BOUNDS, total[:summaries], route="summary")
 
-    def _count_engine_api(self, n: int) -> None:
+    def _count_engine_api(self, n: int, failed: int) -> None:
         about = {"namespace": self.service, "handler": "/v1/chat/completions", "method": "POST"}
         self._spread(HTTP, about, "status", {"2xx": 0.994, "4xx": 0.005, "5xx": 0.001}, n)
+        self.registry.add(HTTP, {**about, "status": "5xx"}, failed)
 
     def _spread(
         self, family: Family, about: Mapping[str, str], label: str, shares: Mapping[str, float], n: int

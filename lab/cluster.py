@@ -118,18 +118,20 @@ class Cluster:
     # The deployment controller
 
     def _roll(self, deployment: Json, now: datetime) -> None:
-        """One pass of a rolling update with the deployment's maxSurge and maxUnavailable 0."""
+        """One pass of a rolling update with the deployment's maxSurge and maxUnavailable."""
         current = self._current_set(deployment, now)
         wanted = deployment["spec"]["replicas"]
         pods = self.pods_of(deployment["metadata"]["name"])
         mine = [p for p in pods if owner_of(p) == current["metadata"]["name"]]
         old = [p for p in pods if owner_of(p) != current["metadata"]["name"]]
-        surge = int(deployment["spec"]["strategy"]["rollingUpdate"]["maxSurge"])
+        surge, unavailable = (
+            int(deployment["spec"]["strategy"]["rollingUpdate"][name]) for name in ("maxSurge", "maxUnavailable")
+        )
         room = wanted + (surge if old else 0) - len(pods)
         mine += [self._create_pod(current, now) for _ in range(max(0, min(wanted - len(mine), room)))]
         for surplus in sorted(mine, key=_deletion_order)[: max(0, len(mine) - wanted)]:
             self._delete_pod(surplus, current, now)
-        spare = sum(is_ready(p) for p in (*mine, *old)) - wanted
+        spare = sum(is_ready(p) for p in (*mine, *old)) - (wanted - unavailable)
         for victim in sorted(old, key=is_ready):
             if is_ready(victim):
                 if spare <= 0:

@@ -76,7 +76,8 @@ class Load:
     """
     What one replica is asked to do: requests per second, mean tokens, share of the prompt found in the cache.
 
-    `slowness` is by how much its GPU decodes slower than a healthy one. `normal` says what model and GPU it is.
+    `slowness` is by how much its GPU decodes slower than a healthy one, `prefill_slowness` the same for prefill.
+    `normal` says what model and GPU it is.
     """
 
     rps: float
@@ -84,6 +85,7 @@ class Load:
     output_tokens: float = REFERENCE.output_tokens
     hit: float = REFERENCE.hit
     slowness: float = 1.0
+    prefill_slowness: float = 1.0
     normal: Normal = REFERENCE
 
 
@@ -122,7 +124,7 @@ def means(load: Load, limits: EngineLimits | None = None) -> Means:
     """
     limits = limits or EngineLimits()
     missed = max(0.0, load.normal.hit - load.hit)
-    prefill_s = 0.030 + 0.00022 * load.prompt_tokens * (1 - load.hit)
+    prefill_s = (0.030 + 0.00022 * load.prompt_tokens * (1 - load.hit)) * load.prefill_slowness
     itl_idle_s = load.normal.token_s * (1 + 0.265 * missed) * load.slowness
     decode_steps = load.output_tokens - 1
     tokens_held = load.prompt_tokens + load.output_tokens / 2

@@ -123,6 +123,25 @@ class Registry:
         place = self.place(family, labels)
         self.values[place] = amount + (0.0 if np.isnan(self.values[place]) else self.values[place])
 
+    def spread(
+        self,
+        rng: np.random.Generator,
+        family: Family,
+        about: Mapping[str, str],
+        over: tuple[str, Mapping[str, float]],
+        n: int,
+    ) -> None:
+        """
+        Draw how n events fall on one label's values (name, and value -> share), and count them.
+
+        Every value exists from the first call on, so that a rate can see it rise.
+        """
+        label, shares = over
+        whole = sum(shares.values())
+        drawn = rng.multinomial(n, [share / whole for share in shares.values()]).tolist()
+        for value, amount in zip(shares, drawn, strict=True):
+            self.add(family, {**about, label: value}, amount)
+
     def observe(self, histogram: Histogram, samples: Floats, weight: int = 1) -> None:
         """Count samples (each standing for `weight` observations) into the histogram."""
         if not samples.size:
@@ -133,11 +152,15 @@ class Registry:
         self.values[histogram.sum] += float(samples.sum()) * weight
         self.values[histogram.count] += samples.size * weight
 
-    def forget(self, label: str, gone: Iterable[str]) -> None:
-        """Let every series with one of these label values vanish, as an exporter does when its pod is gone."""
+    def forget(self, label: str, gone: Iterable[str], *, prefix: str = "") -> None:
+        """
+        Let every series with one of these label values vanish, as an exporter does when its pod is gone.
+
+        `prefix` names the families that vanish, where an exporter lives on and only another one has died.
+        """
         values = set(gone)
-        for series in self.series:
-            if series.labels.get(label) in values:
+        for series in self.series if values else ():
+            if series.labels.get(label) in values and series.family.name.startswith(prefix):
                 self.values[series.index] = np.nan
 
     def families(self, only: AbstractSet[str] | None = None) -> dict[Family, list[Series]]:

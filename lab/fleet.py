@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from lab.cluster import ENGINE, MODEL, Cluster
 from lab.cluster_objects import GPU, NAMESPACE, TEMPLATE_HASH, Json
 from lab.engine_physics import Load, engine_limits
 from lab.exposition import STEP, Registry, render
-from lab.hardware import Gpu, export
+from lab.gpu_exporter import Activity, GpuExporter, advertise
 from lab.normal import REFERENCE
 from lab.prompt_store import PRODUCTION, PromptStore, cacheable_share
 from lab.routes import ROUTES
@@ -33,6 +34,9 @@ _CLIENTS = 4
 """The application's processes. Each asks for its prompts every 60 s, in turn: the prompt client's cache."""
 
 _DAYS_OF_STEPS = 5760
+
+_NOTICED_AFTER = (2, 5)
+"""Steps until the gateway's health checks take a dead engine out: half a minute to a minute."""
 
 
 def hit_ratio(text: str, best: float = REFERENCE.hit) -> float:
@@ -99,7 +103,11 @@ class Fleet:
     def __post_init__(self) -> None:
         self.clients = PromptClients(store=self.stage.prompts)
         self._application = Application(registry=self.registry, stage=self.stage)
-        self._gpus: dict[str, Gpu] = {}
+        self._gpu_exporter = GpuExporter(
+            registry=self.registry, cluster=self.stage.cluster, hardware=self.stage.hardware, rng=self.stage.rng
+        )
+        self._pods: set[str] = set()
+        self._dead: dict[str, int] = {}  # nodes whose pod just died, and the step at which the gateway learns of it
 
     @property
     def now(self) -> datetime:
@@ -113,19 +121,20 @@ class Fleet:
     def step(self) -> None:
         """Let one scrape interval pass."""
         self.steps += 1
+        advertise(self.stage.cluster, self.stage.hardware)
         self.stage.cluster.advance(self.now)
         self.clients.refresh(self.steps)
-        self._follow_pods()
+        lost = self._follow_pods()
         loads = self._loads()
         busy = {self._replicas[pod].labels["node"] for pod, load in loads.items() if load.rps > 0}
         self.stage.hardware.step(gpu_racks(self.stage.cluster), busy)
         finished = {pod: replica.step(loads[pod]) for pod, replica in self._replicas.items()}
         given_up = sum(replica.given_up for replica in self._replicas.values())
         versions = {route.prompt: self.clients.shares(route.prompt) for route in ROUTES}
-        self._application.step(finished, versions, given_up=given_up)
+        failed = lost + self._turned_away(loads)
+        self._application.step(finished, versions, given_up=given_up, failed=failed)
         cluster_metrics.step(self.registry, self.stage.cluster, self.stage.rng)
-        if self.steps % 2 == 0:
-            self._export_gpus(busy)
+        self._export_gpus(busy)
         if self.steps == 0:
             self._age_counters()
 
@@ -148,24 +157,47 @@ class Fleet:
         wanted = {pod: weights.get(node, 1.0) for pod, node in nodes.items()}
         if not sum(wanted.values()):
             wanted = dict.fromkeys(wanted, 1.0)  # a gateway without any weight picks at random
+        whole = sum(wanted.values()) + sum(weights.get(node, 1.0) for node in self._dead)
         return {
             pod: Load(
-                rps=demand.rps * weight / sum(wanted.values()),
+                rps=demand.rps * weight / whole,
                 prompt_tokens=demand.prompt_tokens,
                 output_tokens=demand.output_tokens,
                 hit=hit,
                 slowness=self.stage.hardware.slowness(nodes[pod]),
+                prefill_slowness=self.stage.hardware.prefill_slowness(nodes[pod]),
                 normal=self.stage.normal,
             )
             for pod, weight in wanted.items()
         }
 
-    def _follow_pods(self) -> None:
-        """Ready pods take traffic and are scraped; a pod that is gone takes its series with it."""
+    def _turned_away(self, loads: Mapping[str, Load]) -> int:
+        """Requests that the gateway sent to engines which had just died, before its own checks noticed."""
+        if not self._dead:
+            return 0
+        missing = self.stage.gateway.demand(self._organic_rps()).rps - sum(load.rps for load in loads.values())
+        return int(self.stage.rng.poisson(max(0.0, missing) * STEP.total_seconds()))
+
+    def _follow_pods(self) -> int:
+        """
+        Ready pods take traffic and are scraped; a pod that is gone takes its series with it.
+
+        Returns how many requests were lost in engines that died.
+        """
         pods = {str(p["metadata"]["name"]): p for p in self.stage.cluster.pods_of(ENGINE, ready=True)}
         gone = self._replicas.keys() - pods.keys()
+        died = gone & self.stage.cluster.kinds["pods"].keys()
+        lost = 0
+        for name in sorted(died):
+            running = self._replicas[name].running
+            lost += 0 if running is None else len(running.done_s)
+            self._dead[self._replicas[name].labels["node"]] = self.steps + int(self.stage.rng.integers(*_NOTICED_AFTER))
+        self._dead = {node: until for node, until in self._dead.items() if until > self.steps}
+        there = set(self.stage.cluster.kinds["pods"])
+        self.registry.forget("pod", self._pods - there)
+        self._pods = there
         if gone:
-            self.registry.forget("pod", gone)
+            self.registry.forget("pod", died, prefix="vllm:")
             self._replicas = {name: replica for name, replica in self._replicas.items() if name not in gone}
         for name, pod in pods.items():
             if name not in self._replicas:
@@ -175,6 +207,7 @@ class Fleet:
                     rng=self.stage.rng,
                     limits=engine_limits(pod["spec"]["containers"][0].get("args", [])),
                 )
+        return lost
 
     def _serving_labels(self, pod: Json) -> dict[str, str]:
         node = self.stage.cluster.get("nodes", pod["spec"]["nodeName"])
@@ -188,20 +221,12 @@ class Fleet:
         }
 
     def _export_gpus(self, busy: AbstractSet[str]) -> None:
-        """The exporter's answer for every GPU node; those that serve requests are busy."""
-        users = {replica.labels["node"]: name for name, replica in self._replicas.items()}
-        for node in gpu_racks(self.stage.cluster):
-            pod = users.get(node, "")
-            gpu = Gpu(node=node, pod=pod, namespace=NAMESPACE if pod else "")
-            if self._gpus.get(node, gpu) != gpu:  # the exporter labels a GPU by the pod that has it
-                self._forget_gpu(self._gpus[node])
-            self._gpus[node] = gpu
-            export(self.registry, gpu, self.stage.hardware, self.stage.rng, busy=node in busy)
-
-    def _forget_gpu(self, gpu: Gpu) -> None:
-        for series in self.registry.series:
-            if series.labels.get("Hostname") == gpu.node and series.labels.get("pod") == gpu.pod:
-                self.registry.values[series.index] = np.nan
+        """The exporters' answers for every GPU node; those that serve requests are busy."""
+        pods = self.stage.cluster.pods_of(ENGINE)
+        users = {str(p["spec"]["nodeName"]): str(p["metadata"]["name"]) for p in pods if "nodeName" in p["spec"]}
+        stalled = self.stage.hardware.is_stalled
+        activities = {node: Activity.HUNG if stalled(node) else Activity.BUSY for node in busy}
+        self._gpu_exporter.step(self.steps, users, activities)
 
     def _age_counters(self) -> None:
         """The fleet did not start when the history does: every counter already holds a day like the first step."""

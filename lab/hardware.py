@@ -1,99 +1,105 @@
-"""What dcgm-exporter says about the GPUs: one H100 per node, healthy unless a scenario says otherwise."""
+"""What the GPUs are like: how warm, how fast, what is broken in them; healthy unless something happened to them."""
 
 from __future__ import annotations
 
-import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import exp
 
-import numpy as np
+from lab.exposition import STEP
 
-from lab.exposition import STEP, Family, Registry
-
-_EVERY_30_S = 2
+_FIVE_MINUTES = round(300 / STEP.total_seconds())  # in steps
 
 _IDLE_C, _BUSY_C = 34.0, 62.0
 _UNCOOLED_IDLE_C, _UNCOOLED_BUSY_C = 47.0, 89.0
+_BRAKED_BY_C = 7.0
 _NEIGHBOUR_C = 4.0
 """What a GPU gains from air that an uncooled, busy node of its rack has warmed."""
 _WARMING_S, _UNCOOLED_WARMING_S = 45.0, 150.0
 """Time constants: with its fans a GPU settles in two minutes; without them it creeps, six minutes for nine tenths."""
 
-_IDLE_MHZ, _BUSY_MHZ, _LOWEST_MHZ = 1980, 1900, 1100
-_SLOWDOWN_FROM_C, _SLOWEST_AT_C = 78.0, 87.0
-_IDLE_W, _BUSY_W, _SLOWEST_W = 72, 480, 350
+BUSY_MHZ = 1900
+_THROTTLED_BY_MHZ, _BRAKED_BY_MHZ = 800, 950
+_LOWEST_MHZ = 345  # an H100 goes no lower
+_SLOWDOWN_FROM_C, _SLOWEST_AT_C, _HARD_SLOWDOWN_C = 78.0, 87.0, 89.5
+_BUSY_W, _THROTTLED_BY_W, _BRAKED_BY_W, _WAITING_FOR_LINKS_W = 480, 130, 190, 80
 _SLOWNESS_EXPONENT = 0.65
 """A decode waits for memory as well as for the clock: 1100 of 1900 MHz make it slower by 1.43, not by 1.73."""
+_LINKS_SLOW_DECODE, _LINKS_SLOW_PREFILL = 0.318, 0.5
+"""By what share of their time decode and prefill grow where a tensor-parallel group repeats what its links lost."""
 
-# The counters for ECC, XIDs and clock events are off in the exporter's default list; this cluster has them on.
-_GAUGES = {
-    "DCGM_FI_DEV_SM_CLOCK": "SM clock (MHz).",
-    "DCGM_FI_DEV_GPU_TEMP": "GPU temperature (C).",
-    "DCGM_FI_DEV_POWER_USAGE": "Power draw (W).",
-    "DCGM_FI_DEV_GPU_UTIL": "Share of time with a kernel resident (%).",
-    "DCGM_FI_DEV_FB_USED": "Framebuffer used (MiB).",
-    "DCGM_FI_DEV_XID_ERRORS": "The last XID, sticky.",
-    "DCGM_FI_DEV_ROW_REMAP_FAILURE": "Whether remapping of rows failed.",
-    "DCGM_FI_DEV_ROW_REMAP_PENDING": "Whether a row remap waits for a reset.",
-    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": "Share of cycles with the tensor pipe active.",
-    "DCGM_FI_PROF_DRAM_ACTIVE": "Share of cycles with memory active.",
-    "DCGM_EXP_XID_ERRORS_COUNT": "XIDs in the last five minutes.",
-    "DCGM_EXP_CLOCK_EVENTS_COUNT": "Clock events in the last five minutes.",
-}
-_COUNTERS = {
-    "DCGM_FI_DEV_PCIE_REPLAY_COUNTER": "PCIe replays.",
-    "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS": "Rows remapped for uncorrectable errors.",
-    "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS": "Rows remapped for correctable errors.",
-    "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL": "Single-bit errors since the driver was loaded.",
-    "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL": "Double-bit errors since the driver was loaded.",
-}
-_FAMILIES = {
-    **{name: Family(name=name, kind="gauge", help=text, steps=_EVERY_30_S) for name, text in _GAUGES.items()},
-    **{name: Family(name=name, kind="counter", help=text, steps=_EVERY_30_S) for name, text in _COUNTERS.items()},
-}
-_CLOCK_EVENTS = ("hw_slowdown", "hw_thermal", "hw_power_brake", "sw_thermal")
+NVLINK_ERRORS = ("REPLAY", "RECOVERY", "CRC_FLIT", "CRC_DATA")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """A GPU and the pod that has it; `pod` is empty for one that waits for work."""
+class Brake:
+    """
+    Clocks held down for want of power: `reason` is the clock event, `hw_power_brake` or `power_cap`.
 
-    node: str
-    pod: str = ""
-    namespace: str = ""
+    `depth` 1 halves the clock; 0 is none.
+    """
 
-    def labels(self) -> Mapping[str, str]:
-        chip = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"gpu.{self.node}.lab"))
-        return {
-            "gpu": "0",
-            "UUID": f"GPU-{chip}",
-            "device": "nvidia0",
-            "modelName": "NVIDIA H100 80GB HBM3",
-            "Hostname": self.node,
-            "namespace": self.namespace,
-            "pod": self.pod,
-        }
+    reason: str
+    depth: float
+
+
+@dataclass(kw_only=True)
+class Chip:
+    """One GPU's own state. Counters count from the last time its driver was loaded."""
+
+    last_xid: int = 0
+    xids: Counter[int] = field(default_factory=Counter)
+    single_bit_errors: int = 0
+    double_bit_errors: int = 0
+    remapped_correctable: int = 0
+    remapped_uncorrectable: int = 0
+    is_remap_pending: bool = False
+    is_remap_failed: bool = False
+    is_memory_bad: bool = False  # what is loaded into it does not last
+    recovery_action: int = 0  # NVML's codes: 0 none, 1 reset the GPU, 2 reboot the node
+    is_lost: bool = False  # fallen off the bus
+    is_hung: bool = False  # its firmware answers nobody
+    silent_from: int | None = None  # the step from which its exporter says nothing about it
+    link_faults: float = 0.0  # 1 is thirty errors a minute
+    corruption: float = 0.0  # the share of answers that wrong arithmetic spoils
+    _recent: deque[tuple[int, int]] = field(default_factory=deque)
+
+    def strike(self, xid: int, step: int) -> None:
+        """Let the driver log an XID."""
+        self.last_xid = xid
+        self.xids[xid] += 1
+        self._recent.append((step, xid))
+
+    def recent(self, xid: int, step: int) -> int:
+        """How many of these XIDs the last five minutes saw."""
+        while self._recent and self._recent[0][0] <= step - _FIVE_MINUTES:
+            self._recent.popleft()
+        return sum(seen == xid for _, seen in self._recent)
 
 
 @dataclass(kw_only=True)
 class Hardware:
     """
-    How warm each node's GPU is, and which nodes have lost their cooling.
+    How warm each node's GPUs are, which nodes lost cooling or power, and what is broken in which chip.
 
-    A temperature moves to where load and cooling let it settle. From 78 C on a GPU lowers its clock, down to 1100 MHz
-    at 87 C. A node that gets its load taken away cools, but stays warmer than one whose cooling works.
+    A temperature moves to where load, cooling and clocks let it settle. From 78 C on a GPU lowers its clock. A node
+    that gets its load taken away cools, but stays warmer than one whose cooling works. `uncooled` says by how much the
+    clock of a node without fans falls in the end: 1 is to 1100 MHz at 88 C.
     """
 
-    uncooled: set[str] = field(default_factory=set)
+    uncooled: dict[str, float] = field(default_factory=dict)
+    braked: dict[str, Brake] = field(default_factory=dict)
+    now: int = 0  # in steps
+    _chips: dict[tuple[str, int], Chip] = field(default_factory=dict)
     _temperatures: dict[str, float] = field(default_factory=dict)
-    _throttled: dict[str, deque[bool]] = field(default_factory=dict)
+    _held_back: dict[str, deque[frozenset[str]]] = field(default_factory=dict)
 
     def step(self, racks: Mapping[str, str], busy: AbstractSet[str]) -> None:
         """Let one scrape interval pass over these nodes, given by name with the rack of each."""
-        warm_racks = {racks[node] for node in self.uncooled & busy & racks.keys()}
+        self.now += 1
+        warm_racks = {racks[node] for node in self.uncooled.keys() & busy & racks.keys()}
         for node, rack in racks.items():
             target = self._settles_at(node, is_busy=node in busy)
             if rack in warm_racks and node not in self.uncooled:
@@ -102,60 +108,98 @@ class Hardware:
             share = 1 - exp(-STEP.total_seconds() / constant_s)
             before = self._temperatures.get(node, target)
             self._temperatures[node] = before + share * (target - before)
-            recent = self._throttled.setdefault(node, deque(maxlen=round(300 / STEP.total_seconds())))
-            recent.append(node in busy and self._heat(node) > 0)
+            recent = self._held_back.setdefault(node, deque(maxlen=_FIVE_MINUTES))
+            recent.append(self._held_back_by(node) if node in busy else frozenset())
 
-    def _settles_at(self, node: str, *, is_busy: bool) -> float:
-        if node in self.uncooled:
-            return _UNCOOLED_BUSY_C if is_busy else _UNCOOLED_IDLE_C
-        return _BUSY_C if is_busy else _IDLE_C
+    # What happens to it, and what mends it
+
+    def chip(self, node: str, gpu: int = 0) -> Chip:
+        return self._chips.setdefault((node, gpu), Chip())
+
+    def strike(self, node: str, xid: int, gpu: int = 0) -> None:
+        self.chip(node, gpu).strike(xid, self.now)
+
+    def repair(self, node: str) -> None:
+        """Reset a node's GPUs with a reboot and, where that is not enough, other parts; cooling is another matter."""
+        for place in [place for place in self._chips if place[0] == node]:
+            del self._chips[place]
+
+    # How it works under load
+
+    def slowness(self, node: str) -> float:
+        """By how much this node's GPUs decode slower than healthy ones."""
+        clock = float((BUSY_MHZ / self.clock_mhz(node)) ** _SLOWNESS_EXPONENT)
+        return clock * (1 + _LINKS_SLOW_DECODE * self._link_faults(node))
+
+    def prefill_slowness(self, node: str) -> float:
+        """Prefill exchanges whole prompts over the links; it is short, so that clocks matter less to it."""
+        return 1 + _LINKS_SLOW_PREFILL * self._link_faults(node)
+
+    def is_stalled(self, node: str) -> bool:
+        """Whether nothing that was given to this node's GPUs comes back."""
+        return any(chip.is_hung for chip in self._of(node))
+
+    def corrupts(self, node: str) -> float:
+        """The share of a node's answers that are spoilt by wrong arithmetic, 0 to 1."""
+        return max((chip.corruption for chip in self._of(node)), default=0.0)
+
+    def lost(self, node: str) -> int:
+        """How many of a node's GPUs are gone from its bus."""
+        return sum(chip.is_lost for chip in self._of(node))
+
+    def has_bad_memory(self, node: str) -> bool:
+        return any(chip.is_memory_bad for chip in self._of(node))
+
+    # What its sensors show
 
     def temperature_c(self, node: str) -> float:
         return self._temperatures.get(node, _IDLE_C)
 
-    def _heat(self, node: str) -> float:
-        """0 while the GPU may run as fast as it can, 1 at its lowest clock."""
-        over = self.temperature_c(node) - _SLOWDOWN_FROM_C
-        return min(1.0, max(0.0, over / (_SLOWEST_AT_C - _SLOWDOWN_FROM_C)))
-
     def clock_mhz(self, node: str) -> float:
         """Of a busy GPU."""
-        return _BUSY_MHZ - self._heat(node) * (_BUSY_MHZ - _LOWEST_MHZ)
+        by_heat = self._heat(node) * self.uncooled.get(node, 1.0) * _THROTTLED_BY_MHZ
+        return max(_LOWEST_MHZ, BUSY_MHZ - max(by_heat, self._brake(node) * _BRAKED_BY_MHZ))
 
     def power_w(self, node: str) -> float:
         """Of a busy GPU."""
-        return _BUSY_W - self._heat(node) * (_BUSY_W - _SLOWEST_W)
+        by_heat = self._heat(node) * self.uncooled.get(node, 1.0) * _THROTTLED_BY_W
+        by_links = min(2.0, self._link_faults(node)) * _WAITING_FOR_LINKS_W
+        return max(120.0, _BUSY_W - max(by_heat, self._brake(node) * _BRAKED_BY_W, by_links))
 
-    def slowness(self, node: str) -> float:
-        """By how much this node's GPU decodes slower than one that is cool."""
-        return float((_BUSY_MHZ / self.clock_mhz(node)) ** _SLOWNESS_EXPONENT)
+    def clock_events(self, node: str, event: str) -> int:
+        """In how many scrape intervals of the last five minutes this reason held the clock back."""
+        return sum(event in reasons for reasons in self._held_back.get(node, ()))
 
-    def thermal_events(self, node: str) -> int:
-        """How many scrape intervals of the last five minutes the clock was held back in."""
-        return sum(self._throttled.get(node, ()))
+    def is_held_back_by(self, node: str, *events: str) -> bool:
+        recent = self._held_back.get(node)
+        return bool(recent) and not recent[-1].isdisjoint(events)
 
+    def _settles_at(self, node: str, *, is_busy: bool) -> float:
+        if node in self.uncooled:
+            hotter = min(1.6, max(0.3, self.uncooled[node])) - 1
+            return _UNCOOLED_BUSY_C + 4 * hotter if is_busy else _UNCOOLED_IDLE_C
+        return _BUSY_C - _BRAKED_BY_C * min(1.5, self._brake(node)) if is_busy else _IDLE_C
 
-def export(registry: Registry, gpu: Gpu, hardware: Hardware, rng: np.random.Generator, *, busy: bool) -> None:
-    """Renew one GPU's series. A cool GPU that decodes all day is 92 % busy, at 480 W, 62 C and 1900 MHz."""
-    labels = gpu.labels()
-    noise = rng.lognormal(0, 0.015, 6)
-    readings = {
-        "DCGM_FI_DEV_SM_CLOCK": round(hardware.clock_mhz(gpu.node) * noise[0]) if busy else _IDLE_MHZ,
-        "DCGM_FI_DEV_GPU_TEMP": round(hardware.temperature_c(gpu.node) * noise[1]),
-        "DCGM_FI_DEV_POWER_USAGE": round((hardware.power_w(gpu.node) if busy else _IDLE_W) * noise[2], 1),
-        "DCGM_FI_DEV_GPU_UTIL": min(100, round(92 * noise[3])) if busy else 0,
-        "DCGM_FI_DEV_FB_USED": 73_420 if gpu.pod else 4,
-        "DCGM_FI_DEV_XID_ERRORS": 0,
-        "DCGM_FI_DEV_ROW_REMAP_FAILURE": 0,
-        "DCGM_FI_DEV_ROW_REMAP_PENDING": 0,
-        "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": round(0.31 * noise[4], 3) if busy else 0,
-        "DCGM_FI_PROF_DRAM_ACTIVE": round(0.58 * noise[5], 3) if busy else 0,
-    }
-    for name, value in readings.items():
-        registry.set(_FAMILIES[name], labels, value)
-    for name in _COUNTERS:
-        registry.add(_FAMILIES[name], labels, 0)
-    registry.set(_FAMILIES["DCGM_EXP_XID_ERRORS_COUNT"], {**labels, "xid": "0"}, 0)
-    for event in _CLOCK_EVENTS:
-        count = hardware.thermal_events(gpu.node) if event == "sw_thermal" else 0
-        registry.set(_FAMILIES["DCGM_EXP_CLOCK_EVENTS_COUNT"], {**labels, "clock_event": event}, count)
+    def _heat(self, node: str) -> float:
+        """0 while the GPU may run as fast as it can, 1 at the lowest clock that its heat brings about."""
+        over = self.temperature_c(node) - _SLOWDOWN_FROM_C
+        return min(1.0, max(0.0, over / (_SLOWEST_AT_C - _SLOWDOWN_FROM_C)))
+
+    def _brake(self, node: str) -> float:
+        return self.braked[node].depth if node in self.braked else 0.0
+
+    def _link_faults(self, node: str) -> float:
+        return max((chip.link_faults for chip in self._of(node)), default=0.0)
+
+    def _held_back_by(self, node: str) -> frozenset[str]:
+        reasons = {"sw_thermal"} if self._heat(node) > 0 else set()
+        if self.temperature_c(node) >= _HARD_SLOWDOWN_C:
+            reasons |= {"hw_thermal", "hw_slowdown"}
+        if self._brake(node) > 0:
+            reasons.add(self.braked[node].reason)
+            if self.braked[node].reason == "hw_power_brake":
+                reasons.add("hw_slowdown")
+        return frozenset(reasons)
+
+    def _of(self, node: str) -> list[Chip]:
+        return [chip for (name, _), chip in self._chips.items() if name == node]

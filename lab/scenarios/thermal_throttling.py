@@ -41,7 +41,7 @@ class ThermalThrottling:
 
     def is_healthy(self, stage: Stage) -> bool:
         weights = stage.gateway.engine_weights()
-        hot = stage.hardware.uncooled.intersection(_serving_nodes(stage))
+        hot = stage.hardware.uncooled.keys() & set(_serving_nodes(stage))
         return not any(weights.get(node, 1.0) > 0 for node in hot)
 
     def truth(self, stage: Stage) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _stop_a_fan(stage: Stage) -> None:
     racks = gpu_racks(stage.cluster)
     serving = _serving_nodes(stage)
     busiest = Counter(racks[node] for node in serving).most_common(1)[0][0]
-    stage.hardware.uncooled.add(next(node for node in serving if racks[node] == busiest))
+    stage.hardware.uncooled[next(node for node in serving if racks[node] == busiest)] = 1.0
 
 
 def _serving_nodes(stage: Stage) -> list[str]:

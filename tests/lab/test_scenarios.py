@@ -240,7 +240,7 @@ def settled(uncooled: set[str], busy: set[str]) -> Hardware:
     hardware = Hardware()
     racks = {"a": "rack-1", "b": "rack-1", "c": "rack-2"}
     hardware.step(racks, busy)
-    hardware.uncooled |= uncooled
+    hardware.uncooled |= dict.fromkeys(uncooled, 1.0)
     for _ in range(60):
         hardware.step(racks, busy)
     return hardware
@@ -252,7 +252,7 @@ def test_a_hot_gpu_slows_down_and_warms_its_neighbours() -> None:
     assert hardware.temperature_c("a") == pytest.approx(88, abs=1.5)
     assert (hardware.clock_mhz("a"), hardware.power_w("a")) == (1100, 350)
     assert hardware.slowness("a") == pytest.approx(1.43, abs=0.01)
-    assert hardware.thermal_events("a") == 20
+    assert hardware.clock_events("a", "sw_thermal") == 20
     assert hardware.temperature_c("b") == pytest.approx(66, abs=0.5)
     assert hardware.slowness("b") == 1.0
     assert hardware.temperature_c("c") == pytest.approx(62, abs=0.5)
@@ -262,7 +262,7 @@ def test_an_idle_gpu_without_cooling_is_warm_and_not_throttled() -> None:
     """Taking its load away lets it cool, but nothing in software mends a fan."""
     hardware = settled({"a"}, {"b", "c"})
     assert 40 < hardware.temperature_c("a") < 60
-    assert hardware.thermal_events("a") == 0
+    assert hardware.clock_events("a", "sw_thermal") == 0
     assert hardware.temperature_c("b") == pytest.approx(62, abs=0.5)
 
 
