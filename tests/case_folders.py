@@ -51,7 +51,7 @@ def change_json(change: Change) -> dict[str, Any]:
     }
 
 
-def truth_json(cause: str, **more: Any) -> dict[str, Any]:
+def truth_json(cause: str, /, **more: Any) -> dict[str, Any]:
     """A truth of this cause; `more` replaces what is usual."""
     family = cause if cause == "none" else cause[0]
     return {

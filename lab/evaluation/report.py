@@ -41,7 +41,7 @@ class Report:
         self._console.print(_LEGEND, style="dim")
         self._apart(result["groups"])
         self._figures("by class", {**result["per_class"], "all": result})
-        self._figures("by cause", result["per_cause"])
+        self._causes(result["per_cause"])
         self._confusion(result["confusion"])
         self._calibration(result["calibration"])
         self._skipped(result["skipped_cases"])
@@ -81,6 +81,24 @@ class Report:
     def _figures(self, title: str, rows: Mapping[str, Figures]) -> None:
         self._table(title, _COLUMNS, (_row(name, part) for name, part in rows.items()))
 
+    def _causes(self, causes: Figures) -> None:
+        self._table(
+            "by cause",
+            ("", "n", "AC@1", "AC@3", "scope F1", "culprit", "sure+wrong"),
+            (
+                (
+                    name,
+                    str(part["n"]),
+                    _with_interval(part, "ac1"),
+                    _percent(part["ac3"]),
+                    _number(part["scope_f1"], 2),
+                    _percent(part["culprit"]),
+                    _percent(part["confident_wrong"]),
+                )
+                for name, part in causes.items()
+            ),
+        )
+
     def _confusion(self, pairs: Sequence[Figures]) -> None:
         self._table(
             "mixed up most",
@@ -113,6 +131,7 @@ class Report:
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         if table.row_count:
+            self._console.print()
             self._console.print(table)
 
     def _say(self, line: str) -> None:

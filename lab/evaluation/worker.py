@@ -36,7 +36,7 @@ def answer_to(line: str) -> dict[str, Any]:
 
 async def _outcome(job: Job) -> dict[str, Any] | BaseException:
     """What reading came to, an error being a value like any other: one case must not take the next ones down."""
-    outcomes: list[dict[str, Any] | BaseException] = await asyncio.gather(read(job), return_exceptions=True)
+    outcomes = await asyncio.gather(read(job), return_exceptions=True)
     return outcomes[0]
 
 

@@ -105,14 +105,19 @@ class Worker:
 
 
 async def read_all(
-    jobs: Sequence[Job], *, workers: int, patience_s: float, told: Callable[[Job], None]
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    patience_s: float,
+    told: Callable[[Job], None],
+    start: Callable[[], Worker] = Worker,
 ) -> list[dict[str, Any]]:
     """The workers' lines in the order of the jobs; `told` hears of each job that is done."""
     lines: list[dict[str, Any]] = [{} for _ in jobs]
     waiting = iter(list(enumerate(jobs)))
 
     async def work() -> None:
-        worker = Worker()
+        worker = start()
         try:
             for at, job in waiting:
                 lines[at] = await worker.read(job, patience_s)

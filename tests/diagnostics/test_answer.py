@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # ships no types
 
 from diagnostics.answer import CaseError, as_answer, diagnose_case, load_case
 from tests import synthetic
-from tests.diagnostics_prompts import DECOY, GUILTY
+from tests.case_folders import truth_json, write_case
 
 TIME = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"}
 DIMENSIONS = [
@@ -75,59 +73,13 @@ ANSWER = {
     },
 }
 
-SERVICE = """
-name = "chat"
-namespace = "chat"
-team = "llm"
-[selectors]
-serving = {namespace = "chat"}
-gpu = {namespace = "chat"}
-application = {service = "chat"}
-gateway = {model_group = "chat"}
-kubernetes = {namespace = "chat"}
-[budgets]
-ttft_p95_s = 1.0
-[[deployments]]
-name = "chat-vllm"
-kind = "engine"
-replicas = 4
-[[prompts]]
-name = "chat-system"
-source = "prompts"
-"""
-
-
-def change_json(change: Any) -> dict[str, Any]:
-    return {
-        "id": change.id,
-        "at": change.at.isoformat(),
-        "kind": change.kind,
-        "service": change.service,
-        "source": change.source,
-        "summary": change.summary,
-        "author": change.author,
-        "scope": {name: list(values) for name, values in change.scope.items()},
-        "before": change.before,
-        "after": change.after,
-    }
-
 
 @pytest.fixture
 def case(tmp_path: Path) -> Path:
     """The reference incident as a case folder, with its truth, which nobody may read."""
-    (tmp_path / "alert.json").write_text(
-        json.dumps(
-            {
-                "incident": {"created_at": synthetic.END.isoformat(), "title": "LLMHighTTFT"},
-                "alerts": [{"body": {"details": {}}}],
-            }
-        )
-    )
-    (tmp_path / "service.toml").write_text(SERVICE)
-    (tmp_path / "changes.json").write_text(json.dumps([change_json(DECOY), change_json(GUILTY)]))
-    (tmp_path / "metrics.om").write_text(synthetic.openmetrics("S04", history=timedelta(minutes=40)))
-    (tmp_path / "truth.json").write_text("this is no JSON: whoever reads it fails")
-    return tmp_path
+    folder = write_case(tmp_path / "case", truth_json("S04"))
+    (folder / "truth.json").write_text("this is no JSON: whoever reads it fails")
+    return folder
 
 
 async def test_a_case_is_answered_in_its_format(case: Path) -> None:
