@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from diagnostics.causes import engine, knowledge
 from diagnostics.causes.knowledge import Knowledge
+from diagnostics.causes.look_alikes import next_check
 from diagnostics.causes.observation import observe
 from diagnostics.causes.scope import scope_of
 from diagnostics.changes.change import Change
@@ -84,7 +85,7 @@ def conclude(target: Target, gathered: Gathered, *, seconds: float, known: Knowl
         suspects=suspects[:MOST_SUSPECTS],
         culprit_change=guilty,
         blind_spots=(*gathered.blind_spots, *_unknown(gathered.findings)),
-        next_check=known.causes[top.cause].next_check if top.cause in known.causes else None,
+        next_check=next_check(causes, observed, known),
         seconds=seconds,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from diagnostics.causes import engine, knowledge
+from diagnostics.causes.look_alikes import next_check
 from diagnostics.causes.observation import deviation_of, observe
 from diagnostics.changes.change import Change
 from diagnostics.checks import CHECKS
@@ -176,3 +177,24 @@ async def test_missing_exporters_leave_the_cause_findable() -> None:
     assert diagnosis.causes[0].cause == "S04"
     assert {"gpu_xid", "gpu_ecc", "gpu_throttling", "replicas"} <= {spot.check for spot in diagnosis.blind_spots}
     assert len(CHECKS) == len(diagnosis.findings)
+
+
+def test_the_missing_question_that_tells_look_alikes_apart_is_named() -> None:
+    """Slow clocks alone may be heat or a power brake; the answer says that nobody read which."""
+    observed = observe([finding(moved("sm_clock", 1100, 1900), moved("gpu_power", 350, 480))], KNOWN)
+    causes = (
+        RankedCause(cause="G04", title="hot", probability=0.5),
+        RankedCause(cause="G05", title="braked", probability=0.4),
+    )
+    said = next_check(causes, observed, KNOWN)
+    assert said is not None
+    assert "G05" in said
+    assert KNOWN.signals["power_brakes"].words in said
+    assert said.endswith(KNOWN.causes["G04"].next_check)
+
+
+def test_a_lone_cause_has_its_own_next_check() -> None:
+    """Without a rival there is nothing to tell apart; where nothing is wrong there is nothing to check."""
+    lone = RankedCause(cause="G04", title="hot", probability=0.9)
+    assert next_check((lone,), {}, KNOWN) == KNOWN.causes["G04"].next_check
+    assert next_check((RankedCause(cause="none", title="", probability=0.9),), {}, KNOWN) is None
