@@ -5,6 +5,12 @@ from __future__ import annotations
 _REMEDIES = (
     ("DCGM_EXP_XID_ERRORS_COUNT", "switch it on in dcgm-exporter's counters file (it is off by default)"),
     ("DCGM_EXP_CLOCK_EVENTS_COUNT", "switch it on in dcgm-exporter's counters file (it is off by default)"),
+    ("DCGM_EXP_GPU_HEALTH_STATUS", "switch it on in dcgm-exporter's counters file (it is off by default)"),
+    (
+        "DCGM_FI_DEV_GPU_RECOVERY_ACTION",
+        'add "DCGM_FI_DEV_GPU_RECOVERY_ACTION, gauge, recovery action" to dcgm-exporter\'s counters file',
+    ),
+    ("DCGM_FI_DEV_ROW_REMAP_PENDING", "add its line to dcgm-exporter's counters file (it is not there by default)"),
     ("DCGM_FI_DEV_ECC_", "uncomment the ECC lines in dcgm-exporter's counters file (they are off by default)"),
     ("DCGM_FI_DEV_NVLINK_", "uncomment the NVLink error lines in dcgm-exporter's counters file (off by default)"),
     ("DCGM_", "run dcgm-exporter on the GPU nodes and scrape it (port 9400)"),
@@ -14,7 +20,7 @@ _REMEDIES = (
     ("kube_", "run kube-state-metrics and scrape it"),
     ("container_", "scrape the kubelet's cAdvisor endpoint (/metrics/cadvisor)"),
     ("llm_app_", "instrument the application, or map its own metric names in the service's configuration"),
-    ("watchkeeper_probe_", "run the Watchkeeper probe on the nodes"),
+    ("watchkeeper_probe_", "run `watchkeeper probe` on the nodes and scrape it"),
     ("http_requests_total", "scrape the API server's /metrics (its HTTP instrumentation exports it)"),
     ("up", "ask the telemetry that scrapes the engines itself"),
 )

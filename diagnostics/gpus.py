@@ -1,8 +1,14 @@
-"""GPUs as dcgm-exporter names them, in its old and its new spelling (renamed in DCGM 4.6), and what XIDs mean."""
+"""GPUs as dcgm-exporter names them, in its old and its new spelling (renamed in DCGM 4.6), and whose they are."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from diagnostics.look import Compared, Look
+from diagnostics.places import Places, places, where_found
+from diagnostics.telemetry.model import Aggregation, Function, Query, Vector
 
 GPU = ("Hostname", "gpu", "UUID")
 
@@ -13,63 +19,135 @@ UTILISATION = ("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_UTIL_RATIO")
 LAST_XID = ("DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_XID_ERROR")
 XID_COUNT = ("DCGM_EXP_XID_ERRORS_COUNT",)
 KERNEL_XID = ("watchkeeper_probe_kernel_xid_total",)
+SMI_OK = ("watchkeeper_probe_nvidia_smi_ok",)
 CLOCK_EVENTS = ("DCGM_EXP_CLOCK_EVENTS_COUNT",)
+EVENT_REASONS = ("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS")
+THERMAL_VIOLATION = ("DCGM_FI_DEV_THERMAL_VIOLATION",)
 DOUBLE_BIT = ("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",)
 SINGLE_BIT = ("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL",)
 REMAP_PENDING = ("DCGM_FI_DEV_ROW_REMAP_PENDING",)
 REMAP_FAILED = ("DCGM_FI_DEV_ROW_REMAP_FAILURE", "DCGM_FI_DEV_ROW_REMAP_FAILED")
+RETIRE_PENDING = ("DCGM_FI_DEV_RETIRED_PENDING", "DCGM_FI_DEV_PAGE_RETIRED_PENDING")
 REMAPPED_CORRECTABLE = ("DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS", "DCGM_FI_DEV_ROW_REMAP_CORRECTABLE_TOTAL")
 REMAPPED_UNCORRECTABLE = ("DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", "DCGM_FI_DEV_ROW_REMAP_UNCORRECTABLE_TOTAL")
 NVLINK_ERRORS = tuple(
     (f"DCGM_FI_DEV_NVLINK_{kind}_ERROR_COUNT_TOTAL", f"DCGM_FI_DEV_NVLINK_{kind}_ERROR_TOTAL")
     for kind in ("REPLAY", "RECOVERY", "CRC_FLIT", "CRC_DATA")
 )
+NVSWITCH_FATAL = ("DCGM_FI_DEV_NVSWITCH_FATAL_ERRORS",)
+FABRIC_MANAGER = ("DCGM_FI_DEV_FABRIC_MANAGER_STATUS",)
+FABRIC_HEALTH = ("DCGM_FI_DEV_FABRIC_HEALTH_SUMMARY",)
+HEALTH = ("DCGM_EXP_GPU_HEALTH_STATUS",)
+RECOVERY_ACTION = ("DCGM_FI_DEV_GPU_RECOVERY_ACTION", "DCGM_FI_DEV_GET_GPU_RECOVERY_ACTION")
+PCIE_REPLAYS = ("DCGM_FI_DEV_PCIE_REPLAY_COUNTER", "DCGM_FI_DEV_PCIE_REPLAY_TOTAL")
+PCIE_GENERATION = ("DCGM_FI_DEV_PCIE_LINK_GEN",)
+PCIE_WIDTH = ("DCGM_FI_DEV_PCIE_LINK_WIDTH",)
+PCIE_MOST_GENERATION = ("DCGM_FI_DEV_PCIE_MAX_LINK_GEN",)
+PCIE_MOST_WIDTH = ("DCGM_FI_DEV_PCIE_MAX_LINK_WIDTH",)
 
-XID_SIGNALS: Mapping[int, str] = {
-    79: "xid_fallen_off_bus",
-    **dict.fromkeys((48, 95, 140, 171, 172), "xid_uncontained_ecc"),
-    94: "xid_contained_ecc",
-    63: "xid_row_remap",
-    64: "xid_row_remap_failure",
-    **dict.fromkeys((119, 120), "xid_gsp"),
-    **dict.fromkeys((74, *range(144, 151)), "xid_nvlink"),
-    **dict.fromkeys((8, 11, 13, 25, 31, 43, 69), "xid_application"),
+RECOVERY_WORDS: Mapping[int, str] = {
+    1: "reset the GPU",
+    2: "reboot the node",
+    3: "drain peer-to-peer traffic",
+    4: "drain the node and reset the GPU",
+    5: "recover the IMEX domain",
+    6: "reset the bus",
+    7: "reboot the system",
 }
-"""XIDs by what they mean to on-call, after NVIDIA's XID catalogue; 45 only follows others and is left out."""
-
-HARMLESS_XIDS = frozenset({37, 43, 45, 63, 66, 67, 92, 93, 106, 107, 121, 137, 141, 152, 153, 154, 157, 160, 161})
-"""XIDs that by themselves ask for nothing now (NVIDIA's immediate action: ignore)."""
-
-XID_WORDS: Mapping[int, str] = {
-    13: "graphics engine exception",
-    31: "memory page fault",
-    43: "reset channel, the application died",
-    45: "clean-up after another fault",
-    46: "GPU timeout",
-    48: "double-bit memory error",
-    62: "power unit halted",
-    63: "memory row remapped",
-    64: "row remap failed",
-    74: "NVLink error",
-    79: "GPU fell off the bus",
-    94: "contained memory error",
-    95: "uncontained memory error",
-    109: "context switch timeout",
-    119: "firmware (GSP) does not answer",
-    120: "firmware (GSP) error",
-    140: "unrecovered memory error",
-}
+"""What the driver itself recommends (NVML field 230); 0 is "nothing" and is not in the table."""
 
 Key = tuple[str, ...]
+Cells = dict[Key, Compared]
+Scope = tuple[tuple[str, str], ...]
 
 
-def where(key: Key) -> tuple[tuple[str, str], ...]:
-    """A GPU as a measure's scope: its node and UUID."""
-    node, _, uuid = key
-    return (("node", node), ("gpu", uuid))
+@dataclass(frozen=True, kw_only=True)
+class Owners:
+    """Whose pod a GPU works for, and where it stands."""
+
+    places: Places
+    pods: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by UUID
+
+    def pods_of(self, key: Key) -> frozenset[str]:
+        """The pods that had this GPU; without DCGM's pod labels, the pod of a node that has only one of ours."""
+        node, _, uuid = key
+        return self.pods.get(uuid) or self.places.only_pod_on(node)
+
+    def where(self, key: Key) -> Scope:
+        """A GPU as a measure's scope: node, UUID, and the pod and rack where they are known."""
+        node, _, uuid = key
+        parts = [("node", node), ("gpu", uuid), *(("pod", pod) for pod in sorted(self.pods_of(key)))]
+        rack = self.places.racks.get(node, "")
+        return tuple((label, value) for label, value in [*parts, ("rack", rack)] if value)
+
+    def revisions_of(self, key: Key) -> frozenset[str]:
+        return frozenset(self.places.revision_of(pod) for pod in self.pods_of(key)) - {""}
+
+
+NOBODY = Owners(places=Places())
+"""For a check that found no GPU to speak of, and so needs not ask whose they are."""
+
+
+async def owners(look: Look) -> Owners:
+    """Join GPUs with pods. `exported_pod` goes before `pod`, which is then dcgm-exporter's own."""
+    known, name = await asyncio.gather(places(look), look.exported("gpu", *CLOCK, *LAST_XID))
+    if name is None:
+        return Owners(places=known)
+    query = Query(
+        metric=name,
+        where=look.where("gpu"),
+        function=Function.MAX_OVER_TIME,
+        window=look.since_start,
+        by=("UUID", "pod", "exported_pod"),
+        aggregation=Aggregation.COUNT,
+    )
+    pods: dict[str, set[str]] = {}
+    for uuid, pod, exported in await look.telemetry.vector(query, look.frame.at):
+        if uuid and (exported or pod):
+            pods.setdefault(uuid, set()).add(exported or pod)
+    return Owners(places=known, pods={uuid: frozenset(names) for uuid, names in pods.items()})
 
 
 def name(key: Key) -> str:
     """A GPU as people find it: node and index."""
     node, index, uuid = key
     return f"GPU {index} of {node}" if index else f"{uuid or 'a GPU'} of {node}"
+
+
+async def cells(look: Look, names: tuple[str, ...]) -> Cells | None:
+    """A gauge per GPU, now and in the baseline; None when nobody exports it."""
+    spelling = await look.exported("gpu", *names)
+    return None if spelling is None else await look.levels(spelling, "gpu", by=GPU)
+
+
+async def growth(look: Look, names: tuple[str, ...]) -> Vector | None:
+    """By how much a count grew per GPU since the baseline; None when nobody exports it."""
+    spelling = await look.exported("gpu", *names)
+    return None if spelling is None else await look.increase(spelling, "gpu", by=GPU)
+
+
+async def peaks(look: Look, names: tuple[str, ...], by: tuple[str, ...] = GPU) -> Vector | None:
+    """The highest recent value of a gauge per GPU; None when nobody exports it."""
+    spelling = await look.exported("gpu", *names)
+    return None if spelling is None else await look.peak(spelling, "gpu", by=by)
+
+
+async def node_where(look: Look, family: str, metric: str) -> dict[str, str] | None:
+    """Matchers of a metric that the service's nodes have, or None when nobody exports it."""
+    return await where_found(look, family, metric, "node", await _nodes(look))
+
+
+async def _nodes(look: Look) -> set[str]:
+    """The nodes that the service's pods run on or whose GPUs its selector finds."""
+    nodes = {place.node for place in (await places(look)).pods.values()}
+    if "gpu" in look.target.selectors and (spelling := await look.exported("gpu", *CLOCK)):
+        query = Query(
+            metric=spelling,
+            where=look.where("gpu"),
+            function=Function.MAX_OVER_TIME,
+            window=look.since_start,
+            by=("Hostname",),
+            aggregation=Aggregation.COUNT,
+        )
+        nodes |= {node for (node,) in await look.telemetry.vector(query, look.frame.at)}
+    return nodes - {""}

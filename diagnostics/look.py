@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from diagnostics.diagnosis import Frame
+from diagnostics.engines import speaking
 from diagnostics.exporters import remedy_for
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Aggregation, Function, Key, Query, Telemetry, Vector
@@ -57,7 +58,7 @@ class Look:
 
     def __init__(self, target: Target, telemetry: Telemetry, frame: Frame) -> None:
         self.target = target
-        self.telemetry = telemetry
+        self.telemetry = speaking(telemetry, target)
         self.frame = frame
 
     @property
@@ -68,6 +69,11 @@ class Look:
     def since_baseline(self) -> timedelta:
         """The time in which an event (an XID, a restart) still belongs to the trouble: half an hour or more."""
         return max(self.frame.at - self.frame.baseline_end, EVENTS)
+
+    @property
+    def since_start(self) -> timedelta:
+        """From the beginning of the baseline until now: in it is whatever was compared, also what has gone since."""
+        return max(self.frame.at - self.frame.baseline_start, EVENTS)
 
     def where(self, family: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """The label matchers of a metric family; raises CannotTellError when the service does not configure it."""
@@ -88,7 +94,8 @@ class Look:
         """The first of these spellings that is exported; raises CannotTellError with the exporter's missing setting."""
         name = await self.exported(family, *names)
         if name is None:
-            raise CannotTellError(f"{names[0]} is not exported; {remedy_for(names[0])}")
+            lacks = await self.telemetry.lacks(names[0], self.frame.at)
+            raise CannotTellError(lacks or f"{names[0]} is not exported; {remedy_for(names[0])}")
         return name
 
     async def means(
@@ -128,9 +135,15 @@ class Look:
         by: tuple[str, ...] = (),
         where: Mapping[str, str] | None = None,
         aggregation: Aggregation = Aggregation.AVG,
+        alone: bool = False,
     ) -> dict[Key, Compared]:
-        """A gauge's average over each window, then aggregated over the series of a group."""
-        return _paired(*await self._both(gauge, Function.AVG_OVER_TIME, self.where(family, where), by, aggregation))
+        """
+        A gauge's average over each window, then aggregated over the series of a group.
+
+        `where` adds to the family's selector; `alone` says that it stands in its place.
+        """
+        matchers = (where or {}) if alone else self.where(family, where)
+        return _paired(*await self._both(gauge, Function.AVG_OVER_TIME, matchers, by, aggregation))
 
     async def level(
         self,

@@ -384,9 +384,19 @@ class _Run:
         self._gauge("vllm:kv_cache_usage_perc", pod, self._jitter(engine.kv_usage, 0.02))
         self._count("vllm:num_preemptions", pod, engine.preemptions * seconds)
         self._gauge("vllm:cache_config_info", {**pod, "num_gpu_blocks": str(engine.kv_blocks), "block_size": "16"}, 1.0)
+        self._probed(pod, seconds)
         for status, share in (("5xx", engine.error_5xx), ("4xx", engine.error_4xx)):
             self._count("http_requests", {**pod, "handler": "/v1", "status": status}, engine.rps * seconds * share)
         self._count("http_requests", {**pod, "handler": "/v1", "status": "2xx"}, engine.rps * seconds * 0.99)
+
+    def _probed(self, pod: Labels, seconds: float) -> None:
+        """What a probe and speculative decoding say about a healthy engine."""
+        self._count("vllm:corrupted_requests", pod, 0.0)
+        self._gauge("vllm:engine_sleep_state", {**pod, "sleep_state": "awake"}, 1.0)
+        self._count("vllm:spec_decode_num_draft_tokens", pod, 100 * seconds)
+        self._count("vllm:spec_decode_num_accepted_tokens", pod, 70 * seconds)
+        self._gauge("watchkeeper_probe_golden_prompt_mismatch_ratio", pod, 0.0)
+        self._gauge("watchkeeper_probe_weight_load_seconds", pod, 75.0)
 
     def _gpu(self, number: int, engine: Engine) -> None:
         gpu = {
@@ -414,11 +424,22 @@ class _Run:
         place = ("DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL", _text(gpu))
         self._counters[place] = self._counters.get(place, 0.0) + engine.nvlink_per_min / 2
         self._gauge(place[0], gpu, self._counters[place])
+        self._driver(gpu, engine)
         for event in ("hw_thermal", "hw_power_brake", "power_cap"):
             value = 3.0 if engine.clock_event == event else 0.0
             self._gauge("DCGM_EXP_CLOCK_EVENTS_COUNT", {**gpu, "clock_event": event}, value)
         if engine.xid:
             self._gauge("DCGM_EXP_XID_ERRORS_COUNT", {**gpu, "xid": str(engine.xid)}, 1.0)
+
+    def _driver(self, gpu: Labels, engine: Engine) -> None:
+        """What the driver, the fabric manager and the probe on the node say about a GPU."""
+        self._set_gauge_counter("DCGM_FI_DEV_PCIE_REPLAY_COUNTER", gpu, 0)
+        self._gauge("DCGM_FI_DEV_PCIE_LINK_WIDTH", gpu, 16.0)
+        self._gauge("DCGM_FI_DEV_FABRIC_MANAGER_STATUS", gpu, 3.0)
+        self._gauge("DCGM_FI_DEV_GPU_RECOVERY_ACTION", gpu, float(engine.remap_pending))
+        self._gauge("DCGM_EXP_GPU_HEALTH_STATUS", {**gpu, "health_watch": "ALL"}, 0.0)
+        node = {"namespace": "chat", "node": gpu["Hostname"]}
+        self._gauge("watchkeeper_probe_nvidia_smi_ok", node, 1.0)
 
     def _application(self, engines: list[Engine], fleet: Fleet, seconds: float) -> None:
         service = {"service": "chat"}

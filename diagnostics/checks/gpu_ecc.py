@@ -2,8 +2,8 @@
 Is the GPUs' memory sound?
 
 Reads uncorrectable (double-bit) and corrected (single-bit) errors since the baseline, and the state of row remapping.
-Bad for any uncorrectable error, a failed remap (the GPU must be replaced) or a pending one (it needs a reset). A row
-remapped for correctable errors is ok: the GPU repaired itself.
+Bad for any uncorrectable error, a failed remap (the GPU must be replaced) or a pending one (it needs a reset), also
+when DCGM still calls the GPU healthy. A row remapped for correctable errors is ok: the GPU repaired itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _GREW = {
     "rows_remapped": (gpus.REMAPPED_CORRECTABLE, "rows"),
     "rows_remapped_uncorrectable": (gpus.REMAPPED_UNCORRECTABLE, "rows"),
 }
-_FLAGS = {"row_remap_pending": gpus.REMAP_PENDING, "row_remap_failed": gpus.REMAP_FAILED}
+_FLAGS = {
+    "row_remap_pending": (gpus.REMAP_PENDING, gpus.RETIRE_PENDING),
+    "row_remap_failed": (gpus.REMAP_FAILED,),
+}
 _WORDS = {
     "ecc_double_bit": "uncorrectable memory errors",
     "rows_remapped_uncorrectable": "rows remapped for uncorrectable errors",
@@ -37,15 +40,16 @@ _WORDS = {
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
     look.where("gpu")
-    grew = await asyncio.gather(*(_growth(look, names) for names, _ in _GREW.values()))
-    flags = await asyncio.gather(*(_flag(look, names) for names in _FLAGS.values()))
+    grew = await asyncio.gather(*(gpus.growth(look, names) for names, _ in _GREW.values()))
+    flags = await asyncio.gather(*(_flags(look, spellings) for spellings in _FLAGS.values()))
     known = {
         **{signal: cells for signal, cells in zip(_GREW, grew, strict=True) if cells is not None},
         **{signal: cells for signal, cells in zip(_FLAGS, flags, strict=True) if cells is not None},
     }
     if not known:
         raise CannotTellError(f"{gpus.REMAP_FAILED[0]} is not exported; {remedy_for(gpus.REMAP_FAILED[0])}")
-    measures = [found for signal, cells in known.items() for found in _measures(signal, cells)]
+    owners = await gpus.owners(look)
+    measures = [found for signal, cells in known.items() for found in _measures(signal, cells, owners)]
     complaints = [
         f"{gpus.name(key)}: {_WORDS[signal]} ({number(round(value))})."
         for signal, cells in known.items()
@@ -61,30 +65,25 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     return Finding.ok("gpu_ecc", "No uncorrectable memory error, no remap pending or failed.", *measures)
 
 
-async def _growth(look: Look, names: tuple[str, ...]) -> Vector | None:
-    """By how much a count grew per GPU since the baseline; None when nobody exports it."""
-    name = await look.exported("gpu", *names)
-    return None if name is None else await look.increase(name, "gpu", by=gpus.GPU)
-
-
-async def _flag(look: Look, names: tuple[str, ...]) -> Vector | None:
+async def _flags(look: Look, spellings: tuple[tuple[str, ...], ...]) -> Vector | None:
     """GPUs on which a flag is set now and was not in the baseline; None when nobody exports it."""
-    name = await look.exported("gpu", *names)
-    if name is None:
+    found = [cells for names in spellings if (cells := await gpus.cells(look, names)) is not None]
+    if not found:
         return None
-    cells = await look.levels(name, "gpu", by=gpus.GPU)
     return {
-        key: 1.0 if (cell.now or 0.0) > 0 and not (cell.baseline or 0.0) > 0.5 else 0.0 for key, cell in cells.items()
+        key: 1.0 if (cell.now or 0.0) > 0 and not (cell.baseline or 0.0) > 0.5 else 0.0
+        for cells in found
+        for key, cell in cells.items()
     }
 
 
-def _measures(signal: str, cells: Vector) -> list[Measure]:
+def _measures(signal: str, cells: Vector, owners: gpus.Owners) -> list[Measure]:
     unit = _GREW[signal][1] if signal in _GREW else "GPUs"
     hit = {key: float(round(value)) for key, value in cells.items() if value >= 0.5}
     return [
         Measure(signal=signal, value=sum(hit.values()), baseline=0.0, unit=unit),
         *(
-            Measure(signal=signal, value=value, baseline=0.0, unit=unit, scope=gpus.where(key))
+            Measure(signal=signal, value=value, baseline=0.0, unit=unit, scope=owners.where(key))
             for key, value in sorted(hit.items())
         ),
     ]

@@ -1,29 +1,37 @@
 """
 Does a GPU run slower than it could?
 
-Compares each GPU's SM clock with its baseline, with temperature, power and the clock events that DCGM counts. Bad when
-a clock lost 12 %, or heat (thermal events) or a power brake slows a GPU down. Hot and slow is cooling; cool and slow
-is power: a brake, a lost feed, or a cap that somebody changed.
+Compares each GPU's SM clock with its baseline, with temperature, power and the reasons that the driver gives: DCGM's
+counts of clock events, its mask of reasons, or the time it counts as capped by heat. Bad when a clock lost 12 %, or
+heat (thermal events) or a power brake slows a GPU down. Hot and slow is cooling; cool and slow is power: a brake, a
+lost feed, or a cap that somebody changed. A power cap alone is normal at full load, and a low clock without work.
 """
 
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from diagnostics import gpus
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding, Measure
+from diagnostics.gpus import Cells
 from diagnostics.look import NOTHING, Compared, Look
 from diagnostics.target import Target
-from diagnostics.telemetry.model import Telemetry
+from diagnostics.telemetry.model import Aggregation, Query, Telemetry
 from diagnostics.wording import compared
 
 THERMAL = ("sw_thermal", "hw_thermal")
 POWER_BRAKE = ("hw_power_brake",)
 POWER_CAP = ("power_cap", "sw_power_cap")  # normal at full load: counts only with a lower clock
+REASON_BITS = {0x20: "sw_thermal", 0x40: "hw_thermal", 0x80: "hw_power_brake", 0x4: "power_cap"}
+"""The bits of DCGM_FI_DEV_CLOCKS_EVENT_REASONS (nvml.h) under the names that DCGM counts events by."""
 
-Cells = dict[gpus.Key, Compared]
+MOST_CAPPED = 0.01
+"""The share of time capped by heat from which it is a slowdown and not a touch of the limit."""
+
+Events = dict[str, set[gpus.Key]]
 
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
@@ -31,66 +39,107 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     clock_name = await look.require("gpu", *gpus.CLOCK)
     clocks, temperatures, powers, utils, events = await asyncio.gather(
         look.levels(clock_name, "gpu", by=gpus.GPU),
-        _cells(look, gpus.TEMPERATURE),
-        _cells(look, gpus.POWER),
-        _cells(look, gpus.UTILISATION),
+        gpus.cells(look, gpus.TEMPERATURE),
+        gpus.cells(look, gpus.POWER),
+        gpus.cells(look, gpus.UTILISATION),
         _events(look),
     )
-    slow = sorted(key for key, cell in clocks.items() if cell.factor is not None and cell.factor < 0.88)
-    worst = min(clocks, key=lambda key: clocks[key].factor or 1.0, default=None)
-    measures = [] if worst is None else _gpu_measures(worst, clocks, temperatures, powers, stands_out=worst in slow)
-    measures.append(measure("gpu_util", _average(utils), "%"))
+    readings = (clocks, temperatures or {}, powers or {})
+    busy = {key: cell for key, cell in clocks.items() if not _is_idle((utils or {}).get(key), (powers or {}).get(key))}
+    slow = sorted(key for key, cell in busy.items() if cell.factor is not None and cell.factor < 0.88)
+    worst = min(busy or clocks, key=lambda key: clocks[key].factor or 1.0, default=None)
     hot = brakes = None
     if events is not None:
         hot = _with_event(events, THERMAL)
         brakes = _with_event(events, POWER_BRAKE) | (_with_event(events, POWER_CAP) & set(slow))
-        measures += [_count("thermal_slowdowns", hot), _count("power_brakes", brakes)]
     throttled = sorted({*slow, *(hot or ()), *(brakes or ())})
+    owners = await gpus.owners(look) if throttled else gpus.NOBODY
+    measures = [] if worst is None else _gpu_measures(worst, readings, owners, stands_out=worst in slow)
+    measures.append(measure("gpu_util", _average(utils or {}), "%"))
+    if hot is not None and brakes is not None:
+        measures += [_count("thermal_slowdowns", hot), _count("power_brakes", brakes)]
     measures.append(
         Measure(signal="throttled_nodes", value=float(len({key[0] for key in throttled})), baseline=0.0, unit="nodes")
     )
     if not throttled:
         return Finding.ok("gpu_throttling", "No GPU runs below its usual clock.", *measures)
-    measures += [measure("sm_clock", clocks.get(key, NOTHING), "MHz", *gpus.where(key)) for key in throttled]
-    text = " ".join(_sentence(key, clocks, temperatures, hot or set(), brakes or set()) for key in throttled[:4])
+    measures += [measure("sm_clock", clocks.get(key, NOTHING), "MHz", *owners.where(key)) for key in throttled]
+    text = " ".join(_sentence(key, readings, hot or set(), brakes or set()) for key in throttled[:4])
     return Finding.bad("gpu_throttling", text, *measures)
 
 
-async def _cells(look: Look, names: tuple[str, ...]) -> Cells:
-    name = await look.exported("gpu", *names)
-    return {} if name is None else await look.levels(name, "gpu", by=gpus.GPU)
+def _is_idle(util: Compared | None, power: Compared | None) -> bool:
+    """A GPU that lost its work clocks down by itself; that is no throttling. Told by its use, or else by its power."""
+    cell = util or power
+    return cell is not None and cell.factor is not None and cell.factor < 0.3
 
 
-async def _events(look: Look) -> dict[str, set[gpus.Key]] | None:
-    """GPUs by clock event in the recent window; None when DCGM does not count events."""
-    name = await look.exported("gpu", *gpus.CLOCK_EVENTS)
-    if name is None:
+async def _events(look: Look) -> Events | None:
+    """GPUs by the reason that slowed them down in the recent window; None when DCGM tells no reasons at all."""
+    sources = await asyncio.gather(_counted(look), _masked(look), _capped(look))
+    known = [source for source in sources if source is not None]
+    if not known:
         return None
-    events: dict[str, set[gpus.Key]] = {}
-    for (*gpu, event), count in (await look.peak(name, "gpu", by=(*gpus.GPU, "clock_event"))).items():
+    events: Events = {}
+    for source in known:
+        for event, where in source.items():
+            events.setdefault(event, set()).update(where)
+    return events
+
+
+async def _counted(look: Look) -> Events | None:
+    counts = await gpus.peaks(look, gpus.CLOCK_EVENTS, (*gpus.GPU, "clock_event"))
+    if counts is None:
+        return None
+    events: Events = {}
+    for (*gpu, event), count in counts.items():
         if count > 0:
             events.setdefault(event, set()).add(tuple(gpu))
     return events
 
 
-def _with_event(events: dict[str, set[gpus.Key]], names: tuple[str, ...]) -> set[gpus.Key]:
+async def _masked(look: Look) -> Events | None:
+    """Reasons from the mask: every bit that was set in some sample of the recent window."""
+    name = await look.exported("gpu", *gpus.EVENT_REASONS)
+    if name is None:
+        return None
+    query = Query(metric=name, where=look.where("gpu"), by=gpus.GPU, aggregation=Aggregation.MAX)
+    start = look.frame.at - look.frame.recent
+    matrix = await look.telemetry.matrix(query, start, look.frame.at, timedelta(seconds=60))
+    events: Events = {}
+    for key, points in matrix.items():
+        for mask in {int(value) for _, value in points if 0 < value < 2**32}:
+            for bit, event in REASON_BITS.items():
+                if mask & bit:
+                    events.setdefault(event, set()).add(key)
+    return events
+
+
+async def _capped(look: Look) -> Events | None:
+    """GPUs that spent more of their time capped by heat than in the baseline (DCGM counts nanoseconds)."""
+    name = await look.exported("gpu", *gpus.THERMAL_VIOLATION)
+    if name is None:
+        return None
+    shares = await look.rates(name, "gpu", by=gpus.GPU)
+    return {"hw_thermal": {key for key, cell in shares.items() if (cell.gain or 0.0) / 1e9 > MOST_CAPPED}}
+
+
+def _with_event(events: Events, names: tuple[str, ...]) -> set[gpus.Key]:
     return set().union(*(events.get(name, set()) for name in names))
 
 
 def _gpu_measures(
-    key: gpus.Key, clocks: Cells, temperatures: Cells, powers: Cells, *, stands_out: bool
+    key: gpus.Key, readings: tuple[Cells, Cells, Cells], owners: gpus.Owners, *, stands_out: bool
 ) -> list[Measure]:
     """The slowest GPU's numbers, as the service's and (when it stands out) under its own name."""
     found = []
-    for signal, cells, unit in (
-        ("sm_clock", clocks, "MHz"),
-        ("gpu_temperature", temperatures, "C"),
-        ("gpu_power", powers, "W"),
+    for signal, cells, unit in zip(
+        ("sm_clock", "gpu_temperature", "gpu_power"), readings, ("MHz", "C", "W"), strict=True
     ):
         if key in cells:
             found.append(measure(signal, cells[key], unit))
             if stands_out and signal != "sm_clock":
-                found.append(measure(signal, cells[key], unit, *gpus.where(key)))
+                found.append(measure(signal, cells[key], unit, *owners.where(key)))
     return found
 
 
@@ -104,7 +153,8 @@ def _average(cells: Cells) -> Compared:
     return Compared(now=sum(now) / len(now) if now else None, baseline=sum(then) / len(then) if then else None)
 
 
-def _sentence(key: gpus.Key, clocks: Cells, temperatures: Cells, hot: set[gpus.Key], brakes: set[gpus.Key]) -> str:
+def _sentence(key: gpus.Key, readings: tuple[Cells, Cells, Cells], hot: set[gpus.Key], brakes: set[gpus.Key]) -> str:
+    clocks, temperatures, _ = readings
     why = " because of heat" if key in hot else " because of a power brake or cap" if key in brakes else ""
     warm = f", at {compared(temperatures[key], 'C')}" if key in temperatures else ""
     return f"{gpus.name(key)} runs at {compared(clocks.get(key, NOTHING), 'MHz')}{why}{warm}."

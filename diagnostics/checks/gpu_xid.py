@@ -2,18 +2,22 @@
 Did a GPU report an XID since the baseline?
 
 Reads the codes that appeared since the baseline (half an hour at least): from DCGM's count per code, its "last XID"
-gauge (which keeps a code for ever, so only codes that are new count) and the kernel log's counter. Bad for codes that
-need action; a code that NVIDIA says to ignore (63, a remapped row) is reported and ok. An application's code (13, 31,
-43) on two nodes or more points at software, on one GPU under many workloads at the GPU.
+gauge (which keeps a code for ever, so only a change counts) and the kernel log's counter. Bad for codes that need
+somebody; a code that NVIDIA says to ignore (63, a remapped row) is reported and ok. A code that workloads bring on (13,
+31, 43) is the software's when two nodes show it or only one revision does, and the GPU's when one GPU shows it under
+two workloads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
-from diagnostics import gpus
+from diagnostics import gpus, xids
 from diagnostics.diagnosis import Frame
 from diagnostics.exporters import remedy_for
 from diagnostics.findings import Finding, Measure
@@ -22,8 +26,10 @@ from diagnostics.target import Target
 from diagnostics.telemetry.model import Aggregation, Function, Query, Telemetry, Vector
 
 STEP = timedelta(seconds=30)
+MOST_CHANGED = 50
+"""GPUs whose codes are read one by one; when more change at once, the first fifty tell what happened."""
 
-Seen = dict[int, set[gpus.Key]]
+Seen = Mapping[int, set[gpus.Key]]
 
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
@@ -32,15 +38,13 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     known = [source for source in (counted, last, kernel) if source is not None]
     if not known:
         raise CannotTellError(f"{gpus.LAST_XID[0]} is not exported; {remedy_for(gpus.LAST_XID[0])}")
-    seen: Seen = defaultdict(set)
-    for source in known:
-        for code, where in source.items():
-            seen[code] |= where
-    measures = _measures(seen)
+    seen = _together(known)
+    owners = await gpus.owners(look) if seen else gpus.NOBODY
+    measures = _measures(seen, owners)
     if not seen:
         return Finding.ok("gpu_xid", "No GPU reported an XID since the baseline.", *measures)
-    text = " ".join(_sentence(code, where) for code, where in sorted(seen.items()))
-    is_bad = any(code not in gpus.HARMLESS_XIDS for code in seen)
+    text = " ".join(_sentence(code, where, owners) for code, where in sorted(seen.items()))
+    is_bad = any(xids.needs_action(code) for code in seen)
     return (Finding.bad if is_bad else Finding.ok)("gpu_xid", text, *measures)
 
 
@@ -49,13 +53,12 @@ async def _counted(look: Look) -> Seen | None:
     name = await look.exported("gpu", *gpus.XID_COUNT)
     if name is None:
         return None
-    labels = (*gpus.GPU, "xid")
     query = Query(
         metric=name,
         where=look.where("gpu"),
         function=Function.MAX_OVER_TIME,
         window=look.since_baseline,
-        by=labels,
+        by=(*gpus.GPU, "xid"),
         aggregation=Aggregation.MAX,
     )
     return _by_code(await look.telemetry.vector(query, look.frame.at))
@@ -67,9 +70,15 @@ async def _changed(look: Look) -> Seen | None:
     if name is None:
         return None
     query = Query(metric=name, where=look.where("gpu"), by=gpus.GPU, aggregation=Aggregation.MAX)
-    frame = look.frame
-    matrix = await look.telemetry.matrix(query, frame.at - look.since_baseline, frame.at, STEP)
-    seen: Seen = defaultdict(set)
+    often = replace(query, function=Function.CHANGES, window=look.since_baseline)
+    changes = await look.telemetry.vector(often, look.frame.at)
+    changed = sorted({uuid for (_, _, uuid), count in changes.items() if count > 0})[:MOST_CHANGED]
+    if not changed:
+        return {}
+    only = {**query.where, "UUID": "~" + "|".join(re.escape(uuid) for uuid in changed)}
+    start = look.frame.at - look.since_baseline
+    matrix = await look.telemetry.matrix(replace(query, where=only), start, look.frame.at, STEP)
+    seen: dict[int, set[gpus.Key]] = defaultdict(set)
     for key, points in matrix.items():
         before = points[0][1]
         for _, value in points[1:]:
@@ -84,9 +93,10 @@ async def _kernel(look: Look) -> Seen | None:
 
     The probe's counter is born with the first XID, at 1: its increase would be zero, so the counts are subtracted.
     """
-    if await look.exported("gpu", *gpus.KERNEL_XID) is None:
+    where = await gpus.node_where(look, "gpu", gpus.KERNEL_XID[0])
+    if where is None:
         return None
-    query = Query(metric=gpus.KERNEL_XID[0], where=look.where("gpu"), by=("node", "gpu", "UUID", "xid"))
+    query = Query(metric=gpus.KERNEL_XID[0], where=where, by=("node", "gpu", "UUID", "xid"))
     now, then = await asyncio.gather(
         look.telemetry.vector(query, look.frame.at), look.telemetry.vector(query, look.frame.baseline_end)
     )
@@ -94,28 +104,71 @@ async def _kernel(look: Look) -> Seen | None:
 
 
 def _by_code(vector: Vector) -> Seen:
-    seen: Seen = defaultdict(set)
+    seen: dict[int, set[gpus.Key]] = defaultdict(set)
     for (*where, code), value in vector.items():
         if value > 0 and code.isdigit() and code != "0":
             seen[int(code)].add(tuple(where))
     return seen
 
 
-def _measures(seen: Seen) -> list[Measure]:
+def _together(sources: list[Seen]) -> Seen:
+    """All sources' codes; a GPU that one source knows without its UUID is the one that another names in full."""
+    seen: dict[int, set[gpus.Key]] = defaultdict(set)
+    for source in sources:
+        for code, where in source.items():
+            seen[code] |= where
+    for where in seen.values():
+        named = {(node, index) for node, index, uuid in where if uuid} | {(node, "") for node, _, uuid in where if uuid}
+        where -= {key for key in where if not key[2] and key[:2] in named}
+    return {code: where for code, where in seen.items() if where}
+
+
+def _measures(seen: Seen, owners: gpus.Owners) -> list[Measure]:
     """One count per meaning, zero where nothing was seen (the exporter would have told), and one per GPU."""
     measures = []
-    for signal in dict.fromkeys(gpus.XID_SIGNALS.values()):
-        where = {key for code, keys in seen.items() if gpus.XID_SIGNALS.get(code) == signal for key in keys}
+    for signal in (*dict.fromkeys(xids.SIGNALS.values()), "xid_other"):
+        where = {key for code, keys in seen.items() if _signal(code, keys, owners) == signal for key in keys}
         unit = "nodes" if signal == "xid_application" else "GPUs"
         count = len({node for node, *_ in where}) if unit == "nodes" else len(where)
         measures.append(Measure(signal=signal, value=float(count), baseline=0.0, unit=unit))
         measures += [
-            Measure(signal=signal, value=1.0, baseline=0.0, unit=unit, scope=gpus.where(key)) for key in sorted(where)
+            Measure(signal=signal, value=1.0, baseline=0.0, unit=unit, scope=_scope(key, owners))
+            for key in sorted(where)
         ]
     return measures
 
 
-def _sentence(code: int, where: set[gpus.Key]) -> str:
-    words = gpus.XID_WORDS.get(code)
-    meaning = f" ({words})" if words else ""
-    return f"XID {code}{meaning} on {', '.join(gpus.name(key) for key in sorted(where))}."
+def _signal(code: int, where: set[gpus.Key], owners: gpus.Owners) -> str | None:
+    """What a code speaks for; a workload's code that stays on one GPU whatever runs there is that GPU's."""
+    if code in xids.BLAMES_THE_WORKLOAD and _is_the_gpus(where, owners):
+        return "xid_other"
+    return xids.signal_of(code)
+
+
+def _is_the_gpus(where: set[gpus.Key], owners: gpus.Owners) -> bool:
+    return len(where) == 1 and all(len(owners.revisions_of(key)) >= 2 for key in where)
+
+
+def _scope(key: gpus.Key, owners: gpus.Owners) -> gpus.Scope:
+    """The GPU's place, with the revision that runs there: the new one where the GPU had both."""
+    pods = owners.pods_of(key)
+    revisions = owners.places.new_among(pods) or owners.revisions_of(key)
+    return (*owners.where(key), *(("revision", revision) for revision in sorted(revisions)))
+
+
+def _sentence(code: int, where: set[gpus.Key], owners: gpus.Owners) -> str:
+    said = f"{xids.in_words(code)} on {', '.join(gpus.name(key) for key in sorted(where)[:4])}"
+    said += f" and {len(where) - 4} more" if len(where) > 4 else ""
+    if code in xids.BLAMES_THE_WORKLOAD:
+        return f"{said}: {_whose_fault(where, owners)}."
+    action = xids.XIDS[code].action if code in xids.XIDS else "look it up in NVIDIA's catalogue"
+    return f"{said}; NVIDIA says: {action}."
+
+
+def _whose_fault(where: set[gpus.Key], owners: gpus.Owners) -> str:
+    nodes = {node for node, *_ in where}
+    if len(nodes) >= 2:
+        return f"the software, since {len(nodes)} nodes show it"
+    if _is_the_gpus(where, owners):
+        return "the GPU, since several revisions met it there (run dcgmi diag -r 3)"
+    return "probably the workload"
