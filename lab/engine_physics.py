@@ -18,6 +18,25 @@ BLOCK_TOKENS = 16
 PATIENCE_S = 22.0
 """How long a caller waits for the first token on average before giving up (exponential)."""
 
+FRONTEND_S = 0.020
+"""What the API server needs for a request while it has the processor time that it wants."""
+
+_STREAMING = 0.125
+"""An API server that needs a second longer for a request is also late by an eighth with every token that it streams."""
+
+_AT_ONCE_S = 0.020
+"""What it takes to schedule a request for which there is room."""
+
+_CROWDED_FROM = 1.5
+"""So many times the usual arrivals are served as they come; beyond, prompts compete for the steps' token budget."""
+
+_CROWDED_QUEUE_S, _CROWDED_PREFILL = 1.75, 0.5
+_FULL_FROM, _FULL_QUEUE_S = 0.8, 3.0
+"""A batch that is nearly full lets newcomers wait for a place, up to 0.6 s when it just fits."""
+
+_TIGHT_KV, _TIGHT_PREEMPTIONS = 0.85, 0.5
+"""A KV cache that is nearly full now and then preempts a request: 0.05 per second at 95 %."""
+
 _GPU_GB, _WEIGHTS_GB, _KV_GB_PER_TOKEN = 80.0, 17.6, 128e-6
 """An H100; 8B weights in bf16 with activations; 128 kB of KV per token. At .90 that leaves 425,000 tokens."""
 
@@ -35,6 +54,8 @@ class EngineLimits:
     kv_tokens: int = 425_000
     max_num_seqs: int = 256
     gpu_memory_utilization: float = 0.9
+    has_prefix_cache: bool = True
+    is_eager: bool = False  # no CUDA graphs
 
     @property
     def kv_blocks(self) -> int:
@@ -56,6 +77,8 @@ def engine_limits(args: Sequence[str]) -> EngineLimits:
         kv_tokens=max(1, blocks) * BLOCK_TOKENS,
         max_num_seqs=int(_number(given, "--max-num-seqs", 256)),
         gpu_memory_utilization=utilization,
+        has_prefix_cache="--no-enable-prefix-caching" not in args,
+        is_eager="--enforce-eager" in args,
     )
 
 
@@ -77,7 +100,8 @@ class Load:
     What one replica is asked to do: requests per second, mean tokens, share of the prompt found in the cache.
 
     `slowness` is by how much its GPU decodes slower than a healthy one, `prefill_slowness` the same for prefill.
-    `normal` says what model and GPU it is.
+    `frontend_s` is what its API server needs for a request before the engine sees it, `cut` the share of answers that
+    end at their limit. An engine that `is_stuck` takes no step. `normal` says what model and GPU it is.
     """
 
     rps: float
@@ -86,6 +110,9 @@ class Load:
     hit: float = REFERENCE.hit
     slowness: float = 1.0
     prefill_slowness: float = 1.0
+    frontend_s: float = FRONTEND_S
+    cut: float = 0.03
+    is_stuck: bool = False
     normal: Normal = REFERENCE
 
 
@@ -111,6 +138,11 @@ class Means:
         return self.ttft_s + self.itl_s * (output_tokens - 1)
 
 
+def calm_prefill_s(load: Load) -> float:
+    """The mean time that a healthy engine needs for these prompts while few arrive."""
+    return 0.030 + 0.00022 * load.prompt_tokens * (1 - load.hit)
+
+
 def means(load: Load, limits: EngineLimits | None = None) -> Means:
     """
     The steady state of a replica.
@@ -120,25 +152,33 @@ def means(load: Load, limits: EngineLimits | None = None) -> Means:
     as other requests' tokens and slow those down, and newcomers wait for those steps: that is the last factor of ITL
     and of the queue, set so that a hit ratio of .03 gives 18.4 ms and .05 s, and one of .40 gives 16 ms and .02 s.
 
-    A replica that would need a larger batch than its limits allow is saturated: see `_saturated`.
+    Arrivals at half as many again as usual begin to wait for each other, at 2.5 times for 1.8 s. A replica that would
+    need a larger batch than its limits allow is saturated: see `_saturated`.
     """
     limits = limits or EngineLimits()
     missed = max(0.0, load.normal.hit - load.hit)
-    prefill_s = (0.030 + 0.00022 * load.prompt_tokens * (1 - load.hit)) * load.prefill_slowness
-    itl_idle_s = load.normal.token_s * (1 + 0.265 * missed) * load.slowness
+    crowding = max(0.0, load.rps / load.normal.replica_rps - _CROWDED_FROM)
+    prefill_s = calm_prefill_s(load) * load.prefill_slowness * (1 + _CROWDED_PREFILL * crowding)
+    late = 1 + _STREAMING * max(0.0, load.frontend_s - FRONTEND_S)
+    itl_idle_s = load.normal.token_s * (1 + 0.265 * missed) * load.slowness * late
     decode_steps = load.output_tokens - 1
     tokens_held = load.prompt_tokens + load.output_tokens / 2
     kv_bound = 0.99 * limits.kv_tokens / tokens_held
     room = min(limits.max_num_seqs, kv_bound)
     share_busy = load.rps * itl_idle_s * decode_steps * 0.0078
     running = load.rps * (prefill_s + itl_idle_s * decode_steps) / max(0.05, 1 - share_busy)
+    fullness = min(1.0, running / room)
+    waits_s = _CROWDED_QUEUE_S * crowding**0.75 + _FULL_QUEUE_S * max(0.0, fullness - _FULL_FROM)
+    kv = min(running, room) * tokens_held / limits.kv_tokens
     calm = Means(
-        queue_s=0.020 + 0.081 * missed,
+        queue_s=_AT_ONCE_S + 0.081 * missed + waits_s,
         prefill_s=prefill_s,
-        frontend_s=0.020,
+        frontend_s=load.frontend_s,
         itl_s=itl_idle_s * (1 + 0.0078 * min(running, room)),
         running=min(running, room),
-        kv=min(running, room) * tokens_held / limits.kv_tokens,
+        kv=kv,
+        waiting=load.rps * waits_s,
+        preemptions_per_s=_TIGHT_PREEMPTIONS * max(0.0, kv - _TIGHT_KV),
     )
     return calm if running <= room else _saturated(calm, load, is_kv_full=kv_bound <= limits.max_num_seqs)
 
@@ -156,13 +196,13 @@ def _saturated(full: Means, load: Load, *, is_kv_full: bool) -> Means:
     served_rps = full.running / (full.prefill_s + itl_s * (load.output_tokens - 1))
     overload = max(1.0, load.rps / served_rps)
     return Means(
-        queue_s=full.queue_s + PATIENCE_S * log(overload),
+        queue_s=_AT_ONCE_S + max(full.queue_s - _AT_ONCE_S, PATIENCE_S * log(overload)),
         prefill_s=full.prefill_s,
         frontend_s=full.frontend_s,
         itl_s=itl_s,
         running=full.running,
         kv=full.kv,
-        waiting=max(0.0, load.rps - served_rps) * PATIENCE_S,
+        waiting=max(full.waiting, (load.rps - served_rps) * PATIENCE_S),
         given_up=1 - 1 / overload,
         preemptions_per_s=_PREEMPTED * served_rps if is_kv_full else 0.0,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_Key = tuple[str | tuple[str, str], ...]
+_Key = tuple[str, tuple[tuple[str, str], ...]]
 """A family's name and a series' labels, in the order in which its exporter writes them."""
 
 STEP = timedelta(seconds=15)
@@ -83,7 +83,7 @@ class Registry:
 
     def place(self, family: Family, labels: Mapping[str, str]) -> int:
         """The place of a counter or gauge, made with the value 0 when it is new."""
-        key = (family.name, *labels.items())
+        key = (family.name, tuple(labels.items()))
         found = self._places.get(key)
         if found is None:
             found = self._places[key] = self._append(family, family.name + label_text(labels), labels)
@@ -93,7 +93,7 @@ class Registry:
         """
         The places of a histogram, made empty when it is new or had vanished. `bounds` are upper bounds without +Inf.
         """
-        key = (family.name, *labels.items())
+        key = (family.name, tuple(labels.items()))
         if key not in self._histograms:
             first = len(self.series)
             for bound in (*(f"{b:g}" if b < 1e6 else f"{b:.0f}" for b in bounds), "+Inf"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,12 +13,14 @@ from lab import cluster_metrics
 from lab.application import Application
 from lab.cluster import ENGINE, MODEL, Cluster
 from lab.cluster_objects import GPU, NAMESPACE, TEMPLATE_HASH, Json
+from lab.engine_load import Traffic, drive, load
 from lab.engine_physics import Load, engine_limits
 from lab.exposition import STEP, Registry, render
 from lab.gpu_exporter import Activity, GpuExporter, advertise
 from lab.normal import REFERENCE
 from lab.prompt_store import PRODUCTION, PromptStore, cacheable_share
 from lab.routes import ROUTES
+from lab.routing import crashed, shares
 from lab.serving import Replica
 from lab.stage import Stage
 
@@ -107,6 +108,7 @@ class Fleet:
             registry=self.registry, cluster=self.stage.cluster, hardware=self.stage.hardware, rng=self.stage.rng
         )
         self._pods: set[str] = set()
+        self._unanswered = 0.0  # requests per second that went to engines which were dead
         self._dead: dict[str, int] = {}  # nodes whose pod just died, and the step at which the gateway learns of it
 
     @property
@@ -129,10 +131,9 @@ class Fleet:
         busy = {self._replicas[pod].labels["node"] for pod, load in loads.items() if load.rps > 0}
         self.stage.hardware.step(gpu_racks(self.stage.cluster), busy)
         finished = {pod: replica.step(loads[pod]) for pod, replica in self._replicas.items()}
-        given_up = sum(replica.given_up for replica in self._replicas.values())
-        versions = {route.prompt: self.clients.shares(route.prompt) for route in ROUTES}
-        failed = lost + self._turned_away(loads)
-        self._application.step(finished, versions, given_up=given_up, failed=failed)
+        given_up = {pod: replica.given_up for pod, replica in self._replicas.items()}
+        failed = lost + self._turned_away() + sum(replica.failed for replica in self._replicas.values())
+        self._application.step(finished, self._versions(), given_up=given_up, failed=failed)
         cluster_metrics.step(self.registry, self.stage.cluster, self.stage.rng)
         self._export_gpus(busy)
         if self.steps == 0:
@@ -151,32 +152,29 @@ class Fleet:
 
     def _loads(self) -> dict[str, Load]:
         """What each ready pod is asked to do: the gateway shares the traffic out by the weights of their nodes."""
-        demand = self.stage.gateway.demand(self._organic_rps())
-        weights, hit = self.stage.gateway.engine_weights(), self.clients.hit(self.stage.normal.hit)
+        self.stage.gateway.prompt_growth = self.stage.callers.prompt_growth
+        demand = self.stage.gateway.demand(self._organic_rps() * self.stage.callers.surge)
+        hit = self.clients.hit(self.stage.normal.hit) * (1 - self.stage.flags.salted)
+        traffic = Traffic(demand=demand, versions=self._versions(), hit=max(REPEATED, hit))
         nodes = {pod: replica.labels["node"] for pod, replica in self._replicas.items()}
-        wanted = {pod: weights.get(node, 1.0) for pod, node in nodes.items()}
-        if not sum(wanted.values()):
-            wanted = dict.fromkeys(wanted, 1.0)  # a gateway without any weight picks at random
-        whole = sum(wanted.values()) + sum(weights.get(node, 1.0) for node in self._dead)
-        return {
-            pod: Load(
-                rps=demand.rps * weight / whole,
-                prompt_tokens=demand.prompt_tokens,
-                output_tokens=demand.output_tokens,
-                hit=hit,
-                slowness=self.stage.hardware.slowness(nodes[pod]),
-                prefill_slowness=self.stage.hardware.prefill_slowness(nodes[pod]),
-                normal=self.stage.normal,
-            )
-            for pod, weight in wanted.items()
-        }
+        # A pod that just died still gets all that it is due, one in a crash loop a part.
+        dead = crashed(self.stage.cluster.pods_of(ENGINE)) | dict.fromkeys(self._dead, 1.0)
+        shared = shares(self.stage.gateway, self.stage.cluster, nodes, dead)
+        self._unanswered = demand.rps * (1 - sum(shared.values())) if nodes else demand.rps
+        loads: dict[str, Load] = {}
+        for name, share in shared.items():
+            pod = self.stage.cluster.get("pods", name)
+            loads[name] = load(self.stage, pod, traffic, share)
+            self.stage.hardware.drives[nodes[name]] = drive(loads[name], self.stage.builds.decode_slowness(pod))
+            self._replicas[name].acceptance = self.stage.builds.accepted(pod)
+        return loads
 
-    def _turned_away(self, loads: Mapping[str, Load]) -> int:
-        """Requests that the gateway sent to engines which had just died, before its own checks noticed."""
-        if not self._dead:
-            return 0
-        missing = self.stage.gateway.demand(self._organic_rps()).rps - sum(load.rps for load in loads.values())
-        return int(self.stage.rng.poisson(max(0.0, missing) * STEP.total_seconds()))
+    def _versions(self) -> dict[str, dict[int, float]]:
+        return {route.prompt: self.clients.shares(route.prompt) for route in ROUTES}
+
+    def _turned_away(self) -> int:
+        """Requests that the gateway sent to engines which were dead, before it noticed or to see whether they live."""
+        return int(self.stage.rng.poisson(max(0.0, self._unanswered) * STEP.total_seconds()))
 
     def _follow_pods(self) -> int:
         """
@@ -226,6 +224,8 @@ class Fleet:
         users = {str(p["spec"]["nodeName"]): str(p["metadata"]["name"]) for p in pods if "nodeName" in p["spec"]}
         stalled = self.stage.hardware.is_stalled
         activities = {node: Activity.HUNG if stalled(node) else Activity.BUSY for node in busy}
+        spinning = self.stage.builds.deadlocked & self._replicas.keys()
+        activities |= {self._replicas[pod].labels["node"]: Activity.SPINNING for pod in spinning}
         self._gpu_exporter.step(self.steps, users, activities)
 
     def _age_counters(self) -> None:

@@ -173,7 +173,8 @@ class GpuExporter:
             Activity.HUNG: _HUNG_W,
             Activity.SPINNING: _SPINNING_W,
         }
-        util = {Activity.BUSY: min(100, round(92 * noise[3])), Activity.SPINNING: 100}
+        busy_util = min(100, round(92 * self.hardware.drive(gpu.node).util * noise[3]))
+        util = {Activity.BUSY: busy_util, Activity.SPINNING: 100}
         is_idle = activity is Activity.IDLE
         return {
             "DCGM_FI_DEV_SM_CLOCK": _IDLE_MHZ if is_idle else round(self.hardware.clock_mhz(gpu.node) * noise[0]),

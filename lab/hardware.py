@@ -79,6 +79,14 @@ class Chip:
         return sum(seen == xid for _, seen in self._recent)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drive:
+    """How hard the host drives a busy GPU, as factors on what it reads at rest: kernels to run, and watts for them."""
+
+    util: float = 1.0
+    power: float = 1.0
+
+
 @dataclass(kw_only=True)
 class Hardware:
     """
@@ -91,6 +99,7 @@ class Hardware:
 
     uncooled: dict[str, float] = field(default_factory=dict)
     braked: dict[str, Brake] = field(default_factory=dict)
+    drives: dict[str, Drive] = field(default_factory=dict)
     now: int = 0  # in steps
     _chips: dict[tuple[str, int], Chip] = field(default_factory=dict)
     _temperatures: dict[str, float] = field(default_factory=dict)
@@ -160,11 +169,15 @@ class Hardware:
         by_heat = self._heat(node) * self.uncooled.get(node, 1.0) * _THROTTLED_BY_MHZ
         return max(_LOWEST_MHZ, BUSY_MHZ - max(by_heat, self._brake(node) * _BRAKED_BY_MHZ))
 
+    def drive(self, node: str) -> Drive:
+        return self.drives.get(node) or Drive()
+
     def power_w(self, node: str) -> float:
         """Of a busy GPU."""
         by_heat = self._heat(node) * self.uncooled.get(node, 1.0) * _THROTTLED_BY_W
         by_links = min(2.0, self._link_faults(node)) * _WAITING_FOR_LINKS_W
-        return max(120.0, _BUSY_W - max(by_heat, self._brake(node) * _BRAKED_BY_W, by_links))
+        held_back = max(by_heat, self._brake(node) * _BRAKED_BY_W, by_links)
+        return max(120.0, (_BUSY_W - held_back) * self.drive(node).power)
 
     def clock_events(self, node: str, event: str) -> int:
         """In how many scrape intervals of the last five minutes this reason held the clock back."""

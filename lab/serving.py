@@ -7,29 +7,31 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lab.engine_physics import BLOCK_TOKENS, EngineLimits, Load, Means, means
+from lab.engine_physics import BLOCK_TOKENS, EngineLimits, Load, Means, calm_prefill_s, means
 from lab.exposition import STEP, Family, Floats, Histogram, Registry
 
 LATENCY_SIGMA = 0.35
 
-# Bounds are vLLM V1's own. Those that an 8B chat never comes near are left out, as clusters drop them at the scrape to
-# save series; quantiles come out the same.
-_TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40)
-_ITL = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1)
-_REQUEST = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 60)
-_TOKENS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
-_ITERATION = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384)
+# Bounds are vLLM V1's own. Many are left out, as clusters drop them at the scrape to save series: those that an 8B chat
+# never comes near, and for single stages, of which means are looked at, all but a few.
+_TTFT = (0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40)
+_ITL = (0.01, 0.025, 0.05, 0.075, 0.1, 0.2, 0.5)
+_REQUEST = (0.5, 1, 2.5, 5, 10, 15, 20, 30, 60)
+_STAGE = (0.3, 0.5, 1, 2.5, 5, 10, 30)
+_TOKENS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+_ANSWER_TOKENS = (50, 100, 200, 500, 1000, 2000)
+_ITERATION = (64, 512, 8192)
 
 _HISTOGRAMS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "vllm:time_to_first_token_seconds": ("Time from arrival to the first token.", _TTFT),
     "vllm:inter_token_latency_seconds": ("Time between two tokens of one request.", _ITL),
     "vllm:e2e_request_latency_seconds": ("Time from arrival to the last token.", _REQUEST),
-    "vllm:request_queue_time_seconds": ("Time spent waiting for a place in the batch.", _REQUEST),
-    "vllm:request_prefill_time_seconds": ("Time from scheduling to the first token.", _REQUEST),
-    "vllm:request_decode_time_seconds": ("Time from the first to the last token.", _REQUEST),
-    "vllm:request_inference_time_seconds": ("Time from scheduling to the last token.", _REQUEST),
+    "vllm:request_queue_time_seconds": ("Time spent waiting for a place in the batch.", _STAGE),
+    "vllm:request_prefill_time_seconds": ("Time from scheduling to the first token.", _STAGE),
+    "vllm:request_decode_time_seconds": ("Time from the first to the last token.", _STAGE),
+    "vllm:request_inference_time_seconds": ("Time from scheduling to the last token.", _STAGE),
     "vllm:request_prompt_tokens": ("Prompt tokens per request.", _TOKENS),
-    "vllm:request_generation_tokens": ("Generated tokens per request.", _TOKENS),
+    "vllm:request_generation_tokens": ("Generated tokens per request.", _ANSWER_TOKENS),
     "vllm:iteration_tokens_total": ("Tokens per engine step.", _ITERATION),
 }
 _COUNTERS = {
@@ -40,6 +42,9 @@ _COUNTERS = {
     "vllm:num_preemptions_total": "Requests preempted for want of KV cache.",
     "vllm:prompt_tokens_by_source_total": "Prompt tokens by where their KV came from.",
     "vllm:request_success_total": "Finished requests by reason.",
+    "vllm:spec_decode_num_drafts_total": "Drafts made.",
+    "vllm:spec_decode_num_draft_tokens_total": "Tokens drafted.",
+    "vllm:spec_decode_num_accepted_tokens_total": "Drafted tokens that the model accepted.",
 }
 _GAUGES = {
     "vllm:num_requests_running": "Requests in the batch.",
@@ -52,7 +57,18 @@ _FAMILIES = {
     **{name: Family(name=name, kind="counter", help=text) for name, text in _COUNTERS.items()},
     **{name: Family(name=name, kind="gauge", help=text) for name, text in _GAUGES.items()},
 }
-_FINISHED = {"stop": 0.965, "length": 0.03, "abort": 0.004, "error": 0.001}
+_USUALLY_ENDED = {"abort": 0.004, "error": 0.001}
+_REASONS = ("stop", "length", *_USUALLY_ENDED)
+
+_PINNED = 0.98
+_DRAFTED = 3
+"""How many tokens the draft model proposes for each step of the large one."""
+
+_GATEWAY_PATIENCE_S = 7.5
+"""How long the gateway waits for a first token from a pod that answers nothing, before it gives the request up."""
+
+_TRIED_ELSEWHERE = 0.2
+"""The share of requests given up on one pod that the gateway still gets answered by another."""
 
 
 def lognormal(rng: np.random.Generator, mean: float, sigma: float, size: int) -> Floats:
@@ -95,6 +111,7 @@ class Requests:
 
 
 _COLUMNS = ("prompt_tokens", "output_tokens", "queue_s", "prefill_s", "ttft_s", "decode_s", "done_s")
+_NOTHING = Requests(**dict.fromkeys(_COLUMNS, np.zeros(0)))
 
 
 def arrivals(rng: np.random.Generator, load: Load, now: Means) -> Requests:
@@ -104,7 +121,7 @@ def arrivals(rng: np.random.Generator, load: Load, now: Means) -> Requests:
     prompt = np.maximum(1, np.rint(lognormal(rng, load.prompt_tokens, 0.5, n)))
     output = np.maximum(1, np.rint(lognormal(rng, load.output_tokens, 0.6, n)))
     queue = lognormal(rng, now.queue_s, LATENCY_SIGMA, n)
-    slower = now.prefill_s / (0.030 + 0.00022 * load.prompt_tokens * (1 - load.hit))
+    slower = now.prefill_s / calm_prefill_s(load)
     prefill = (0.030 + 0.00022 * prompt * (1 - load.hit)) * slower * lognormal(rng, 1.0, LATENCY_SIGMA, n)
     ttft = queue + prefill + lognormal(rng, now.frontend_s, LATENCY_SIGMA, n)
     decode = now.itl_s * (output - 1) * lognormal(rng, 1.0, 0.05, n)
@@ -129,37 +146,61 @@ class Replica:
     limits: EngineLimits = field(default_factory=EngineLimits)
     running: Requests | None = None
     given_up: int = 0  # callers who left in the last step before their first token
+    failed: int = 0  # requests of the last step that ended in an error
+    acceptance: float = 0.7  # of drafted tokens
+    _waiting: int = 0  # for an engine that does not come back to them
     _histograms: dict[str, Histogram] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, (_, bounds) in _HISTOGRAMS.items():
             self._histograms[name] = self.registry.histogram(_FAMILIES[name], bounds, self.labels)
-        for reason in _FINISHED:
+        for reason in _REASONS:
             self._count("vllm:request_success_total", 0, finished_reason=reason)
         self._count("vllm:num_preemptions_total", 0)
         info = {"block_size": str(BLOCK_TOKENS), "num_gpu_blocks": str(self.limits.kv_blocks)}
         info |= {
-            "enable_prefix_caching": "True",
+            "enable_prefix_caching": str(self.limits.has_prefix_cache),
             "gpu_memory_utilization": f"{self.limits.gpu_memory_utilization:g}",
         }
         self._gauge("vllm:cache_config_info", 1, **info)
 
     def step(self, load: Load) -> Requests:
         """Let one scrape interval pass under this load; returns the requests that finished in it."""
+        self.given_up = self.failed = 0
+        if load.is_stuck:
+            self._wait_in_vain(load)
+            return _NOTHING
+        self._waiting = 0
         now = means(load, self.limits)
         arrived = arrivals(self.rng, load, now)
         everything = arrived if self.running is None else self.running.joined(arrived)
         finished, self.running = everything.split(STEP.total_seconds())
         self._observe_arrivals(arrived, load)
-        self._observe_finished(finished)
+        self._observe_finished(finished, load)
         self._observe_steps(now, load)
         self._observe_overload(now, load)
         noise = self.rng.lognormal(0, 0.05, 2)
         self._gauge("vllm:num_requests_running", round(now.running * noise[0]))
         self._gauge("vllm:num_requests_waiting", round(now.waiting * noise[1]))
-        is_pinned = now.preemptions_per_s > 0  # a full cache stays full: what one request frees the next one takes
+        is_pinned = now.kv > _PINNED  # a full cache stays full: what one request frees the next one takes
         self._gauge("vllm:kv_cache_usage_perc", round(min(1.0, now.kv * noise[1] ** (0.1 if is_pinned else 1)), 4))
         return finished
+
+    def _wait_in_vain(self, load: Load) -> None:
+        """
+        One scrape interval of an engine that takes no step.
+
+        Who arrives waits until the gateway gives up. What runs stays in the batch and finishes never, so that no
+        histogram gets a sample, and the gauges of the batch stand still.
+        """
+        if self.running is not None:
+            self.failed += len(self.running.done_s)
+            self.running = None
+        waiting = self._waiting + int(self.rng.poisson(load.rps * STEP.total_seconds()))
+        left = int(self.rng.binomial(waiting, 1 - np.exp(-STEP.total_seconds() / _GATEWAY_PATIENCE_S)))
+        self.failed += int(self.rng.binomial(left, 1 - _TRIED_ELSEWHERE))
+        self._waiting = waiting - left
+        self._gauge("vllm:num_requests_waiting", self._waiting)
 
     def _observe_arrivals(self, arrived: Requests, load: Load) -> None:
         """TTFT is observed at the first token, and the prefix cache is asked when a request is scheduled."""
@@ -167,12 +208,12 @@ class Replica:
         looked_up = float(arrived.prompt_tokens.sum())
         share = min(1.0, load.hit * self.rng.lognormal(0, 0.02))
         found = BLOCK_TOKENS * round(looked_up * share / BLOCK_TOKENS)  # whole blocks are found or not
-        self._count("vllm:prefix_cache_queries_total", looked_up)
+        self._count("vllm:prefix_cache_queries_total", looked_up if self.limits.has_prefix_cache else 0)
         self._count("vllm:prefix_cache_hits_total", found)
         self._count("vllm:prompt_tokens_by_source_total", looked_up - found, source="local_compute")
         self._count("vllm:prompt_tokens_by_source_total", found, source="local_cache_hit")
 
-    def _observe_finished(self, finished: Requests) -> None:
+    def _observe_finished(self, finished: Requests, load: Load) -> None:
         """Everything but TTFT is observed when the request is done, so a hung engine shows nothing."""
         self._observe("vllm:e2e_request_latency_seconds", finished.e2e_s)
         self._observe("vllm:request_queue_time_seconds", finished.queue_s)
@@ -183,18 +224,19 @@ class Replica:
         self._observe("vllm:request_generation_tokens", finished.output_tokens)
         self._count("vllm:prompt_tokens_total", float(finished.prompt_tokens.sum()))
         self._count("vllm:generation_tokens_total", float(finished.output_tokens.sum()))
-        reasons = self.rng.multinomial(len(finished.done_s), list(_FINISHED.values()))
-        for reason, n in zip(_FINISHED, reasons.tolist(), strict=True):
+        others = sum(_USUALLY_ENDED.values())
+        shares = [max(0.0, 1 - others - load.cut), min(load.cut, 1 - others), *_USUALLY_ENDED.values()]
+        reasons = self.rng.multinomial(len(finished.done_s), shares)
+        for reason, n in zip(_REASONS, reasons.tolist(), strict=True):
             self._count("vllm:request_success_total", n, finished_reason=reason)
 
     def _observe_overload(self, now: Means, load: Load) -> None:
         """Callers who gave up while they waited, and requests that lost their place in the KV cache."""
-        self.given_up = 0
-        if now.waiting:
+        preempted = int(self.rng.poisson(now.preemptions_per_s * STEP.total_seconds()))
+        self._count("vllm:num_preemptions_total", preempted)
+        if now.given_up:
             self.given_up = int(self.rng.poisson(load.rps * now.given_up * STEP.total_seconds()))
             self._count("vllm:request_success_total", self.given_up, finished_reason="abort")
-            preempted = int(self.rng.poisson(now.preemptions_per_s * STEP.total_seconds()))
-            self._count("vllm:num_preemptions_total", preempted)
 
     def _observe_steps(self, now: Means, load: Load) -> None:
         """
@@ -208,6 +250,11 @@ class Replica:
         tokens = int(self.rng.poisson(load.rps * (1 - now.given_up) * load.output_tokens * step_s))
         iterations = int(self.rng.poisson(step_s / now.itl_s))
         self._observe("vllm:inter_token_latency_seconds", lognormal(self.rng, now.itl_s, 0.2, 256), tokens // 256)
+        drafts = round(tokens / (1 + _DRAFTED * self.acceptance))
+        self._count("vllm:spec_decode_num_drafts_total", drafts)
+        self._count("vllm:spec_decode_num_draft_tokens_total", _DRAFTED * drafts)
+        accepted = int(self.rng.binomial(_DRAFTED * drafts, self.acceptance))
+        self._count("vllm:spec_decode_num_accepted_tokens_total", accepted)
         batch = max(1.0, now.running + load.rps * load.prompt_tokens * (1 - load.hit) * now.itl_s)
         self._observe("vllm:iteration_tokens_total", np.rint(lognormal(self.rng, batch, 0.4, 16)), iterations // 16)
 

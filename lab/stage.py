@@ -8,17 +8,21 @@ from datetime import datetime
 
 import numpy as np
 
+from lab.answers import Answering
 from lab.callers import Callers
 from lab.cluster import Cluster
+from lab.engine_builds import EngineBuilds
 from lab.flags import Flags
 from lab.gateway import Gateway
 from lab.guardrails import Guardrails
 from lab.hardware import Hardware
+from lab.inputs import Inputs
 from lab.judge import Judge
 from lab.knowledge_store import KnowledgeStore
 from lab.monitoring import Monitoring
 from lab.normal import Normal
 from lab.prompt_store import PromptStore
+from lab.threats import Threats
 from lab.tools import Tools
 
 
@@ -51,11 +55,15 @@ class Stage:
     gateway: Gateway
     hardware: Hardware
     rng: np.random.Generator
+    answering: Answering = field(default_factory=Answering)
+    builds: EngineBuilds = field(default_factory=EngineBuilds)
     callers: Callers = field(default_factory=Callers)
     flags: Flags = field(default_factory=Flags)
     guardrails: Guardrails = field(default_factory=Guardrails)
+    inputs: Inputs = field(default_factory=Inputs)
     judge: Judge = field(default_factory=Judge)
     knowledge_store: KnowledgeStore = field(default_factory=KnowledgeStore)
+    threats: Threats = field(default_factory=Threats)
     tools: Tools = field(default_factory=Tools)
     monitoring: Monitoring = field(default_factory=Monitoring)
     log: list[LoggedChange] = field(default_factory=list)
