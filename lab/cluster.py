@@ -190,7 +190,7 @@ class Cluster:
         life.start_again(now)
         for failure in self.failures:
             if life.is_over(failure, pod, now):
-                if life.end(failure, now):
+                if life.end(failure, pod, now):
                     self._event(pod, "BackOff", f"Back-off restarting failed container in pod {name}", now, "Warning")
                 life.start_again(now)
             if life.is_replaced(failure, now):

@@ -25,7 +25,8 @@ class PodFailure:
     hits nobody. A container ends somewhere between the two ages of `lives`, counted from its start and including the
     time that it loads weights; one that is older when the failure comes ends at once. `times` is how many of a pod's
     containers it ends (None: all). With `replaced_after` the pod is taken away so long after its first end, as when
-    its node has no healthy device for it any more, and its controller creates another one.
+    its node has no healthy device for it any more, and its controller creates another one. `ends` is what else comes
+    with each end, told the pod.
     """
 
     hits: Callable[[Json], bool]
@@ -35,6 +36,7 @@ class PodFailure:
     lives: tuple[timedelta, timedelta] = (timedelta(seconds=20), timedelta(seconds=50))
     times: int | None = None
     replaced_after: timedelta | None = None
+    ends: Callable[[Json], None] = lambda _pod: None
 
 
 @dataclass(kw_only=True)
@@ -66,8 +68,9 @@ class Life:
         luck = zlib.crc32(f"{pod['metadata']['uid']}/{self.restarts}".encode()) / 2**32
         return now - self.starts >= shortest + luck * (longest - shortest) and failure.hits(pod)
 
-    def end(self, failure: PodFailure, now: datetime) -> timedelta:
+    def end(self, failure: PodFailure, pod: Json, now: datetime) -> timedelta:
         """Let the container end; returns the back-off before the next one starts (none after a first end)."""
+        failure.ends(pod)
         started = objects.stamp(self.starts)
         self.last_end = {"exitCode": failure.exit_code, "reason": failure.reason, "startedAt": started}
         self.last_end |= {"finishedAt": objects.stamp(now)} | ({"message": failure.message} if failure.message else {})

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lab.alert_rules import HIGH_ITL
-from lab.cluster import ENGINE
 from lab.fleet import gpu_racks
 from lab.gauges import HOTTEST_GPU, MEAN_ITL, Gauge
 from lab.people import DANA, Person
 from lab.rule import Rule
+from lab.scenarios.fault import Shape
+from lab.scenarios.node_fault import NodeFault, serving_nodes
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
 from lab.stage import Deed, Stage
 
@@ -41,7 +42,7 @@ class ThermalThrottling:
 
     def is_healthy(self, stage: Stage) -> bool:
         weights = stage.gateway.engine_weights()
-        hot = stage.hardware.uncooled.keys() & set(_serving_nodes(stage))
+        hot = stage.hardware.uncooled.keys() & set(serving_nodes(stage))
         return not any(weights.get(node, 1.0) > 0 for node in hot)
 
     def truth(self, stage: Stage) -> dict[str, Any]:
@@ -56,13 +57,33 @@ class ThermalThrottling:
         }
 
 
+class Overheating(NodeFault):
+    """G04 with a drawn node and a drawn depth. The heat ramps by itself: a GPU takes minutes to warm up."""
+
+    id = "G04"
+    title = ThermalThrottling.title
+    alert = HIGH_ITL.name
+    shapes = (Shape.RAMP,)
+
+    def set_up(self, stage: Stage, start: datetime) -> None:
+        super().set_up(stage, start)
+        self.depth = self.strength
+
+    def draw(self, stage: Stage) -> None:
+        super().draw(stage)
+        self.depth = self.strength * float(stage.rng.uniform(0.85, 1.15))
+
+    def apply(self, stage: Stage, level: float, at: datetime) -> None:
+        del at
+        if level:
+            stage.hardware.uncooled[self.node] = self.depth
+        else:
+            stage.hardware.uncooled.pop(self.node, None)
+
+
 def _stop_a_fan(stage: Stage) -> None:
     """On a node that serves requests, in the rack where most others do: they feel its warm air."""
     racks = gpu_racks(stage.cluster)
-    serving = _serving_nodes(stage)
+    serving = serving_nodes(stage)
     busiest = Counter(racks[node] for node in serving).most_common(1)[0][0]
     stage.hardware.uncooled[next(node for node in serving if racks[node] == busiest)] = 1.0
-
-
-def _serving_nodes(stage: Stage) -> list[str]:
-    return sorted(str(pod["spec"]["nodeName"]) for pod in stage.cluster.pods_of(ENGINE, ready=True))

@@ -1,0 +1,53 @@
+"""Faults of single nodes, and the nodes that serve requests, from which the hardware's faults take their victims."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from lab.cluster import ENGINE
+from lab.fleet import gpu_racks
+from lab.scenarios.fault import Fault
+from lab.stage import Stage
+
+
+class NodeFault(Fault):
+    """A fault of one node that serves requests."""
+
+    node: str
+
+    def set_up(self, stage: Stage, start: datetime) -> None:
+        super().set_up(stage, start)
+        self.node = serving_nodes(stage)[0]
+
+    def draw(self, stage: Stage) -> None:
+        nodes = serving_nodes(stage)
+        self.node = nodes[int(stage.rng.integers(len(nodes)))]
+
+    def scope(self, stage: Stage) -> tuple[str, list[str]]:
+        del stage
+        return "node", [self.node]
+
+
+def serving_nodes(stage: Stage) -> list[str]:
+    """By name."""
+    return sorted(str(pod["spec"]["nodeName"]) for pod in stage.cluster.pods_of(ENGINE, ready=True))
+
+
+def shared_racks(stage: Stage) -> dict[str, list[str]]:
+    """Racks in which at least two nodes serve requests, with those nodes."""
+    racks: dict[str, list[str]] = {}
+    for node in serving_nodes(stage):
+        racks.setdefault(gpu_racks(stage.cluster)[node], []).append(node)
+    return {rack: nodes for rack, nodes in sorted(racks.items()) if len(nodes) > 1}
+
+
+def pod_on(stage: Stage, node: str) -> str:
+    """The name of the engine's pod on this node, or "" when it has none."""
+    pods = (pod for pod in stage.cluster.pods_of(ENGINE) if pod["spec"].get("nodeName") == node)
+    return next((str(pod["metadata"]["name"]) for pod in pods), "")
+
+
+def occupy_spare_nodes(stage: Stage) -> None:
+    """Somebody else has the spare GPU nodes, so that a pod which loses its GPU waits for another one."""
+    for name in gpu_racks(stage.cluster).keys() - set(serving_nodes(stage)):
+        stage.cluster.get("nodes", name)["spec"]["unschedulable"] = True
