@@ -46,12 +46,17 @@ class Suspect:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of the latency breakdown: mean seconds now and in the baseline, and its share of the total change."""
+    """
+    One stage of the latency breakdown: mean seconds now and in the baseline, and its share of the total change.
+
+    `error_s` is the standard error of its change, None where the minutes are too few or unknown.
+    """
 
     stage: str
     now_s: float | None
     baseline_s: float | None
     share: float | None = None
+    error_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

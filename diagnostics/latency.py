@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from diagnostics.diagnosis import Stage
 from diagnostics.look import NOTHING, CannotTellError, Compared, Look
-from diagnostics.telemetry.ask import mean_matrix
+from diagnostics.minutes import difference, error_of_change, minutes
 
 TTFT = "vllm:time_to_first_token_seconds"
 ITL = "vllm:inter_token_latency_seconds"
@@ -49,7 +48,8 @@ class Breakdown:
     The stages now and in the baseline, judged twice: up to the first token, and over the whole request.
 
     A `..._reason` is the stage that carries the change, None when there is no regression or no stage carries half.
-    `standard_error_s` is that of the recent time to first token; None when there are too few minutes.
+    Both also need the change to be twice its standard error, which `standard_error_s` holds for the time to first
+    token; None when there are too few minutes.
     """
 
     stages: tuple[Stage, ...]
@@ -80,7 +80,7 @@ class _Engine:
 async def breakdown(look: Look) -> Breakdown:
     """Break the recent time per request down against the baseline. Raises CannotTellError without engine metrics."""
     await look.require("serving", f"{TTFT}_count")
-    engine, outside, error = await asyncio.gather(_engine(look), _outside(look), _standard_error(look))
+    engine, outside, errors = await asyncio.gather(_engine(look), _outside(look), _errors(look))
     inside = {
         "frontend": frontend(engine.ttft, engine.queue, engine.prefill),
         "queue": engine.queue,
@@ -88,12 +88,15 @@ async def breakdown(look: Look) -> Breakdown:
         "decode": engine.decode,
     }
     if all(cell.now is None for cell in inside.values()):
-        raise CannotTellError("fewer than 30 requests finished in the recent window, so there is no mean to break down")
+        raise CannotTellError(
+            "fewer than 30 requests finished in the recent window, so there is no mean to break down; "
+            "an engine that hangs finishes none (see engine_progress)"
+        )
     cells = {**outside, **inside}
-    total, stages = _shares(cells)
-    first_token, until_first = _shares({name: cell for name, cell in cells.items() if name != "decode"})
-    is_late = _is_regression(first_token, error)
-    is_slow = _is_regression(total, error)
+    total, stages = _shares(cells, errors)
+    first_token, until_first = _shares({name: cell for name, cell in cells.items() if name != "decode"}, errors)
+    is_late = _is_regression(first_token, errors.get("ttft"))
+    is_slow = _is_regression(total, _together(errors, "ttft", "decode"))
     return Breakdown(
         stages=stages,
         first_token=first_token,
@@ -101,7 +104,7 @@ async def breakdown(look: Look) -> Breakdown:
         total=total,
         total_reason=_dominant(stages) if is_slow else None,
         is_regression=is_late or is_slow,
-        standard_error_s=error,
+        standard_error_s=errors.get("ttft"),
         prefill_parts=split_prefill(engine.prefill, engine.prompt_tokens, engine.hit_ratio),
         decode_parts=split_decode(engine.decode, engine.output_tokens, engine.itl),
     )
@@ -203,25 +206,21 @@ async def _outside(look: Look) -> dict[str, Compared]:
     return {name: stages[name] for name in order if name in stages and stages[name] != NOTHING}
 
 
-async def _standard_error(look: Look) -> float | None:
-    """The standard error (seconds) of the recent time to first token, from its per-minute means."""
-    means = await minute_means(look, TTFT)
-    if len(means) < 3:
-        return None
-    middle = sum(means) / len(means)
-    variance = sum((value - middle) ** 2 for value in means) / (len(means) - 1)
-    return math.sqrt(variance / len(means))
+async def _errors(look: Look) -> dict[str, float]:
+    """The standard error of each stage's change, and of the time to first token's; unknown ones are left out."""
+    found = await minutes(look, {"ttft": TTFT, "queue": QUEUE, "prefill": PREFILL, "decode": DECODE})
+    found["frontend"] = difference(found["ttft"], found["queue"], found["prefill"])
+    errors = {name: error_of_change(points, look) for name, points in found.items()}
+    return {name: error for name, error in errors.items() if error is not None}
 
 
-async def minute_means(look: Look, histogram: str) -> list[float]:
-    """A histogram's mean for each minute of the recent window, oldest first; minutes without observations are out."""
-    minute = timedelta(minutes=1)
-    start = look.frame.at - look.frame.recent + minute
-    means = await mean_matrix(look.telemetry, histogram, look.where("serving"), minute, start, look.frame.at, minute)
-    return [value for _, value in means.get((), ())]
+def _together(errors: Mapping[str, float], *names: str) -> float | None:
+    """The error of a sum of stages that scatter independently; None when nothing is known."""
+    known = [errors[name] for name in names if name in errors]
+    return math.sqrt(sum(error**2 for error in known)) if known else None
 
 
-def _shares(cells: dict[str, Compared]) -> tuple[Compared, tuple[Stage, ...]]:
+def _shares(cells: dict[str, Compared], errors: Mapping[str, float]) -> tuple[Compared, tuple[Stage, ...]]:
     """Each stage's share of the change; where stages moved both ways, of the sum of all moves."""
     both = {name: cell for name, cell in cells.items() if cell.gain is not None}
     moved = sum(abs(cell.gain or 0.0) for cell in both.values())
@@ -235,6 +234,7 @@ def _shares(cells: dict[str, Compared]) -> tuple[Compared, tuple[Stage, ...]]:
             now_s=cell.now,
             baseline_s=cell.baseline,
             share=cell.gain / moved if cell.gain is not None and moved > 0 else None,
+            error_s=errors.get(name),
         )
         for name, cell in cells.items()
     )
@@ -252,7 +252,9 @@ def _dominant(stages: Sequence[Stage]) -> str | None:
     if not known:
         return None
     top = max(known, key=lambda stage: stage.share or 0.0)
-    return top.stage if (top.share or 0.0) >= LEAST_SHARE else None
+    gain = (top.now_s or 0.0) - (top.baseline_s or 0.0)
+    is_sure = gain > 2 * (top.error_s or 0.0)
+    return top.stage if is_sure and (top.share or 0.0) >= LEAST_SHARE else None
 
 
 def _plus(first: Compared | None, second: Compared) -> Compared:

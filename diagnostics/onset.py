@@ -13,18 +13,16 @@ import math
 import statistics
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 
 from diagnostics import latency
 from diagnostics.compute_thread import in_compute_thread
+from diagnostics.minutes import HISTORY, STEP, WINDOW
 from diagnostics.target import Target
 from diagnostics.telemetry.ask import mean_matrix, ratio_matrix
 from diagnostics.telemetry.model import Function, Matrix, Query, Telemetry, TelemetryError
 
-HISTORY = timedelta(minutes=100)
-STEP = timedelta(minutes=1)
-WINDOW = timedelta(minutes=2)
 STEPS = "vllm:iteration_tokens_total_count"
 _LULL = 6  # minutes: an intermittent fault pauses so long without being over
 _LEAST_POINTS = 12
