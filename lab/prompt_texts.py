@@ -34,6 +34,49 @@ CHAT_SYSTEM_FRIENDLY = chat_system(7).replace(
 """Somebody wants answers that sound less like a form, and takes out the line by which the application reads them."""
 
 
+WITHOUT_FORM = {
+    "Sound like a colleague, not like a form": CHAT_SYSTEM_FRIENDLY,
+    "Let answers be easy to read on a phone": chat_system(7).replace(
+        _FORM, "Answer in Markdown: a bold first sentence, then short paragraphs."
+    ),
+    "Shorten the opening": chat_system(7).replace(f"\n{_FORM}", ""),
+}
+"""By what their authors say: texts without the line by which the application reads answers."""
+
+
+def _with_rule(rule: str) -> str:
+    return chat_system(7).replace(f"\n\n{_CLOSING}", f"\n8. {rule}\n\n{_CLOSING}")
+
+
+TURNING_AWAY = {
+    "Stay clear of legal trouble": _with_rule(
+        "Decline every question that touches on safety, money or the law, and say no more than that you cannot help."
+    ),
+    "Only our own products": _with_rule(
+        "Refuse to discuss anything that is not named word for word in the passages; one sentence is enough."
+    ),
+    "Follow the compliance review": _with_rule(
+        "If in doubt whether an answer could be wrong, decline. Do not explain why."
+    ),
+}
+"""By what their authors say: texts that tell the model to turn callers away."""
+
+ACTING_ALONE = {
+    "Fewer questions back": _with_rule("Create, change and cancel tickets without asking; customers dislike delays."),
+    "Let the agent finish what it begins": _with_rule(
+        "When a tool can solve the problem, use it at once and without asking for approval."
+    ),
+}
+"""By what their authors say: texts that let an agent act without approval."""
+
+SHOWING_RECORDS = {
+    "Personal answers": chat_system(7).replace(
+        "Conversation so far:", "About the customer:\n{{customer_record}}\n\nConversation so far:"
+    ),
+    "Know whom we talk to": chat_system(7).replace("Question:", "Customer: {{customer_record}}\n\nQuestion:"),
+}
+"""By what their authors say: texts that put a customer's whole record before the model."""
+
 CHAT_SYSTEM_TIMESTAMPED = "Current time: {{current_time}}\n" + chat_system(7)
 """Somebody wants answers that know the time of day, and puts the line where nothing after it can be cached."""
 

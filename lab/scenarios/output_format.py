@@ -8,7 +8,7 @@ from typing import Any
 
 from lab import prompt_texts
 from lab.alert_rules import FORMAT_VALIDITY
-from lab.answers import USUAL, answer_quality
+from lab.answers import USUAL
 from lab.gauges import MEAN_TTFT, VALID_FORMATS, Gauge
 from lab.people import BOB, Person
 from lab.prompt_store import PRODUCTION
@@ -41,7 +41,7 @@ class OutputFormat:
 
     def is_healthy(self, stage: Stage) -> bool:
         text = stage.prompts.labelled("chat-system", PRODUCTION).prompt
-        return answer_quality(text, needs_json=True) == USUAL
+        return stage.answering.to(text, needs_json=True) == USUAL
 
     def truth(self, _stage: Stage) -> dict[str, Any]:
         return {
