@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from lab.cluster import Cluster, is_ready, owner_of
 from lab.cluster_objects import GPU, NAMESPACE, Json
 from lab.exposition import STEP, Family, Registry
+
+_USUALLY_THROTTLED = 0.012
 
 
 def _gauge(name: str, text: str) -> Family:
@@ -20,6 +23,7 @@ WANTED = _gauge("kube_deployment_spec_replicas", "Replicas wanted.")
 AVAILABLE = _gauge("kube_deployment_status_replicas_available", "Replicas available.")
 GENERATION = _gauge("kube_deployment_status_observed_generation", "Generation seen by the controller.")
 POD_INFO = _gauge("kube_pod_info", "A pod, its node and its owner.")
+POD_OWNER = _gauge("kube_pod_owner", "A pod's owner; a ReplicaSet's name ends with the hash of its template.")
 POD_READY = _gauge("kube_pod_status_ready", "Whether the pod is ready.")
 RESTARTS = Family(name="kube_pod_container_status_restarts_total", kind="counter", help="Container restarts.")
 LAST_END = _gauge("kube_pod_container_status_last_terminated_reason", "Why the container before this one ended.")
@@ -32,15 +36,21 @@ THROTTLED = Family(name="container_cpu_cfs_throttled_periods_total", kind="count
 STARTED = _gauge("process_start_time_seconds", "Start of the process (seconds since 1970).")
 
 
-def step(registry: Registry, cluster: Cluster, rng: np.random.Generator) -> None:
-    """Renew everything that is known about deployments, pods and nodes."""
+def step(
+    registry: Registry, cluster: Cluster, rng: np.random.Generator, throttled: Mapping[str, float] | None = None
+) -> None:
+    """
+    Renew everything that is known about deployments, pods and nodes.
+
+    `throttled` is the share of its CFS periods in which a pod was stopped, for pods where it is not the usual one.
+    """
     for deployment in cluster.kinds["deployments"].values():
         about = {"namespace": NAMESPACE, "deployment": deployment["metadata"]["name"]}
         registry.set(WANTED, about, deployment["spec"]["replicas"])
         registry.set(AVAILABLE, about, deployment["status"]["availableReplicas"])
         registry.set(GENERATION, about, deployment["status"]["observedGeneration"])
     for pod in cluster.kinds["pods"].values():
-        _step_pod(registry, pod, rng)
+        _step_pod(registry, pod, rng, (throttled or {}).get(pod["metadata"]["name"], _USUALLY_THROTTLED))
     for name, node in cluster.kinds["nodes"].items():
         if GPU in node["status"]["capacity"]:
             about = {"node": name, "resource": "nvidia_com_gpu", "unit": "integer"}
@@ -48,13 +58,15 @@ def step(registry: Registry, cluster: Cluster, rng: np.random.Generator) -> None
             registry.set(CAPACITY, about, int(node["status"]["capacity"][GPU]))
 
 
-def _step_pod(registry: Registry, pod: Json, rng: np.random.Generator) -> None:
+def _step_pod(registry: Registry, pod: Json, rng: np.random.Generator, throttled: float) -> None:
     name, [container] = pod["metadata"]["name"], pod["spec"]["containers"]
     about = {"namespace": NAMESPACE, "pod": name}
     node = pod["spec"].get("nodeName", "")
     registry.set(
         POD_INFO, {**about, "node": node, "created_by_kind": "ReplicaSet", "created_by_name": owner_of(pod)}, 1
     )
+    owner = {"owner_kind": "ReplicaSet", "owner_name": owner_of(pod)}
+    registry.set(POD_OWNER, {**about, **owner}, 1)
     registry.set(POD_READY, {**about, "condition": "true"}, int(is_ready(pod)))
     inside = {**about, "container": container["name"]}
     for phase in ("Pending", "Running"):
@@ -63,7 +75,7 @@ def _step_pod(registry: Registry, pod: Json, rng: np.random.Generator) -> None:
     if is_ready(pod):
         periods = round(STEP.total_seconds() * 10)  # CFS periods last 100 ms
         registry.add(PERIODS, inside, periods)
-        registry.add(THROTTLED, inside, int(rng.binomial(periods, 0.012)))
+        registry.add(THROTTLED, inside, int(rng.binomial(periods, throttled)))
         [state] = pod["status"]["containerStatuses"]
         started = datetime.fromisoformat(state["state"]["running"]["startedAt"])
         registry.set(STARTED, about, started.timestamp())

@@ -77,6 +77,7 @@ class Registry:
 
     values: Floats = field(default_factory=lambda: np.zeros(0))  # the part of `_room` that is taken
     series: list[Series] = field(default_factory=list)
+    hidden: set[int] = field(default_factory=set)  # places that nobody reads right now, though they count on
     _room: Floats = field(default_factory=lambda: np.zeros(256))
     _places: dict[_Key, int] = field(default_factory=dict)
     _histograms: dict[_Key, Histogram] = field(default_factory=dict)
@@ -114,6 +115,16 @@ class Registry:
             self._room = np.concatenate((self._room, np.zeros(len(self._room))))
         self.values = self._room[: index + 1]
         return index
+
+    def has(self, family: Family, labels: Mapping[str, str]) -> bool:
+        """Whether there is, or was, such a counter or gauge."""
+        return (family.name, tuple(labels.items())) in self._places
+
+    def visible(self) -> Floats:
+        """A copy of all values, with NaN where nobody reads."""
+        values = self.values.copy()
+        values[list(self.hidden)] = np.nan
+        return values
 
     def set(self, family: Family, labels: Mapping[str, str], value: float) -> None:
         place = self.place(family, labels)
@@ -197,7 +208,7 @@ def render(registry: Registry, step: int, start_ms: int, *, only: AbstractSet[st
     """
     lines: list[str] = []
     step_ms = int(STEP.total_seconds() * 1000)
-    values = registry.values.tolist()
+    values = registry.visible().tolist()
     for family, members in registry.families(only).items():
         stamp = start_ms + (step - step % family.steps) * step_ms
         body = [f"{s.text} {number(values[s.index])} {stamp}" for s in members if not isnan(values[s.index])]

@@ -9,7 +9,7 @@ from math import cos, tau
 
 import numpy as np
 
-from lab import cluster_metrics
+from lab import autoscaling, cluster_metrics, scaling_metrics
 from lab.application import Application
 from lab.cluster import ENGINE, MODEL, Cluster
 from lab.cluster_objects import GPU, NAMESPACE, TEMPLATE_HASH, Json
@@ -17,6 +17,7 @@ from lab.engine_load import Traffic, drive, load
 from lab.engine_physics import Load, engine_limits
 from lab.exposition import STEP, Registry, render
 from lab.gpu_exporter import Activity, GpuExporter, advertise
+from lab.monitoring import SERVING_FAMILIES
 from lab.normal import REFERENCE
 from lab.prompt_store import PRODUCTION, PromptStore, cacheable_share
 from lab.routes import ROUTES
@@ -108,6 +109,8 @@ class Fleet:
             registry=self.registry, cluster=self.stage.cluster, hardware=self.stage.hardware, rng=self.stage.rng
         )
         self._pods: set[str] = set()
+        self._target = autoscaling.target_per_replica(self.stage.normal)
+        self._throttled: dict[str, float] = {}  # by pod, the share of its CFS periods
         self._unanswered = 0.0  # requests per second that went to engines which were dead
         self._dead: dict[str, int] = {}  # nodes whose pod just died, and the step at which the gateway learns of it
 
@@ -134,10 +137,13 @@ class Fleet:
         given_up = {pod: replica.given_up for pod, replica in self._replicas.items()}
         failed = lost + self._turned_away() + sum(replica.failed for replica in self._replicas.values())
         self._application.step(finished, self._versions(), given_up=given_up, failed=failed)
-        cluster_metrics.step(self.registry, self.stage.cluster, self.stage.rng)
+        self._scale()
+        cluster_metrics.step(self.registry, self.stage.cluster, self.stage.rng, self._throttled)
+        scaling_metrics.step(self.registry, self.stage.cluster)
         self._export_gpus(busy)
         if self.steps == 0:
             self._age_counters()
+        self._hide_what_nobody_scrapes()
 
     def metrics(self, only: AbstractSet[str] | None = None) -> str:
         """The text exposition of the last step, with its lab time on every line; `only` names families."""
@@ -153,6 +159,7 @@ class Fleet:
     def _loads(self) -> dict[str, Load]:
         """What each ready pod is asked to do: the gateway shares the traffic out by the weights of their nodes."""
         self.stage.gateway.prompt_growth = self.stage.callers.prompt_growth
+        self.stage.gateway.outside_growth = (self.stage.tools.prompt_growth, self.stage.tools.answer_growth)
         demand = self.stage.gateway.demand(self._organic_rps() * self.stage.callers.surge)
         hit = self.clients.hit(self.stage.normal.hit) * (1 - self.stage.flags.salted)
         traffic = Traffic(demand=demand, versions=self._versions(), hit=max(REPEATED, hit))
@@ -162,10 +169,13 @@ class Fleet:
         shared = shares(self.stage.gateway, self.stage.cluster, nodes, dead)
         self._unanswered = demand.rps * (1 - sum(shared.values())) if nodes else demand.rps
         loads: dict[str, Load] = {}
+        self._throttled.clear()
         for name, share in shared.items():
             pod = self.stage.cluster.get("pods", name)
             loads[name] = load(self.stage, pod, traffic, share)
             self.stage.hardware.drives[nodes[name]] = drive(loads[name], self.stage.builds.decode_slowness(pod))
+            asked = loads[name].rps / self.stage.normal.replica_rps
+            self._throttled[name] = self.stage.builds.frontend(pod, asked).throttled
             self._replicas[name].acceptance = self.stage.builds.accepted(pod)
         return loads
 
@@ -227,6 +237,27 @@ class Fleet:
         spinning = self.stage.builds.deadlocked & self._replicas.keys()
         activities |= {self._replicas[pod].labels["node"]: Activity.SPINNING for pod in spinning}
         self._gpu_exporter.step(self.steps, users, activities)
+
+    def _scale(self) -> None:
+        """The autoscalers see the requests in flight."""
+        in_flight = sum(replica.in_flight for replica in self._replicas.values())
+        autoscaling.step(self.stage.cluster, in_flight, len(self._replicas), self._target, self.now)
+
+    def _hide_what_nobody_scrapes(self) -> None:
+        """Series of the engines' scrape job while it is broken: they vanish, and what they count goes on."""
+        self.registry.hidden.clear()
+        monitoring = self.stage.monitoring
+        if ENGINE not in monitoring.unread:
+            return
+        for series in self.registry.series:
+            name, is_engine = series.family.name, series.labels.get("pod") in self._replicas
+            if name == "up" and series.labels.get("job") == ENGINE:
+                if ENGINE in monitoring.removed_jobs:
+                    self.registry.hidden.add(series.index)
+                else:
+                    self.registry.values[series.index] = 0.0
+            elif is_engine and name.startswith(SERVING_FAMILIES):
+                self.registry.hidden.add(series.index)
 
     def _age_counters(self) -> None:
         """The fleet did not start when the history does: every counter already holds a day like the first step."""

@@ -29,7 +29,7 @@ class History:
     rows: list[Floats] = field(default_factory=list)
 
     def record(self, registry: Registry) -> None:
-        self.rows.append(registry.values.copy())
+        self.rows.append(registry.visible())
 
     def matrix(self, width: int) -> Floats:
         """Steps x series."""

@@ -51,6 +51,8 @@ _GAUGES = {
     "vllm:num_requests_waiting": "Requests waiting for the batch.",
     "vllm:kv_cache_usage_perc": "Share of the KV cache in use, 0 to 1.",
     "vllm:cache_config_info": "Cache configuration.",
+    "watchkeeper_probe_spec_decode_acceptance": "Share of drafted tokens that the model accepts.",
+    "watchkeeper_probe_weight_load_seconds": "Time that the engine's last start took to load its weights.",
 }
 _FAMILIES = {
     **{name: Family(name=name, kind="histogram", help=text) for name, (text, _) in _HISTOGRAMS.items()},
@@ -60,6 +62,7 @@ _FAMILIES = {
 _USUALLY_ENDED = {"abort": 0.004, "error": 0.001}
 _REASONS = ("stop", "length", *_USUALLY_ENDED)
 
+_LOADING_S = 75.0
 _PINNED = 0.98
 _DRAFTED = 3
 """How many tokens the draft model proposes for each step of the large one."""
@@ -148,6 +151,7 @@ class Replica:
     given_up: int = 0  # callers who left in the last step before their first token
     failed: int = 0  # requests of the last step that ended in an error
     acceptance: float = 0.7  # of drafted tokens
+    in_flight: float = 0.0  # requests running or waiting
     _waiting: int = 0  # for an engine that does not come back to them
     _histograms: dict[str, Histogram] = field(default_factory=dict)
 
@@ -163,6 +167,9 @@ class Replica:
             "gpu_memory_utilization": f"{self.limits.gpu_memory_utilization:g}",
         }
         self._gauge("vllm:cache_config_info", 1, **info)
+        self._gauge(
+            "watchkeeper_probe_weight_load_seconds", round(float(self.rng.lognormal(np.log(_LOADING_S), 0.08)), 1)
+        )
 
     def step(self, load: Load) -> Requests:
         """Let one scrape interval pass under this load; returns the requests that finished in it."""
@@ -172,6 +179,7 @@ class Replica:
             return _NOTHING
         self._waiting = 0
         now = means(load, self.limits)
+        self.in_flight = now.running + now.waiting
         arrived = arrivals(self.rng, load, now)
         everything = arrived if self.running is None else self.running.joined(arrived)
         finished, self.running = everything.split(STEP.total_seconds())
@@ -179,7 +187,9 @@ class Replica:
         self._observe_finished(finished, load)
         self._observe_steps(now, load)
         self._observe_overload(now, load)
-        noise = self.rng.lognormal(0, 0.05, 2)
+        noise = self.rng.lognormal(0, 0.05, 3)
+        accepted = round(min(1.0, self.acceptance * noise[2] ** 0.5), 3)
+        self._gauge("watchkeeper_probe_spec_decode_acceptance", accepted)
         self._gauge("vllm:num_requests_running", round(now.running * noise[0]))
         self._gauge("vllm:num_requests_waiting", round(now.waiting * noise[1]))
         is_pinned = now.kv > _PINNED  # a full cache stays full: what one request frees the next one takes
