@@ -101,6 +101,11 @@ class Played:
                 seen.setdefault(series.labels["xid"], set()).add(series.labels["node"])
         return seen
 
+    def forms(self) -> dict[str, tuple[float, float]]:
+        """Pod -> answers in a valid form, and all that were checked, up to now."""
+        name, total = "llm_app_format_checks_total", self.world.total
+        return {pod: (total(name, pod=pod, result="valid"), total(name, pod=pod)) for pod in self.pods().values()}
+
     def available(self) -> int:
         return int(self.world.cluster.get("deployments", ENGINE)["status"]["availableReplicas"])
 
@@ -328,6 +333,60 @@ def test_a_bad_image_crashes_on_every_node() -> None:
     played.world.cluster.update_deployment(deployment, played.world.fleet.now)
     played.world.pass_time(minutes(6))
     assert played.available() == 4
+
+
+def test_a_hung_firmware_stalls_the_engine_and_silences_its_sensors() -> None:
+    """No step and no finished request on a pod that stays ready; nvidia-smi hangs; a fifth of all requests fail."""
+    played = play("G09")
+    calm = played.means()
+    played.breaks(minutes(3))
+    after = played.means()
+
+    assert after["steps"][played.node] == 0
+    assert np.isnan(after["itl"][played.node])
+    assert played.world.total("vllm:num_requests_running", node=played.node) > 15
+    assert played.world.total("vllm:num_requests_waiting", node=played.node) > 4
+    assert 0.08 < after["5xx"][""] < 0.3
+    assert min(played.others(after["steps"])) > 0.85 * min(played.others(calm["steps"]))
+    assert played.available() == 4
+    assert played.world.total(RESTARTS) == 0
+    assert set(played.xids()) <= {"119", "120"}
+    assert {node for nodes in played.xids().values() for node in nodes} == {played.node}
+    assert np.isnan(played.gpu("DCGM_FI_DEV_GPU_UTIL"))
+    assert played.world.total("watchkeeper_probe_nvidia_smi_ok", node=played.node) == 0
+    assert played.world.total("watchkeeper_probe_nvidia_smi_ok") == 5
+
+    played.heals(minutes(1))
+    assert played.means()["steps"][played.node] > 0.85 * calm["steps"][played.node]
+    assert played.world.total("watchkeeper_probe_nvidia_smi_ok") == 6
+    assert played.gpu("DCGM_FI_DEV_GPU_UTIL") > 50
+
+
+def test_wrong_arithmetic_spoils_the_answers_of_one_pod() -> None:
+    """Longer answers in a worse form on one pod, which fixed prompts tell apart; no XID, clocks and prefill as ever."""
+    played = play("G10")
+    victim = played.pods()[played.node]
+    calm, calm_forms = played.means(), played.forms()
+    played.breaks(minutes(4))
+    before, after = played.forms(), played.means(minutes(6))
+    forms = played.forms()
+
+    assert after["output"][played.node] > 1.4 * calm["output"][played.node]
+    assert max(played.others(after["output"])) < 1.18 * max(calm["output"].values())
+    assert after["prefill"][played.node] == pytest.approx(calm["prefill"][played.node], rel=0.18)
+    for pod, (valid, whole) in forms.items():
+        share = (valid - before[pod][0]) / (whole - before[pod][1])
+        usual = calm_forms[pod][0] / calm_forms[pod][1]
+        assert share < usual - 0.06 if pod == victim else share == pytest.approx(usual, abs=0.02)
+    ratio = "watchkeeper_probe_golden_prompt_mismatch_ratio"
+    assert played.world.total(ratio, pod=victim) >= 0.2
+    assert played.world.total(ratio) - played.world.total(ratio, pod=victim) <= 0.15
+    assert played.xids() == {}
+    assert played.gpu("DCGM_FI_DEV_SM_CLOCK") == pytest.approx(1900, rel=0.1)
+    assert played.fault.scope(played.world.stage) == ("pod", [victim])
+
+    played.heals(minutes(2))
+    assert played.means()["output"][played.node] < 1.18 * calm["output"][played.node]
 
 
 @pytest.mark.parametrize(("id_", "warms_up"), [("G04", minutes(8)), ("G05", minutes(0)), ("G06", minutes(0))])
