@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+USUAL_RETRIES = 0.01
+
 
 @dataclass(kw_only=True)
 class Callers:
@@ -15,6 +17,11 @@ class Callers:
     """
 
     surge: float = 1.0
-    retries: float = 0.01
+    retries: float = USUAL_RETRIES
     prompt_growth: dict[str, float] = field(default_factory=dict)
     answer_growth: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def repeated(self) -> float:
+        """Requests for each one that there would be with as few retries as usual."""
+        return (1 + self.retries) / (1 + USUAL_RETRIES)

@@ -36,7 +36,7 @@ class Traffic:
 def load(stage: Stage, pod: Json, traffic: Traffic, share: float) -> Load:
     """What this pod is asked to do, and how its build, its GPU and its processor time let it."""
     node, name = str(pod["spec"]["nodeName"]), str(pod["metadata"]["name"])
-    taken = stage.callers.repeated * (1 - too_long(stage))
+    taken = stage.callers.repeated * (1 - too_long(stage)) * stage.guardrails.let_through
     demand, rps = traffic.demand, traffic.demand.rps * share * taken
     length, cut = _answers(stage, name, traffic.versions)
     has_cache = engine_limits(pod["spec"]["containers"][0].get("args", [])).has_prefix_cache

@@ -2,29 +2,44 @@
 The LLM gateway's state: deployments with weights, fallbacks, keys with limits; and where the traffic goes by it.
 
 It is LiteLLM's model. A *model group* is what clients ask for; `chat` is our own engines, one deployment a GPU node,
-and `chat-overflow` is the part of the traffic that outside providers answer. Each provider has a quota in tokens per
-minute; what goes beyond it comes back as 429, and part of that is tried again by the client.
+`chat-overflow` is the part of the traffic that outside providers answer, and `chat-large` the few questions of it that
+get an expensive model. Each provider has a quota in tokens per minute for a model; what goes beyond it comes back as
+429, and part of that is tried again by the client.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lab.normal import REFERENCE, Normal
+from lab.providers import ANTHROPIC, OPENAI, Price, Trouble
 
 CHAT = "chat"
 OVERFLOW = "chat-overflow"
+LARGE = "chat-large"
+OUTSIDE = (OVERFLOW, LARGE)
 OWN = "hosted_vllm"
+OWN_MODEL = "llama-3.1-8b-instruct"
 
 NODE_WEIGHT = 10
 """Every node's weight at rest; LiteLLM's weights are whole numbers, and only their ratios count."""
 
 OVERFLOW_PER_CHAT = 1 / 6
 """Requests to `chat-overflow` for each one to `chat`; they are the smaller tenants', the large ones stay inside."""
+
+USD_PER_TOKEN: Mapping[str, Price] = {
+    OWN_MODEL: Price(input=0.05e-6, output=0.08e-6),
+    "gpt-4.1-nano": Price(input=0.10e-6, output=0.40e-6),
+    "claude-3-haiku": Price(input=0.25e-6, output=1.25e-6),
+    "gpt-4.1": Price(input=2.0e-6, output=8.0e-6),
+}
+
+USUALLY_LARGE = 0.01
+"""The share of the overflow that asks for the expensive model."""
 
 RETRIED = 2 / 3
 """The share of refused requests that their client sends again."""
@@ -86,14 +101,23 @@ class Key:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Client:
+    """Where requests come from, as the gateway sees and exports it."""
+
+    ip: str
+    user_agent: str = "openai-python/1.99.1"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stream:
-    """Requests of one key to one model group, per second, with their mean tokens."""
+    """Requests of one key to one model group, per second, with their mean tokens. `client` None is the usual one."""
 
     key: str
     group: str
     rps: float
     prompt_tokens: float = REFERENCE.prompt_tokens
     output_tokens: float = REFERENCE.output_tokens
+    client: Client | None = None
 
     @property
     def tokens_per_s(self) -> float:
@@ -102,20 +126,33 @@ class Stream:
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderLoad:
-    """One provider right now, per second: requests asked of it, those refused with 429, and tokens it may take."""
+    """
+    One model of a provider right now, per second.
 
+    `refused` are those beyond the quota (429), `broken` those that its trouble refuses, both among the asked.
+    """
+
+    group: str
     provider: str
     model: str
     asked: float
     refused: float
+    broken: float
     retried: float  # those among the asked that were refused before
     quota_tokens_per_s: float
-    request_tokens: float
+    prompt_tokens: float
+    output_tokens: float
+    trouble: Trouble | None = None
+    falls_back_to: str = ""  # the model group that answers what is refused here
+
+    @property
+    def lost(self) -> float:
+        return self.refused + self.broken
 
     @property
     def headroom(self) -> float:
         """The share of the quota that is left, 0 to 1."""
-        wanted = self.asked * self.request_tokens
+        wanted = (self.asked - self.broken) * (self.prompt_tokens + self.output_tokens)
         return max(0.0, 1 - wanted / self.quota_tokens_per_s) if self.quota_tokens_per_s else 0.0
 
 
@@ -126,26 +163,34 @@ class Traffic:
     streams: tuple[Stream, ...]
     turned_away: Mapping[str, float]
     providers: tuple[ProviderLoad, ...]
-    has_fallback: bool  # what a provider refuses goes on to `chat`
 
     def to(self, group: str) -> tuple[Stream, ...]:
+        """What clients ask of a group; what falls back on it is not among it."""
         return tuple(stream for stream in self.streams if stream.group == group)
 
     @property
     def engines(self) -> Demand:
         """What the engines get: the streams to `chat`, and what falls back on them."""
-        rescued = sum(load.refused for load in self.providers) if self.has_fallback else 0.0
-        outside = self.to(OVERFLOW)
-        part = rescued / (sum(stream.rps for stream in outside) or 1.0)
-        own = [*self.to(CHAT), *(replace(stream, rps=stream.rps * part) for stream in outside)]
-        rps = sum(stream.rps for stream in own)
-        if rps <= 0:
-            return Demand(rps=0.0)
-        return Demand(
-            rps=rps,
-            prompt_tokens=sum(stream.rps * stream.prompt_tokens for stream in own) / rps,
-            output_tokens=sum(stream.rps * stream.output_tokens for stream in own) / rps,
-        )
+        own = list(self.to(CHAT))
+        for load in self.providers:
+            if load.falls_back_to == CHAT:
+                outside = self.to(load.group)
+                part = load.lost / (sum(stream.rps for stream in outside) or 1.0)
+                own += (replace(stream, rps=stream.rps * part) for stream in outside)
+        return mean_of(own)
+
+
+def mean_of(streams: Iterable[Stream]) -> Demand:
+    """All of them together: requests per second, and mean tokens by request."""
+    streams = list(streams)
+    rps = sum(stream.rps for stream in streams)
+    if rps <= 0:
+        return Demand(rps=0.0)
+    return Demand(
+        rps=rps,
+        prompt_tokens=sum(stream.rps * stream.prompt_tokens for stream in streams) / rps,
+        output_tokens=sum(stream.rps * stream.output_tokens for stream in streams) / rps,
+    )
 
 
 @dataclass(kw_only=True)
@@ -153,7 +198,11 @@ class Gateway:
     """
     The gateway as it is now. Whoever writes to it (the admin API, a scenario) changes where the traffic goes.
 
-    `jobs` is traffic beyond the organic one; `quotas` are tokens per minute by provider.
+    `jobs` is traffic beyond the organic one; `quotas` are tokens per minute of each model, by provider or by model.
+    Sessions that stick multiply a node's share of the requests by `stickiness`, as far as the gateway's pods let them:
+    those in `sticky_pods` do until they are replaced. `prompt_growth` multiplies prompt tokens, by tenant,
+    `outside_growth` prompt and output tokens of what goes outside.
+    `troubles` are by provider. `large_share` is how much of the overflow asks for the expensive model.
     """
 
     deployments: dict[str, ModelDeployment]
@@ -161,7 +210,14 @@ class Gateway:
     quotas: dict[str, float]
     normal: Normal = REFERENCE
     fallbacks: dict[str, list[str]] = field(default_factory=dict)
+    troubles: dict[str, Trouble] = field(default_factory=dict)
+    prices: dict[str, Price] = field(default_factory=dict)
+    large_share: float = USUALLY_LARGE
     jobs: list[Stream] = field(default_factory=list)
+    stickiness: dict[str, float] = field(default_factory=dict)
+    sticky_pods: set[str] = field(default_factory=set)
+    prompt_growth: Mapping[str, float] = field(default_factory=dict)
+    outside_growth: tuple[float, float] = (1.0, 1.0)
     organic_rps: float = 0.0
 
     def engine_weights(self) -> Mapping[str, float]:
@@ -186,31 +242,55 @@ class Gateway:
             wanted = organic + [job for job in self.jobs if job.key == key.alias]
             rps = sum(stream.rps for stream in wanted)
             admitted = key.admitted(rps, sum(stream.tokens_per_s for stream in wanted))
-            streams += (replace(stream, rps=stream.rps * admitted) for stream in wanted)
+            streams += wanted if admitted == 1 else (replace(each, rps=each.rps * admitted) for each in wanted)
             own = sum(stream.rps for stream in organic)
             turned_away[key.alias] = min((1 - admitted) * rps, (1 - admitted) * own + JOB_TRIES_RPS)
-        overflow = sum(stream.rps for stream in streams if stream.group == OVERFLOW)
-        has_fallback = CHAT in self.fallbacks.get(OVERFLOW, [])
-        retried = 0.0 if has_fallback else RETRIED
-        providers = tuple(self._load(one, share * overflow, retried) for one, share in self._shares(OVERFLOW))
         return Traffic(
             streams=tuple(streams),
             turned_away={alias: rps for alias, rps in turned_away.items() if rps > 0},
-            providers=providers,
-            has_fallback=has_fallback,
+            providers=tuple(self._outside(streams)),
         )
+
+    def price(self, model: str) -> Price:
+        """What a token of this model costs now."""
+        return self.prices.get(model) or USD_PER_TOKEN[model]
 
     def key(self, alias: str) -> Key:
         """Raises StopIteration when there is none."""
         return next(key for key in self.keys.values() if key.alias == alias)
 
     def _organic(self, key: Key) -> list[Stream]:
-        usual = {"prompt_tokens": self.normal.prompt_tokens, "output_tokens": self.normal.output_tokens}
-        streams = [Stream(key=key.alias, group=CHAT, rps=self.organic_rps * key.share, **usual)]
+        growth = self.prompt_growth.get(key.alias.removeprefix("key-"), 1.0)
+        own = Stream(
+            key=key.alias,
+            group=CHAT,
+            rps=self.organic_rps * key.share,
+            prompt_tokens=self.normal.prompt_tokens * growth,
+            output_tokens=self.normal.output_tokens,
+        )
+        streams = [own]
         if key.overflow_share:
             overflow = self.organic_rps * OVERFLOW_PER_CHAT * key.overflow_share
-            streams.append(Stream(key=key.alias, group=OVERFLOW, rps=overflow, **usual))
+            shares = {OVERFLOW: 1 - self.large_share, LARGE: self.large_share}
+            outside = replace(
+                own,
+                prompt_tokens=own.prompt_tokens * self.outside_growth[0],
+                output_tokens=own.output_tokens * self.outside_growth[1],
+            )
+            streams += (replace(outside, group=group, rps=overflow * share) for group, share in shares.items())
         return streams
+
+    def _outside(self, streams: Sequence[Stream]) -> Iterable[ProviderLoad]:
+        """Every provider's part; what falls back on an expensive model is asked of that as well."""
+        extra = 0.0
+        for group in OUTSIDE:
+            wanted = mean_of(stream for stream in streams if stream.group == group)
+            to = next((name for name in self.fallbacks.get(group, []) if name != group), "")
+            for one, share in self._shares(group):
+                load = self._load(one, replace(wanted, rps=share * (wanted.rps + extra)), to)
+                yield load
+                if group == OVERFLOW and to == LARGE:
+                    extra += load.lost
 
     def _shares(self, group: str) -> Iterable[tuple[ModelDeployment, float]]:
         """Each deployment's share of its group's requests; without any weight above zero LiteLLM takes any."""
@@ -218,20 +298,34 @@ class Gateway:
         whole = sum(one.weight or 0 for one in members)
         return [(one, (one.weight or 0) / whole if whole else 1 / len(members)) for one in members]
 
-    def _load(self, one: ModelDeployment, fresh: float, retried: float) -> ProviderLoad:
-        """`fresh` requests per second, and of those that were refused the part that is tried again."""
-        quota = self.quotas[one.provider] / 60
-        served = quota / self.normal.request_tokens
-        # asked = fresh + retried x (asked - served), solved for asked.
-        asked = fresh if fresh <= served else (fresh - retried * served) / (1 - retried)
+    def _load(self, one: ModelDeployment, fresh: Demand, falls_back_to: str) -> ProviderLoad:
+        """`fresh` requests, and of those that were refused the part that is tried again where nobody else answers."""
+        quota = self.quotas.get(one.model, self.quotas[one.provider]) / 60
+        served = quota / (fresh.prompt_tokens + fresh.output_tokens)
+        trouble = self.troubles.get(one.provider)
+        share = trouble.share_of(one.provider) if trouble else 0.0
+        again = trouble.refusal.retried if trouble and not falls_back_to else 0.0
+        tried = fresh.rps / (1 - again * share)
+        if trouble or tried <= served:  # in an outage nobody counts on the quota too
+            asked, refused = tried, 0.0
+        else:
+            # asked = fresh + retried x (asked - served), solved for asked.
+            retried = 0.0 if falls_back_to else RETRIED
+            asked = (tried - retried * served) / (1 - retried)
+            refused = asked - served
         return ProviderLoad(
+            group=one.group,
             provider=one.provider,
             model=one.model,
             asked=asked,
-            refused=max(0.0, asked - served),
-            retried=max(0.0, asked - fresh),
+            refused=refused,
+            broken=asked * share,
+            retried=max(0.0, asked - fresh.rps),
             quota_tokens_per_s=quota,
-            request_tokens=self.normal.request_tokens,
+            prompt_tokens=fresh.prompt_tokens,
+            output_tokens=fresh.output_tokens,
+            trouble=trouble,
+            falls_back_to=falls_back_to,
         )
 
 
@@ -242,7 +336,7 @@ def build(rng: np.random.Generator, nodes: Iterable[str], normal: Normal = REFER
             id=f"chat-{node}",
             group=CHAT,
             provider=OWN,
-            model="llama-3.1-8b-instruct",
+            model=OWN_MODEL,
             api_base=f"http://{node}:8000/v1",
             node=node,
         )
@@ -252,7 +346,7 @@ def build(rng: np.random.Generator, nodes: Iterable[str], normal: Normal = REFER
         ModelDeployment(
             id="overflow-openai",
             group=OVERFLOW,
-            provider="openai",
+            provider=OPENAI,
             model="gpt-4.1-nano",
             api_base="https://api.openai.com/v1",
             weight=75,
@@ -260,10 +354,17 @@ def build(rng: np.random.Generator, nodes: Iterable[str], normal: Normal = REFER
         ModelDeployment(
             id="overflow-anthropic",
             group=OVERFLOW,
-            provider="anthropic",
+            provider=ANTHROPIC,
             model="claude-3-haiku",
             api_base="https://api.anthropic.com",
             weight=25,
+        ),
+        ModelDeployment(
+            id="large-openai",
+            group=LARGE,
+            provider=OPENAI,
+            model="gpt-4.1",
+            api_base="https://api.openai.com/v1",
         ),
     ]
     shares = _tenant_shares()
@@ -282,7 +383,7 @@ def build(rng: np.random.Generator, nodes: Iterable[str], normal: Normal = REFER
     return Gateway(
         deployments={one.id: one for one in (*own, *outside)},
         keys={key.token: key for key in keys},
-        quotas={"openai": 1_500_000.0 * size, "anthropic": 1_000_000.0 * size},
+        quotas={OPENAI: 1_500_000.0 * size, ANTHROPIC: 1_000_000.0 * size},
         normal=normal,
     )
 
