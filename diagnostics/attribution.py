@@ -202,3 +202,24 @@ def _lift(cell: Cell, whole: Cell) -> tuple[float, float] | None:
     variance = _DRIFT**2 + sum(_SCATTER**2 / count for count in counts if count >= ENOUGH)
     lift = mean.factor / usual
     return lift, 1.0 - NormalDist().cdf(math.log(lift) / math.sqrt(variance))
+
+
+async def longer_prompts(look: Look) -> list[tuple[str, Apart]]:
+    """The tenants whose prompts grew, or else the routes that got slower; empty where the application tells neither."""
+    if "application" not in look.target.selectors:
+        return []
+    tokens, requests, slow, asked = await asyncio.gather(
+        look.rates("llm_app_tokens_total", "application", by=("tenant",), where={"direction": "input"}),
+        look.rates("llm_app_requests_total", "application", by=("tenant",)),
+        look.rates("llm_app_request_duration_seconds_sum", "application", by=("route",)),
+        look.rates("llm_app_request_duration_seconds_count", "application", by=("route",)),
+    )
+    recent, before = look.frame.recent.total_seconds(), look.baseline_window.total_seconds()
+    for dimension, sums, counts in (("tenant", tokens, requests), ("route", slow, asked)):
+        cells = {
+            key[0]: _cell(sums.get(key, NOTHING), count, recent, before) for key, count in counts.items() if key[0]
+        }
+        apart = standing_apart(cells) if len(cells) > 1 else []
+        if apart:
+            return [(dimension, one) for one in apart]
+    return []

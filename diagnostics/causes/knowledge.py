@@ -47,7 +47,8 @@ class Cause:
     """
     One way in which a service fails.
 
-    `decisive` signals tell it from its look-alikes and weigh more. `scope` is the dimension on which it is bounded.
+    `decisive` signals tell it from its look-alikes and weigh more. `scope` is the dimension on which it is bounded,
+    `scope_or` are others on which it may be bounded instead, where that one shows nothing.
     A control is real but hurts nobody. `change_kinds` are the kinds of change that bring it about.
     """
 
@@ -61,6 +62,7 @@ class Cause:
     change_kinds: frozenset[str]
     next_check: str
     is_control: bool = False
+    scope_or: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,4 +141,5 @@ def _cause(file: str, entry: Mapping[str, Any], signals: Mapping[str, Signal]) -
         change_kinds=frozenset(entry.get("change_kinds", ())),
         next_check=entry["next_check"],
         is_control=bool(entry.get("is_control", False)),
+        scope_or=tuple(entry.get("scope_or", ())),
     )

@@ -2,18 +2,18 @@
 Does the API server in front of the engine have enough CPU?
 
 Reads the time to first token that neither queue nor prefill explains (tokenisation and the HTTP server), and how often
-the engine's containers hit their CPU limit. Bad when the unexplained time gained 0.15 s and passed 0.3 s, or the
-containers are throttled in 30 % of periods while that time grew.
+the engine's containers hit their CPU limit. Bad when the unexplained time gained 0.15 s and passed 0.3 s, the
+containers are throttled in 30 % of periods while that time grew, or it grew on some pods and not on the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from diagnostics import latency
+from diagnostics import attribution, latency
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
-from diagnostics.findings import Finding
+from diagnostics.findings import Finding, Measure
 from diagnostics.look import NOTHING, CannotTellError, Compared, Look, share
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Telemetry
@@ -21,6 +21,8 @@ from diagnostics.wording import compared
 
 PERIODS = "container_cpu_cfs_periods_total"
 THROTTLED = "container_cpu_cfs_throttled_periods_total"
+LEAST_GAIN = 0.15
+"""Seconds of unexplained time that count as grown."""
 
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
@@ -32,15 +34,15 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     left = latency.frontend(ttft, queue, prefill)
     if left.now is None:
         raise CannotTellError("fewer than 30 requests finished in the recent window")
-    throttled = await _throttled(look)
-    measures = [measure("frontend", left, "s")]
+    throttled, apart = await asyncio.gather(_throttled(look), _apart(look))
+    measures = [measure("frontend", left, "s"), *apart]
     text = f"Time before the engine: {compared(left, 's')}."
     if throttled is not None:
         measures.append(measure("cpu_throttled_ratio", throttled, "ratio"))
         text += f" CPU throttling: {compared(throttled, 'ratio')} of periods."
-    has_grown = (left.gain or 0.0) >= 0.15
+    has_grown = (left.gain or 0.0) >= LEAST_GAIN or bool(apart)
     is_throttled = throttled is not None and (throttled.now or 0.0) > 0.3
-    is_bad = has_grown and (left.now > 0.3 or is_throttled)
+    is_bad = has_grown and (left.now > 0.3 or is_throttled or bool(apart))
     return (Finding.bad if is_bad else Finding.ok)("api_server_cpu", text, *measures)
 
 
@@ -50,3 +52,20 @@ async def _throttled(look: Look) -> Compared | None:
         return None
     held, periods = await asyncio.gather(look.rate(THROTTLED, "kubernetes"), look.rate(PERIODS, "kubernetes"))
     return share(held, periods) if periods != NOTHING else None
+
+
+async def _apart(look: Look) -> list[Measure]:
+    """The pods whose unexplained time grew while other pods' did not; none when all grew, or only one pod is there."""
+    histograms = (latency.TTFT, latency.QUEUE, latency.PREFILL)
+    cells = await asyncio.gather(*(attribution.observed(look, histogram) for histogram in histograms))
+    ttft, queue, prefill = (attribution.along(cell, attribution.DIMENSIONS["pod"]) for cell in cells)
+    left = {
+        pod: latency.frontend(cell.mean, queue[pod].mean, prefill[pod].mean)
+        for pod, cell in ttft.items()
+        if pod in queue and pod in prefill
+    }
+    grown = {pod: cell for pod, cell in left.items() if (cell.gain or 0.0) >= LEAST_GAIN}
+    known = [pod for pod, cell in left.items() if cell.gain is not None]
+    if len(grown) == len(known):
+        return []
+    return [measure("frontend", cell, "s", ("pod", pod)) for pod, cell in sorted(grown.items())]

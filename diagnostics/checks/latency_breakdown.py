@@ -4,11 +4,13 @@ Which stage of a request carries the slowdown?
 Breaks the mean time per request into gateway, guardrail, retrieval, frontend, queue, prefill and decode, now and in
 the baseline. A stage is blamed when it carries at least half of the change; when the total moved by less than 10 % (or
 twice its standard error) there is no regression, whatever single stages do. Prefill is split into longer prompts,
-fewer cache hits and slower compute; decode into longer outputs and slower tokens.
+fewer cache hits and slower compute; decode into longer outputs and slower tokens. Where prompts got longer, the tenants
+or routes whose did are named.
 """
 
 from __future__ import annotations
 
+from diagnostics.attribution import Apart, longer_prompts
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame, Stage
 from diagnostics.findings import Finding, Measure
@@ -20,7 +22,8 @@ from diagnostics.wording import compared, number
 
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
-    result = await breakdown(Look(target, telemetry, frame))
+    look = Look(target, telemetry, frame)
+    result = await breakdown(look)
     measures = _measures(result)
     if result.total.baseline is None or result.total.now is None:
         reason = "There is no baseline to compare the stages with."
@@ -29,7 +32,12 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         return Finding.ok(
             "latency_breakdown", f"No stage got slower: a request takes {compared(result.total, 's')}.", *measures
         )
-    return Finding.bad("latency_breakdown", _sentence(result), *measures)
+    whose = await longer_prompts(look) if _is_mostly(result.prefill_parts, "longer prompts") else []
+    measures += [
+        measure("prefill" if label == "route" else "prompt_tokens", one.mean, "", (label, one.value))
+        for label, one in whose
+    ]
+    return Finding.bad("latency_breakdown", f"{_sentence(result)}{_whose(whose)}", *measures)
 
 
 def _measures(result: Breakdown) -> list[Measure]:
@@ -68,6 +76,18 @@ def _sentence(result: Breakdown) -> str:
     if not words:
         return f"A request takes {compared(result.total, 's')}; no single stage carries half of the change."
     return " ".join(words)
+
+
+def _is_mostly(parts: tuple[Part, ...], name: str) -> bool:
+    return bool(parts) and max(parts, key=lambda part: part.seconds).name == name
+
+
+def _whose(apart: list[tuple[str, Apart]]) -> str:
+    if not apart:
+        return ""
+    label = apart[0][0]
+    named = ", ".join(one.value for _, one in apart[:3])
+    return f" It is {label} {named}" + (f" and {len(apart) - 3} more." if len(apart) > 3 else ".")
 
 
 def _stage(result: Breakdown, name: str) -> str:
