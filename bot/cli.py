@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from bot.cli_changes import add_change_commands
 from bot.cli_operator import add_operator_commands
 from bot.incidents import DeclaredDeadError, WatchkeeperError
 
@@ -381,6 +382,7 @@ def _unavailable(name: str, why: str) -> Any:
 
 
 add_operator_commands(app, _require_schema)
+add_change_commands(app, _configured, _require_schema)
 
 if __name__ == "__main__":
     main()

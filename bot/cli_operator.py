@@ -52,7 +52,7 @@ def _add_tokens(app: typer.Typer, require_schema: Callable[[Settings], None]) ->
         from bot.operate import add_token
 
         config = load_config(settings.watchkeeper_config, prometheus_url=settings.prometheus_url)
-        print(asyncio.run(add_token(settings, config, person, label=label, days=days, actor=_unix_user())))
+        print(asyncio.run(add_token(settings, config, person, label=label, days=days, actor=unix_user())))
 
     @tokens.command("list")
     def list_tokens() -> None:
@@ -70,7 +70,7 @@ def _add_tokens(app: typer.Typer, require_schema: Callable[[Settings], None]) ->
         require_schema(settings)
         from bot.operate import revoke_token
 
-        print(asyncio.run(revoke_token(settings, token, actor=_unix_user())))
+        print(asyncio.run(revoke_token(settings, token, actor=unix_user())))
 
 
 def _add_deeds(app: typer.Typer) -> None:
@@ -141,7 +141,7 @@ def _settings() -> Settings:
     return Settings.load()
 
 
-def _unix_user() -> str:
+def unix_user() -> str:
     """Who stands at the database; whoever can read it could do anything, so this is a note and no proof."""
     try:
         return f"unix:{getpass.getuser()}"

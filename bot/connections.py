@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from bot.change_sources import authorization, change_source, cluster_sources
 from bot.config import Config, GitSource, LangfuseSource, PrometheusSource, RecorderSource, Service
 from bot.discretion import DiscreetDiagnoser
 from bot.incidents import WatchkeeperError
@@ -21,9 +22,9 @@ from bot.redact import safe_text
 from bot.settings import Settings
 from diagnostics.changes.change import ChangeSource
 from diagnostics.changes.git import GitPrompts
-from diagnostics.changes.kubernetes import KubernetesRollouts
 from diagnostics.changes.labels import Journal
 from diagnostics.changes.langfuse import LangfusePrompts
+from diagnostics.changes.self_report import SelfReport
 from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.model import Telemetry
 from diagnostics.telemetry.prometheus import PrometheusTelemetry
@@ -56,7 +57,7 @@ class Connections:
 
     telemetry: Mapping[str, Telemetry]
     sources: Mapping[str, ChangeSource]
-    rollouts: Mapping[str, ChangeSource]  # by the cluster's name
+    clusters: Mapping[str, tuple[ChangeSource, ...]]  # what each cluster tells, by its name
     clients: tuple[httpx.AsyncClient, ...] = field(repr=False)
 
     async def start(self) -> None:
@@ -72,13 +73,22 @@ class Connections:
         for client in self.clients:
             await client.aclose()
 
-    def diagnosers(self, config: Config, watch: Watch = lambda _, telemetry: telemetry) -> dict[str, Diagnoser]:
-        """One for every service that has telemetry; `watch` may stand between, by the datasource's name."""
+    def diagnosers(
+        self,
+        config: Config,
+        watch: Watch = lambda _, telemetry: telemetry,
+        remembered: tuple[ChangeSource, ...] = (),
+    ) -> dict[str, Diagnoser]:
+        """
+        One for every service that has telemetry; `watch` may stand between, by the datasource's name.
+
+        `remembered` is asked beside each service's own sources: the journal.
+        """
         stores = {source.name: source.url for source in config.datasources if isinstance(source, LangfuseSource)}
         return {
             service.name: DiscreetDiagnoser(
                 watch(service.datasource, self.telemetry[service.datasource]),
-                self._sources_of(service),
+                [*self.sources_of(service), *remembered],
                 prompt_diff=service.prompt_diff,
                 stores=stores,
             )
@@ -86,10 +96,13 @@ class Connections:
             if service.datasource is not None and service.datasource in self.telemetry
         }
 
-    def _sources_of(self, service: Service) -> list[ChangeSource]:
-        named = {prompt.source for prompt in service.prompts if prompt.source}
+    def sources_of(self, service: Service) -> list[ChangeSource]:
+        """Whoever may tell of a change that is this service's trouble, its own telemetry included."""
+        named = {*service.changes, *(prompt.source for prompt in service.prompts)}
         found = [source for name, source in self.sources.items() if name in named]
-        return found + [source for name, source in self.rollouts.items() if name == service.cluster]
+        found += self.clusters.get(service.cluster or "", ())
+        telemetry = self.telemetry.get(service.datasource or "")
+        return [*found, SelfReport(telemetry)] if telemetry is not None else found
 
 
 def connect(settings: Settings, config: Config, journal: Callable[[str], Journal] | None = None) -> Connections:
@@ -127,12 +140,18 @@ def connect(settings: Settings, config: Config, journal: Callable[[str], Journal
                 )
             case GitSource():
                 sources[source.name] = GitPrompts(name=source.name, folder=source.path)
-    rollouts: dict[str, ChangeSource] = {}
+            case _:
+                clients.append(client := http_client(settings, source.name, None, source.ca_file))
+                if source.credential is not None:
+                    secret = _secret(settings, source.credential, source.name)
+                    client.headers["Authorization"] = authorization(source.kind, secret)
+                sources[source.name] = change_source(source, client, journal(source.name) if journal else None)
+    clusters: dict[str, tuple[ChangeSource, ...]] = {}
     for cluster in config.clusters:
         if cluster.credential:
             clients.append(client := http_client(settings, cluster.name, cluster.credential, cluster.ca_file))
-            rollouts[cluster.name] = KubernetesRollouts(name=cluster.name, url=cluster.url, client=client)
-    return Connections(telemetry=telemetry, sources=sources, rollouts=rollouts, clients=tuple(clients))
+            clusters[cluster.name] = cluster_sources(cluster, client)
+    return Connections(telemetry=telemetry, sources=sources, clusters=clusters, clients=tuple(clients))
 
 
 def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:

@@ -8,15 +8,16 @@ drawn or printed, so whatever comes later cannot show what was never passed on.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
 from pydantic import TypeAdapter
 
-from bot.redact import safe_text, safe_values
+from bot.redact import clean_text, safe_text, safe_values
 from diagnostics.changes.change import Change, ChangeSource
 from diagnostics.changes.diff import new_variable_at_start
 from diagnostics.changes.ranking import diff_of
@@ -32,10 +33,13 @@ _DIAGNOSIS = TypeAdapter(Diagnosis)
 # exporters write an API key itself into one.
 _IDENTITIES = frozenset({"id", "undo", "culprit_change", "cause", "check", "signal", "kind", "service", "url"})
 
+_LONGEST_ID = 512
+
 _MASK = "\N{MEDIUM SHADE}"
+_A_DATE = "[a date]"
 _WORD = re.compile(r"[\w\u0080-\U0010ffff]+")
 _WORDS = re.compile(rf"{_MASK}(?: {_MASK})+")
-_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?")
+_DATE = re.compile(rf"\d{{4}}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?|{re.escape(_A_DATE)}")
 # Names in template brackets; a bracket that holds more than a name and filters is prose.
 _TEMPLATE = re.compile(
     r"(\{\{\s*[#/^]?[A-Za-z_][\w.]{0,60}(?:\s*\|\s*[A-Za-z_]\w{0,30})*\s*\}\}|\{[A-Za-z_][\w.]{0,60}\}"
@@ -112,6 +116,44 @@ def _without_texts(suspect: Suspect) -> tuple[Change, str]:
     return bare, diff
 
 
+def keepable(change: Change, prompt_diff: PromptDiff) -> Change:
+    """
+    A change as the journal may keep it: without credentials, and of a prompt as much as its service allows.
+
+    A prompt's words are masked one by one, so that its length and its template variables can still be compared. Where
+    two texts would look the same masked, none is kept: equal ones would clear a change that is not innocent.
+    """
+    kept = replace(
+        change,
+        id=_short(clean_text(change.id)),
+        summary=safe_text(change.summary),
+        author=None if change.author is None else safe_text(change.author),
+        before=None if change.before is None else safe_text(change.before),
+        after=None if change.after is None else safe_text(change.after),
+        scope={name: tuple(safe_text(value) for value in values) for name, values in change.scope.items()},
+    )
+    if change.kind != "prompt" or prompt_diff == "full":
+        return kept
+    if prompt_diff == "link":
+        return replace(kept, before=None, after=None, summary=_bare_summary(kept))
+    before, after = (None if text is None else masked_text(text) for text in (kept.before, kept.after))
+    if before == after and change.before != change.after:
+        before = after = None
+    return replace(kept, before=before, after=after)
+
+
+def _short(identity: str) -> str:
+    """A database's key has a length; a longer id ends in its own hash."""
+    if len(identity) <= _LONGEST_ID:
+        return identity
+    return identity[: _LONGEST_ID - 64] + hashlib.sha256(identity.encode()).hexdigest()
+
+
+def masked_text(text: str) -> str:
+    """A prompt's text with each word a grey box of its own; `masked` shows runs of them as one."""
+    return "\n".join(_in_prose(line, _boxes) for line in text.split("\n"))
+
+
 def masked_diff(diff: str) -> str:
     """A unified diff with the words of its lines masked; its two lines of names and the places stay."""
     lines = diff.split("\n")
@@ -123,15 +165,19 @@ def masked_diff(diff: str) -> str:
 
 def masked(text: str) -> str:
     """One line of a prompt: every word a grey box; template variables, dates as such and punctuation stay."""
-    opening = _OPENING.match(text)
+    return _in_prose(text, lambda prose: _WORDS.sub(lambda run: f"{_MASK}x{run.group().count(_MASK)}", _boxes(prose)))
+
+
+def _in_prose(line: str, change: Callable[[str], str]) -> str:
+    """The line with its prose changed; what opens it and template variables stay."""
+    opening = _OPENING.match(line)
     start = opening.end() if opening else 0
-    parts = _TEMPLATE.split(text[start:])
-    return text[:start] + "".join(part if number % 2 else _masked(part) for number, part in enumerate(parts))
+    parts = _TEMPLATE.split(line[start:])
+    return line[:start] + "".join(part if number % 2 else change(part) for number, part in enumerate(parts))
 
 
-def _masked(prose: str) -> str:
-    pieces = [_WORD.sub(_MASK, piece) for piece in _DATE.split(prose)]
-    return _WORDS.sub(lambda run: f"{_MASK}x{run.group().count(_MASK)}", "[a date]".join(pieces))
+def _boxes(prose: str) -> str:
+    return _A_DATE.join(_WORD.sub(_MASK, piece) for piece in _DATE.split(prose))
 
 
 def _bare_summary(change: Change) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,12 +93,17 @@ async def list_tokens(settings: Settings) -> str:
     now = datetime.now(UTC)
     async with _operators(settings) as operators:
         found = await operators.tokens()
+    return tokens_in_words(found, now) or "nobody has a token"
+
+
+def tokens_in_words(found: Sequence[Credential], now: datetime) -> str:
+    """One line a token: whose it is, whether it counts, until when; "" when there are none."""
     lines = [
         f"{each.token_id}  {each.person_id:<16}  {_standing(each, now):<10}  until {each.expires_at:%Y-%m-%d %H:%M} UTC"
         f"  {each.label}".rstrip()
         for each in found
     ]
-    return safe_text("\n".join(lines)) or "nobody has a token"
+    return safe_text("\n".join(lines))
 
 
 async def revoke_token(settings: Settings, token_id: str, *, actor: str) -> str:

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 SESSION_LIFE = timedelta(hours=8)
 MOST_DAYS = 366
 
-_PREFIX: dict[Kind, str] = {"token": "wko_", "session": "wks_"}
+_PREFIX: dict[Kind, str] = {"token": "wko_", "session": "wks_"}  # "reporter" is bot/reporters.py's
 _SHAPE: dict[Kind, re.Pattern[str]] = {
     kind: re.compile(re.escape(prefix) + r"[A-Za-z0-9_-]{43}") for kind, prefix in _PREFIX.items()
 }

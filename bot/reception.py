@@ -1,4 +1,4 @@
-"""What operators meet outside Slack: sign-in, pages, the command line's counterpart, the state of it all."""
+"""What people and pipelines meet outside Slack: sign-in, pages, the command line's counterpart, reports of changes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from starlette.routing import BaseRoute
 
 from bot.chronicle import Chronicle
 from bot.doors import Readiness
+from bot.journal import ChangeBook
 from bot.operators import Operators
 from bot.parts import Parts
+from bot.reporters import Reporters
 from bot.status import Status
 from bot.store import schema
+from bot.store.change_journal import ChangeJournal
 from bot.store.listing import Listing
 from bot.store.operators import OperatorTokens
+from bot.web.app import utc_now
+from bot.web.change_door import ChangeDoor
 from bot.web.entrance import Entrance
 from bot.web.operator_api import OperatorApi
 from bot.web.pages import DecisionDesk, Pages
@@ -55,7 +60,13 @@ def operator_routes(parts: Parts, desk: DecisionDesk, readiness: Readiness) -> S
         troubles=parts.troubles,
     )
     statusz = Statusz(status=status, entrance=entrance, renderer=renderer)
-    return (*pages.routes(), *api.routes(), *statusz.routes())
+    door = ChangeDoor(
+        reporters=Reporters(OperatorTokens(parts.database)),
+        book=ChangeBook(ChangeJournal(parts.database), parts.config),
+        config=parts.config,
+        now=utc_now,
+    )
+    return (*pages.routes(), *api.routes(), *statusz.routes(), *door.routes())
 
 
 def _left_out(parts: Parts) -> list[str]:

@@ -20,8 +20,12 @@ DIAGNOSIS = "diagnosis"
 _READS = (
     Right(group="apps", resource="deployments", verbs=("get", "list")),
     Right(group="apps", resource="replicasets", verbs=("get", "list")),
+    Right(group="", resource="configmaps", verbs=("list",)),
+    Right(group="", resource="events", verbs=("list",)),
+    Right(group="", resource="pods", verbs=("list",)),
+    Right(group="", resource="events", verbs=("list",), cluster_wide=True),  # nodes' are kept in `default`
 )
-"""What the change source reads (diagnostics/changes/kubernetes.py)."""
+"""What the change sources read (diagnostics/changes/kubernetes*.py); Secrets only for those who grant it themselves."""
 
 ROLES = Path("deploy/kubernetes/roles.yaml")
 CHART = Path("deploy/helm/watchkeeper/files/rights.yaml")

@@ -7,17 +7,17 @@ import gc
 import httpx
 import structlog
 
-from bot import heartbeat, prompt_watch, reconcile, retention, slack_watch
+from bot import heartbeat, journal, reconcile, retention, slack_watch
 from bot.burst import BurstKeeper
 from bot.connections import Connections, connect, connect_actions
 from bot.engine import Engine, Sweeper
 from bot.errands import ErrandRunner
 from bot.heartbeat import Heartbeat
+from bot.journal import ChangeWatch, JournalledChanges
 from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
 from bot.operate import services_by_pagerduty
 from bot.pagerduty_client import PagerDutyClient
 from bot.parts import Parts, engine_url, reveal, vectors_path
-from bot.prompt_watch import PromptWatch
 from bot.reconcile import Reconciler
 from bot.remediate import Remediate, RemediateWorkflow
 from bot.respond import Respond, RespondWorkflow
@@ -25,6 +25,7 @@ from bot.retention import Retention
 from bot.slack.pace import Rank
 from bot.slack_watch import SlackWatch
 from bot.store.bursts import Bursts
+from bot.store.change_journal import ChangeJournal
 from bot.store.database import workflow_engine
 from bot.store.outages import Outages
 from bot.store.sightings import LabelSightings
@@ -52,8 +53,11 @@ class Workshop:
         if config.commands:
             close_this_process()  # a listed command runs as our user, and our environment holds every credential
         self.actions = connect_actions(settings, config)
+        self._changes = ChangeJournal(parts.database)
         self.diagnosers = self.connections.diagnosers(
-            config, lambda name, telemetry: WatchedTelemetry(name, telemetry, parts.far_ends)
+            config,
+            lambda name, telemetry: WatchedTelemetry(name, telemetry, parts.far_ends),
+            (JournalledChanges(self._changes),),
         )
         self.search = WatchedSearch(parts.registry, MiniLmEmbedder(), SqliteVectors(vectors_path(parts.url)))
         self.verifier = Verifier(diagnosers=self.diagnosers, config=config)
@@ -82,11 +86,16 @@ class Workshop:
     def _by_the_clock(self) -> dict[float, list[Sweeper]]:
         """What runs by the clock alone, by its period in seconds."""
         parts, alone = self._parts, self._parts.duties.only_one
-        watch = PromptWatch(tuple(self.connections.sources.values()), self.diagnosers, parts.config)
+        watch = ChangeWatch(
+            sources=self.connections.sources_of,
+            diagnosers=self.diagnosers,
+            config=parts.config,
+            journal=self._changes,
+        )
         sweepers = [
             (slack_watch.EVERY_S, Sweeper("slack-watch", self._slack_watch().sweep)),
             (_FORGET_EVERY_S, Sweeper("slack-events", SlackEvents(parts.database).sweep)),
-            (prompt_watch.EVERY_S, Sweeper("prompts", alone("prompts", prompt_watch.EVERY_S, watch.sweep))),
+            (journal.EVERY_S, Sweeper("changes", alone("changes", journal.EVERY_S, watch.sweep))),
             (reconcile.LOOK_S, Sweeper("reconcile", self._reconciler().sweep)),
             (CHAIN_EVERY_S, Sweeper("record", parts.chain.sweep)),
             (retention.EVERY_S, Sweeper("retention", alone("retention", retention.EVERY_S, self._retention().sweep))),

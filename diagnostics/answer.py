@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from diagnostics.changes.change import Change
+from diagnostics.changes.change import Change, Kind
 from diagnostics.diagnosis import Diagnosis
 from diagnostics.runner import Diagnoser
 from diagnostics.target import Budgets, Deployment, PromptRef, Provider, Target
@@ -42,10 +42,7 @@ class _Alert(_Shape):
 class _ChangeShape(_Shape):
     id: str
     at: AwareDatetime
-    kind: Literal[
-        "prompt", "model", "adapter", "engine", "config", "flag", "index", "embedder", "policy", "gateway", "tool",
-        "judge", "secret", "network", "monitoring", "infra", "external",
-    ]  # fmt: skip
+    kind: Kind
     service: str
     summary: str
     source: str = ""

@@ -160,7 +160,7 @@ class Diagnoser:
     async def _all_changes(self, target: Target, until: datetime) -> tuple[list[Change], list[BlindSpot]]:
         """The changes of all sources, each once, oldest first, and the sources that could not be asked."""
         answers = await asyncio.gather(*(self._changes(source, target, until) for source in self._sources))
-        changes = distinct(change for found, _ in answers for change in found)
+        changes = distinct(found for found, _ in answers)
         return changes, [spot for _, spot in answers if spot is not None]
 
     async def _changes(

@@ -154,13 +154,74 @@ class GitSource(Entry):
     path: Path
 
 
-Datasource = PrometheusSource | RecorderSource | LangfuseSource | GitSource
+class _ReadApi(Entry):
+    """An HTTP API that is only read."""
+
+    name: Name
+    url: PrivateAddress
+    ca_file: Path | None = None
+
+
+class MlflowSource(_ReadApi):
+    """Prompt versions from MLflow's registry; `label` is the alias that production follows."""
+
+    kind: Literal["mlflow"]
+    credential: CredentialName | None = None  # `user:password`, or a bearer token
+    label: str = Field(default="production", min_length=1)
+
+
+class PhoenixSource(_ReadApi):
+    """Prompt versions from Arize Phoenix; `label` is the tag that production follows."""
+
+    kind: Literal["phoenix"]
+    credential: CredentialName | None = None
+    label: str = Field(default="production", min_length=1)
+
+
+class ArgoSource(_ReadApi):
+    """Deployments by Argo CD; `applications` are all that the token may see, unless they are named."""
+
+    kind: Literal["argocd"]
+    credential: CredentialName
+    applications: tuple[str, ...] = ()
+
+
+class FlagSource(_ReadApi):
+    """Feature flags of one project and environment; `flags` are shell patterns for those that count, all when none."""
+
+    kind: Literal["launchdarkly", "unleash"]
+    credential: CredentialName
+    project: Name
+    environment: Name
+    flags: tuple[str, ...] = ()
+
+
+Datasource = (
+    PrometheusSource
+    | RecorderSource
+    | LangfuseSource
+    | GitSource
+    | MlflowSource
+    | PhoenixSource
+    | ArgoSource
+    | FlagSource
+)
 DATASOURCES: Mapping[str, type[Entry]] = {
     "prometheus": PrometheusSource,
     "recorder": RecorderSource,
     "langfuse": LangfuseSource,
     "git": GitSource,
+    "mlflow": MlflowSource,
+    "phoenix": PhoenixSource,
+    "argocd": ArgoSource,
+    "launchdarkly": FlagSource,
+    "unleash": FlagSource,
 }
+TELEMETRY = frozenset({"prometheus", "recorder"})
+"""Kinds that have metrics."""
+
+PROMPTS = frozenset({"langfuse", "git", "mlflow", "phoenix"})
+"""Kinds that know prompts."""
 
 
 class Cluster(Entry):
@@ -171,6 +232,7 @@ class Cluster(Entry):
     credential: CredentialName | None = None
     action_credential: CredentialName | None = None
     ca_file: Path | None = None
+    watch_secrets: bool = False  # a token that may list Secrets may read what they hold, so somebody has to say so
 
 
 class Gateway(Entry):
@@ -275,6 +337,7 @@ class Service(Entry):
     deployments: tuple[Deployment, ...] = ()
     prompts: tuple[PromptRef, ...] = ()
     providers: tuple[Provider, ...] = ()
+    changes: tuple[str, ...] = ()  # datasources beside those of its prompts whose changes may be its trouble
 
     def target(self) -> target.Target:
         """The service as diagnostics sees it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
-from bot.config.entries import Datasource, Person, PolicyRule, Service
+from bot.config.entries import PROMPTS, TELEMETRY, Datasource, Person, PolicyRule, Service
 from bot.config.errors import Problem, did_you_mean
 from bot.config.lines import TomlPath
 
@@ -45,7 +45,7 @@ def _service(
     kinds = {source.name: source.kind for source in sources.values()}
     if service.datasource is not None:
         yield from _known(service.datasource, (*at, "datasource"), "datasource", names["datasource"])
-        if kinds.get(service.datasource) in {"langfuse", "git"}:
+        if kinds.get(service.datasource, "prometheus") not in TELEMETRY:
             yield Problem(
                 path=(*at, "datasource"),
                 what=f"datasource {service.datasource} is of kind {kinds[service.datasource]} and has no metrics",
@@ -55,6 +55,7 @@ def _service(
         if (name := getattr(service, kind)) is not None:
             yield from _known(name, (*at, kind), kind, names[kind])
     yield from _prompts(service, at, kinds, names)
+    yield from _changes(service, at, kinds, names)
     for number, person in enumerate(service.owners):
         yield from _known(person, (*at, "owners", number), "person", names["person"])
     for role, people in service.approvers.items():
@@ -70,11 +71,25 @@ def _prompts(
             continue
         path = (*at, "prompts", number, "source")
         yield from _known(prompt.source, path, "datasource", names["datasource"])
-        if kinds.get(prompt.source) in {"prometheus", "recorder"}:
+        if kinds.get(prompt.source, "git") not in PROMPTS:
             yield Problem(
                 path=path,
                 what=f"datasource {prompt.source} is of kind {kinds[prompt.source]} and knows no prompts",
-                remedy="name one of kind langfuse or git",
+                remedy=f"name one of kind {', '.join(sorted(PROMPTS))}, which do",
+            )
+
+
+def _changes(
+    service: Service, at: TomlPath, kinds: Mapping[str, str], names: Mapping[str, frozenset[str]]
+) -> Iterator[Problem]:
+    for number, name in enumerate(service.changes):
+        path = (*at, "changes", number)
+        yield from _known(name, path, "datasource", names["datasource"])
+        if kinds.get(name) in PROMPTS | TELEMETRY:
+            yield Problem(
+                path=path,
+                what=f"datasource {name} is of kind {kinds[name]}, whose changes are found by themselves",
+                remedy="name it as a prompt's source or as the service's datasource, and leave it out here",
             )
 
 
@@ -125,4 +140,4 @@ def _unique(values: Iterable[tuple[TomlPath, Hashable | None]]) -> Iterator[Prob
 
 def metrics_sources(sources: Iterable[Datasource]) -> tuple[str, ...]:
     """The datasources that a service can be diagnosed with."""
-    return tuple(source.name for source in sources if source.kind in {"prometheus", "recorder"})
+    return tuple(source.name for source in sources if source.kind in TELEMETRY)

@@ -1,4 +1,4 @@
-"""What remembers changes: can each prompt store, Git folder and cluster be asked for them?"""
+"""What remembers changes: can each prompt store, Git folder, cluster, deployer and flag store be asked for them?"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bot.connections import MissingCredentialError, UnusableSettingError, connec
 from bot.doctor.advice import Advice
 from bot.settings import Settings
 from diagnostics.changes.change import ChangeSource, ChangeSourceError
+from diagnostics.changes.self_report import SelfReport
 
 LOOK_BACK = timedelta(hours=6)
 
@@ -23,8 +24,8 @@ async def examine(settings: Settings, config: Config) -> list[Advice]:
         pairs = [
             (service, source)
             for service in config.services
-            for name, source in {**connections.sources, **connections.rollouts}.items()
-            if name == service.cluster or name in {prompt.source for prompt in service.prompts}
+            for source in connections.sources_of(service)
+            if not isinstance(source, SelfReport)  # the examiner of the telemetry asks that
         ]
         return list(await asyncio.gather(*(_changes(service, source) for service, source in pairs)))
     finally:

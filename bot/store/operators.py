@@ -1,4 +1,4 @@
-"""How operators sign in outside Slack: the hashes of secrets that were shown once, and until when they count."""
+"""How operators and reporters sign in: the hashes of secrets that were shown once, and until when they count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bot.store import audit as chain
 from bot.store.database import Database
 from bot.store.tables import operator_token
 
-Kind = Literal["token", "session"]
+Kind = Literal["token", "session", "reporter"]
 
 ID_LENGTH = 12
 """So many digits of the hash name a token where people read and type."""
@@ -22,7 +22,11 @@ ID_LENGTH = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Credential:
-    """One secret's row, without the secret; `parent` is the hash of the token that a session was begun with."""
+    """
+    One secret's row, without the secret; `parent` is the hash of the token that a session was begun with.
+
+    A reporter's `person_id` is the name of the source that it reports for.
+    """
 
     token_hash: str
     person_id: str
@@ -53,7 +57,7 @@ class OperatorTokens:
         """Keep a new token or session; `actor` is who made it."""
         async with self._database.write() as connection:
             await connection.execute(operator_token.insert().values(asdict(item)))
-            await _note(connection, item, "added" if item.kind == "token" else "signed_in", actor=actor, now=now)
+            await _note(connection, item, "signed_in" if item.kind == "session" else "added", actor=actor, now=now)
 
     async def find(self, token_hash: str) -> Credential | None:
         """The row of this hash, whatever its state. The lookup is by hash, so its time tells nothing of a secret."""
@@ -62,29 +66,30 @@ class OperatorTokens:
             row = (await connection.execute(query)).one_or_none()
         return Credential(**row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's public name
 
-    async def tokens(self) -> list[Credential]:
-        """Every token that was given out and is still kept, by person; sessions are not listed."""
+    async def tokens(self, kind: Kind = "token") -> list[Credential]:
+        """Every token of this kind that was given out and is still kept, by whose it is."""
         query = (
             sa.select(operator_token)
-            .where(operator_token.c.kind == "token")
+            .where(operator_token.c.kind == kind)
             .order_by(operator_token.c.person_id, operator_token.c.created_at)
         )
         async with self._database.read() as connection:
             return [Credential(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - as above
 
-    async def revoke(self, token_id: str, *, actor: str, now: datetime) -> Credential:
+    async def revoke(self, token_id: str, *, actor: str, now: datetime, kind: Kind = "token") -> Credential:
         """
-        End a token, and every session that was begun with it. `token_id` is the beginning of its hash.
+        End a token of this kind, and every session that was begun with it. `token_id` is the beginning of its hash.
 
         Raises NotFoundError when no token, or more than one, begins like that.
         """
         async with self._database.write() as connection:
             begins = operator_token.c.token_hash.startswith(token_id, autoescape=True)
             found = (
-                await connection.execute(sa.select(operator_token).where(begins, operator_token.c.kind == "token"))
+                await connection.execute(sa.select(operator_token).where(begins, operator_token.c.kind == kind))
             ).all()
             if len(found) != 1 or len(token_id) < ID_LENGTH:
-                raise NotFoundError(f"{token_id} names no token; `watchkeeper operator list` shows the ids")
+                lists = "change token list" if kind == "reporter" else "operator list"
+                raise NotFoundError(f"{token_id} names no token; `watchkeeper {lists}` shows the ids")
             item = Credential(**found[0]._mapping)  # noqa: SLF001 - as above
             await self._end(
                 connection,
@@ -110,6 +115,7 @@ async def _note(connection: AsyncConnection, item: Credential, what: str, *, act
     details: dict[str, Any] = {"token": item.token_id, "label": item.label, "expires": item.expires_at.isoformat()}
     if item.parent:
         details["parent"] = item.parent[:ID_LENGTH]
+    whose = "reporter" if item.kind == "reporter" else "operator"
     await chain.append(
-        connection, at=now, actor=actor, action=f"operator.{what}", subject=f"operator:{item.person_id}", **details
+        connection, at=now, actor=actor, action=f"{whose}.{what}", subject=f"{whose}:{item.person_id}", **details
     )

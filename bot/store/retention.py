@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from bot.incidents import IncidentState
 from bot.store.database import Database
-from bot.store.tables import delivery, errand, incident, operator_token, outbox
+from bot.store.tables import change, delivery, errand, incident, operator_token, outbox
 
 KEPT = timedelta(days=30)
 """PagerDuty repeats an event for two days at most; the rest of the month is for people who look back."""
@@ -20,8 +20,8 @@ async def forget(database: Database, *, now: datetime) -> dict[str, int]:
     """
     Delete what nobody needs any more; returns how many rows of what.
 
-    Folded deliveries, told parcels of resolved incidents, done errands, and tokens and sessions that ended, each a
-    month later. Dead letters and undeliverable messages wait for a person. Raises StoreUnavailableError.
+    Folded deliveries, told parcels of resolved incidents, done errands, tokens and sessions that ended, and changes,
+    each a month later. Dead letters and undeliverable messages wait for a person. Raises StoreUnavailableError.
     """
     before = now - KEPT
     resolved = sa.select(incident.c.incident_id).where(
@@ -41,6 +41,7 @@ async def forget(database: Database, *, now: datetime) -> dict[str, int]:
             operator_token.c.token_hash,
             sa.or_(operator_token.c.expires_at < before, operator_token.c.revoked_at < before),
         ),
+        "changes": (change.c.change_id, change.c.recorded_at < before),
     }
     return {what: await _delete(database, key, condition) for what, (key, condition) in doomed.items()}
 
@@ -51,7 +52,7 @@ async def _delete(database: Database, key: sa.Column[object], condition: sa.Colu
     while True:
         batch = sa.select(key).where(condition).limit(_BATCH)
         async with database.write() as connection:
-            gone = (await connection.execute(sa.delete(key.table).where(key.in_(batch)))).rowcount
+            gone = (await connection.execute(sa.delete(key.table).where(key.in_(batch), condition))).rowcount
         deleted += gone
         if gone < _BATCH:
             return deleted

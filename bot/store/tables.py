@@ -245,6 +245,29 @@ label_sighting = Table(
     Column("label", String(255), primary_key=True),
     Column("seen_at", Utc, primary_key=True),
     Column("version", Integer, nullable=False),
+    Column("last_seen_at", Utc),  # of this stretch; null in rows of schema 2
+)
+
+# The change journal: what sources told and pipelines reported, kept because most sources forget. Texts are redacted.
+change = Table(
+    "change",
+    metadata,
+    Column("service", String(255), primary_key=True),
+    Column("source", String(255), primary_key=True),
+    Column("change_id", String(512), primary_key=True),
+    Column("at", Utc, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("author", Text),
+    Column("scope", Json, nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+    Column("url", Text, nullable=False),
+    Column("undo", Json, nullable=False),
+    Column("is_symptom", Boolean, nullable=False),
+    Column("recorded_at", Utc, nullable=False),  # by the wall's clock; `at` is the telemetry's, or the sender's
+    Index(None, "service", "at"),
+    Index(None, "recorded_at"),
 )
 
 # Who works on this database: each process beats every few seconds, by the database's clock, and a silent one is dead.
@@ -277,7 +300,7 @@ operator_token = Table(
     metadata,
     Column("token_hash", String(64), primary_key=True),
     Column("person_id", String(255), nullable=False),
-    Column("kind", String(16), nullable=False),  # token | session
+    Column("kind", String(16), nullable=False),  # token | session | reporter (person_id is then a source's name)
     Column("parent", String(64)),  # of a session: the token that it was begun with, and that ends it
     Column("label", Text, nullable=False),
     Column("created_at", Utc, nullable=False),

@@ -74,7 +74,8 @@ class ReadingApi:
             headers={**self._headers, **headers},
             timeout=self._patience_s,
         )
-        answer = await self._client.send(request, stream=True, **({"auth": self._auth} if self._auth else {}))
+        auth = httpx.USE_CLIENT_DEFAULT if self._auth is None else self._auth
+        answer = await self._client.send(request, stream=True, auth=auth)
         try:
             content = bytearray()
             async for part in answer.aiter_bytes():

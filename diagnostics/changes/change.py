@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 from diagnostics.target import Target
+
+Kind = Literal[
+    "prompt", "model", "adapter", "engine", "config", "flag", "index", "embedder", "policy", "gateway", "tool",
+    "judge", "secret", "network", "monitoring", "infra", "external",
+]  # fmt: skip
+"""What was changed; the causes name the kinds that bring them about."""
+
+Dimension = Literal[
+    "fleet", "pod", "node", "rack", "revision", "model", "provider", "account", "api_key", "tenant", "route", "prompt",
+    "prompt_version", "tool", "agent", "data_source", "policy", "evaluator", "segment", "deployment", "adapter",
+]  # fmt: skip
+"""What a scope may be about."""
 
 
 class ChangeSourceError(Exception):

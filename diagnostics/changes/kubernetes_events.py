@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -227,7 +227,7 @@ def _event_change(
     target: Target,
     event: _Event,
     at: datetime,
-    scope: dict[str, tuple[str, ...]],
+    scope: Mapping[str, tuple[str, ...]],
     *,
     is_symptom: bool,
 ) -> Change:

@@ -29,25 +29,27 @@ _EXPLAINS = {
 _TELLING = ("deployment", "prompt", "tool", "policy", "adapter", "data_source")
 
 
-def distinct(told: Iterable[Change]) -> list[Change]:
+def distinct(answers: Iterable[Sequence[Change]]) -> list[Change]:
     """
-    Each change once, oldest first. Of several that are the same the first in `told` stays, so the best source is first.
+    Each change of these sources' answers once, oldest first; where two tell the same, the earlier answer is preferred.
 
-    The same: one id of one source; or two sources that tell of the same kind of thing about the same object within
-    minutes; or an engine that reports what somebody declared before.
+    The same: one id of one source; or changes of two answers that tell of the same kind of thing about the same object
+    within minutes; or an engine's report of what somebody declared before. One answer is never doubted in itself.
     """
     kept: list[Change] = []
     seen: set[tuple[str, str, str]] = set()
-    for change in told:
-        key = (change.service, change.source, change.id)
-        if key in seen:
-            continue
-        seen.add(key)
-        twin = next((index for index, other in enumerate(kept) if _is_the_same(other, change)), None)
-        if twin is None:
-            kept.append(change)
-        else:
-            kept[twin] = _together(kept[twin], change)
+    for answer in answers:
+        others = len(kept)
+        for change in answer:
+            key = (change.service, change.source, change.id)
+            if key in seen:
+                continue
+            seen.add(key)
+            twin = next((index for index in range(others) if _is_the_same(kept[index], change)), None)
+            if twin is None:
+                kept.append(change)
+            else:
+                kept[twin] = _together(kept[twin], change)
     declared = [change for change in kept if change.source != SELF_REPORT]
     left = [change for change in kept if change.source != SELF_REPORT or not _is_declared(change, declared)]
     return sorted(left, key=lambda change: change.at)

@@ -149,7 +149,7 @@ def test_paths_count_from_the_file(file: Path) -> None:
         ("replicas = 4", 'replicas = "four"', ["deployments[1].replicas", "valid integer"]),
         ('datasource = "metrics"', 'datasource = "metric"', ["no datasource 'metric'", "did you mean metrics?"]),
         ('datasource = "metrics"', 'datasource = "prompts"', ["is of kind langfuse", "prometheus or recorder"]),
-        ('source = "prompts"', 'source = "metrics"', ["is of kind recorder", "langfuse or git"]),
+        ('source = "prompts"', 'source = "metrics"', ["is of kind recorder", "langfuse, mlflow, phoenix"]),
         ('cluster = "lab"', 'cluster = "moon"', ["no cluster 'moon'", "add a [[cluster]] entry"]),
         ('owners = ["dana"]', 'owners = ["dan"]', ["no person 'dan'", "did you mean dana?"]),
         ('prompt-owner = ["bob"]', 'prompt-owner = ["eve"]', ["approvers.prompt-owner[1]", "no person 'eve'"]),

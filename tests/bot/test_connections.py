@@ -123,7 +123,7 @@ async def test_diagnostics_never_show_the_credential_that_acts(server: Refusing,
         with pytest.raises(ChangeSourceError):
             await connections.sources["prompts"].changes(target, NOW - timedelta(hours=1), NOW)
         with pytest.raises(ChangeSourceError):
-            await connections.rollouts["lab"].changes(target, NOW - timedelta(hours=1), NOW)
+            await connections.clusters["lab"][0].changes(target, NOW - timedelta(hours=1), NOW)
         recorder = connections.telemetry["samples"]
         assert isinstance(recorder, Recorder)
         await recorder.open()
@@ -220,7 +220,7 @@ async def test_an_unusable_authority_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_service_is_diagnosed_by_what_it_names(tmp_path: Path) -> None:
-    """Its own telemetry and the sources of its own prompts."""
+    """Its own telemetry, what that says of itself, its cluster, and the sources of its own prompts."""
     config = config_of(tmp_path)
     connections = await opened(ENVIRON, config)
     try:
@@ -230,8 +230,15 @@ async def test_a_service_is_diagnosed_by_what_it_names(tmp_path: Path) -> None:
 
     assert set(diagnosers) == {"chat", "search"}
     assert diagnosers["chat"].telemetry is connections.telemetry["metrics"]
-    assert [source.name for source in diagnosers["chat"]._sources] == ["prompts", "lab"]
-    assert diagnosers["search"]._sources == ()
+    assert [source.name for source in diagnosers["chat"]._sources] == [
+        "prompts",
+        "lab",
+        "lab configuration",
+        "lab events",
+        "lab nodes",
+        "self-report",
+    ]
+    assert [source.name for source in diagnosers["search"]._sources] == ["self-report"]
 
 
 async def test_no_connection_shows_its_secrets(tmp_path: Path) -> None:

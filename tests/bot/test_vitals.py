@@ -11,30 +11,22 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from bot.config import Config
 from bot.far_ends import FarEnds
 from bot.heartbeat import Heartbeat
 from bot.incidents import StoreUnavailableError
 from bot.operators import Operators
-from bot.prompt_watch import PromptWatch
 from bot.store.audit import AuditLog
 from bot.store.database import Database
 from bot.store.operators import OperatorTokens
 from bot.store.retention import forget
-from bot.store.sightings import LabelSightings
 from bot.vitals import Vitals
 from bot.watched import WatchedTelemetry
-from diagnostics.changes.change import Change, ChangeSourceError
 from diagnostics.telemetry.model import TelemetryError
 from runbooks.engine.records import Outcome, record_json
-from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event
+from tests.kit import INCIDENT, NOW, Store, event
 from tests.stories import FakeLook, fresh_plan
 
 HOUR = timedelta(hours=1)
-WITH_PROMPTS = CONFIG.replace(
-    "[service.selectors]",
-    '[[service.prompts]]\nname = "chat-system"\nsource = "prompts"\n[service.selectors]',
-).replace("[[service]]", '[[datasource]]\nname = "prompts"\nkind = "git"\npath = "."\n\n[[service]]')
 
 
 async def test_what_waits_is_counted(store: Store) -> None:
@@ -223,8 +215,8 @@ async def test_what_nobody_needs_is_forgotten_after_a_month(store: Store) -> Non
     soon = await forget(store.database, now=NOW + timedelta(days=29))
     late = await forget(store.database, now=NOW + timedelta(days=40))
 
-    assert soon == {"deliveries": 0, "parcels": 0, "errands": 0, "tokens": 0}
-    assert late == {"deliveries": 3, "parcels": 1, "errands": 0, "tokens": 1}
+    assert soon == {"deliveries": 0, "parcels": 0, "errands": 0, "tokens": 0, "changes": 0}
+    assert late == {"deliveries": 3, "parcels": 1, "errands": 0, "tokens": 1, "changes": 0}
     assert [letter.event_id for letter in await store.inbox.dead_letters()] == ["dead"]
     assert len(await AuditLog(store.database).newest(subject="", actor="", before=None, limit=100)) == rows
     assert (await AuditLog(store.database).verify()).broken_at is None
@@ -242,55 +234,3 @@ async def test_a_telemetry_that_cannot_be_asked_is_told(store: Store) -> None:
     labels = {"to": "metrics", "method": "now", "result": "unreachable"}
     assert registry.get_sample_value("watchkeeper_calls_total", labels) == 1
     assert [(end.name, end.is_well, end.why) for end in tally.all()] == [("metrics", False, "connection refused")]
-
-
-async def test_a_label_that_moved_is_remembered(store: Store) -> None:
-    """The store tells only where the label is; our memory tells where it was, and since when."""
-    sightings = LabelSightings(store.database, "prompts")
-
-    for minute, version in enumerate([7, 7, 8, 8, 7]):
-        await sightings.seen("chat-system", "production", version, NOW + timedelta(minutes=minute))
-
-    history = await sightings.history("chat-system", "production")
-    assert [(seen.version, seen.at) for seen in history] == [
-        (7, NOW),
-        (8, NOW + timedelta(minutes=2)),
-        (7, NOW + timedelta(minutes=4)),
-    ]
-
-
-class FakeSource:
-    """Remembers when it was asked; the first look fails."""
-
-    name = "prompts"
-
-    def __init__(self) -> None:
-        self.asked: list[datetime] = []
-
-    async def changes(self, target: Any, since: datetime, until: datetime) -> list[Change]:
-        self.asked.append(until)
-        if len(self.asked) == 1:
-            raise ChangeSourceError("prompts cannot be reached")
-        return []
-
-
-class FakeDiagnoser:
-    """Has a clock of its own, as in a drill."""
-
-    def __init__(self) -> None:
-        self.telemetry = self
-
-    async def now(self) -> datetime:
-        return NOW
-
-
-async def test_labels_are_watched_by_the_telemetrys_clock(tmp_path: Any) -> None:
-    """A look that fails does not end the watch, and a drill's times are not mixed with the wall's."""
-    config: Config = config_in(tmp_path, WITH_PROMPTS)
-    source = FakeSource()
-    watch = PromptWatch([source], {"chat": FakeDiagnoser()}, config)  # type: ignore[dict-item]  # a fake
-
-    await watch.sweep()
-    await watch.sweep()
-
-    assert source.asked == [NOW, NOW]

@@ -94,13 +94,14 @@ def test_nothing_runs_with_rights_of_the_host() -> None:
 
 
 def test_each_enabled_action_brings_its_own_role_and_no_other() -> None:
-    """Who enables `kubernetes.scale` alone gives away that and reading, in the named namespaces only."""
+    """Who enables `kubernetes.scale` alone gives away that and reading, in the named namespaces, and nodes' events."""
     objects = rendered({"kubernetes": {"namespaces": ["chat"], "actions": ["kubernetes.scale"]}})
     roles = {each["metadata"]["name"]: each for each in objects if each["kind"] == "Role"}
 
     assert set(roles) == {"wk-watchkeeper-diagnosis", "wk-watchkeeper-kubernetes-scale"}
     assert {role["metadata"]["namespace"] for role in roles.values()} == {"chat"}
-    assert not of_kind(objects, "ClusterRole")
+    everywhere = {name: each["rules"] for name, each in of_kind(objects, "ClusterRole").items()}
+    assert everywhere == {"wk-watchkeeper-diagnosis": [{"apiGroups": [""], "resources": ["events"], "verbs": ["list"]}]}
     for name, role in roles.items():
         writes = {verb for rule in role["rules"] for verb in rule["verbs"]} - {"get", "list", "watch"}
         assert bool(writes) == (name != "wk-watchkeeper-diagnosis")
