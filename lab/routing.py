@@ -11,7 +11,7 @@ from lab.gateway import Gateway
 GATEWAY = "chat-gateway"
 AFFINITY = "SESSION_AFFINITY"
 
-_TRIED_AGAIN = 0.3
+_TRIED_AGAIN = 0.18
 """
 The share of its requests that a pod in a crash loop still gets: the gateway leaves it alone for a while after each
 failure and then tries it again, as it does not know about pods.

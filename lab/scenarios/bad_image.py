@@ -24,7 +24,7 @@ class BadImage(Fault):
     alert = "LLMReplicaLoss"
     tag = _TAGS[0]
     xids: tuple[int, ...] = (_ILLEGAL_ACCESS, _PAGE_FAULT)
-    surge = 2
+    surge = 1
     lives = (timedelta(seconds=40), timedelta(seconds=90))
     author = _PEOPLE[0]
 
