@@ -1,10 +1,9 @@
 """
-Did the traffic change: more requests, retries, or one consumer?
+Did the traffic change: more requests, or retries, or all to one pod?
 
-Reads requests per second, requests per session (above 1.2 they are retries), how evenly the load spreads over pods, the
-share of the token growth that one key carries, and each prompt version's share. Bad when requests grew by half, the
-retries by 20 %, one pod carries 1.6 times the middle pod's load, or one key carries 60 % of a token growth of a fifth.
-More traffic is no fault in itself: `queue` says whether it hurts.
+Reads requests per second, requests per session (above 1.2 they are retries), how evenly the load spreads over pods, and
+each prompt version's share. Bad when requests grew by half, the retries by 20 %, or one pod carries 1.6 times the
+middle pod's load. More traffic is no fault in itself: `queue` says whether it hurts, `consumers` who sends it.
 """
 
 from __future__ import annotations
@@ -16,24 +15,16 @@ from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding, Measure
 from diagnostics.look import CannotTellError, Compared, Look, share, spread, total
+from diagnostics.proportions import summed
 from diagnostics.target import Target
-from diagnostics.telemetry.model import Key, Telemetry
+from diagnostics.telemetry.model import Telemetry
 from diagnostics.wording import compared, number
 
 REQUESTS = "llm_app_requests_total"
 SESSIONS = "llm_app_sessions_total"
-TOKENS = "llm_app_tokens_total"
-
-# Where tokens are counted by consumer: metric, its label, and what the consumer is then called.
-_CONSUMERS = (
-    ("application", TOKENS, "api_key", "api_key"),
-    ("application", TOKENS, "tenant", "tenant"),
-    ("gateway", "litellm_total_tokens_metric_total", "api_key_alias", "api_key"),
-)
 
 _GREW = {"requests_per_s": 1.5, "requests_per_session": 1.2}
 _APART = 1.6
-_ONE_KEY = 0.6
 
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
@@ -46,10 +37,6 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         measures.append(measure("requests_per_session", retries, "x"))
         complaints.append(_complaint("Requests per session", retries, _GREW["requests_per_session"]))
         measures.extend(await _versions(look))
-    one_key = await _one_key(look)
-    if one_key is not None:
-        measures.append(one_key)
-        complaints.append(_key_complaint(one_key))
     if "serving" in target.selectors:
         measures.extend(await _pods_apart(look))
         complaints.append(_apart(measures))
@@ -79,32 +66,10 @@ async def _retries(look: Look, requests: Compared) -> Compared:
     )
 
 
-async def _one_key(look: Look) -> Measure | None:
-    """The key that carries most of the growth in tokens, and its share of it; None without growth to share out."""
-    cells, label = await _consumers(look)
-    whole = total(cells)
-    if len(cells) < 2 or whole.gain is None or whole.baseline is None or whole.gain < 0.2 * whole.baseline:
-        return None
-    (key,), cell = max(cells.items(), key=lambda entry: (entry[1].now or 0.0) - (entry[1].baseline or 0.0))
-    carried = ((cell.now or 0.0) - (cell.baseline or 0.0)) / whole.gain
-    normal = (cell.baseline or 0.0) / whole.baseline
-    return Measure(signal="top_key_growth_share", value=carried, baseline=normal, unit="ratio", scope=((label, key),))
-
-
-async def _consumers(look: Look) -> tuple[dict[Key, Compared], str]:
-    """Tokens per second of each consumer, from the first source that tells consumers apart, and what they are."""
-    for family, metric, label, called in _CONSUMERS:
-        if family in look.target.selectors:
-            cells = await look.rates(metric, family, by=(label,))
-            if set(cells) - {("",)}:
-                return cells, called
-    return {}, ""
-
-
 async def _versions(look: Look) -> list[Measure]:
     """Each prompt version's share of the requests, so that a change can be held against what it touches."""
-    cells = await look.rates(REQUESTS, "application", by=("prompt_name", "prompt_version"))
-    named: dict[Key, Compared] = {key: cell for key, cell in cells.items() if key[0]}
+    cells = await look.rates(REQUESTS, "application", by=("route", "prompt_name", "prompt_version"))
+    named = {key: cell for key, cell in summed(cells, 1, 2).items() if key[0]}
     whole = total(cells)
     return [
         measure("prompt_version_share", share(cell, whole), "ratio", ("prompt_name", name), ("prompt_version", version))
@@ -133,13 +98,6 @@ async def _pods_apart(look: Look) -> list[Measure]:
 
 def _complaint(words: str, cell: Compared, limit: float) -> str | None:
     return f"{words}: {compared(cell)}." if cell.factor is not None and cell.factor >= limit else None
-
-
-def _key_complaint(one_key: Measure) -> str | None:
-    if one_key.value is None or one_key.value < _ONE_KEY:
-        return None
-    [(label, key)] = one_key.scope
-    return f"{label} {key} carries {number(one_key.value, 'ratio')} of the growth in tokens."
 
 
 def _apart(measures: list[Measure]) -> str | None:

@@ -1,0 +1,173 @@
+"""
+How good the answers are, by what the application says of them: outcomes, formats, votes and a judge's scores.
+
+The checks ask here, in few questions by several labels at once, so that looking at versions, models and pods costs
+the telemetry no more than looking at the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from diagnostics.look import NOTHING, Compared, Look
+from diagnostics.proportions import (
+    ENOUGH_EVENTS,
+    ENOUGH_VOTES,
+    NO_EVENTS,
+    SURE,
+    Share,
+    chance_of_shares,
+    discoveries,
+    folded,
+    probability_of_higher,
+    shares,
+)
+from diagnostics.telemetry.model import Key
+
+RESPONSES = "llm_app_responses_total"
+FORMATS = "llm_app_format_checks_total"
+FEEDBACK = "llm_app_feedback_total"
+JUDGE = "llm_app_judge_score"
+
+BY_VERSION = ("prompt_name", "prompt_version", "model")
+BY_POD = ("pod",)
+BY_EVALUATOR = ("prompt_name", "prompt_version", "model", "evaluator_version")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aspect:
+    """
+    One way in which answers are good or bad.
+
+    `loss` is the change of the share that counts as worse (negative where more is better); `times` how many times the
+    old share it must be as well.
+    """
+
+    signal: str
+    metric: str
+    label: str
+    hit: str
+    words: str
+    loss: float
+    times: float = 1.0
+    enough: float = ENOUGH_EVENTS
+
+    def is_worse(self, cell: Compared) -> bool:
+        """By enough to matter; whether it is chance is another question."""
+        gain = cell.gain
+        if gain is None:
+            return False
+        if self.loss < 0:
+            return gain <= self.loss
+        return gain >= self.loss and (cell.now or 0.0) >= self.times * (cell.baseline or 0.0)
+
+    def chance(self, cell: Share) -> float:
+        """How often chance alone makes the share this much worse."""
+        return self._against(cell, cell.hits_then, cell.all_then)
+
+    def chance_against(self, cell: Share, normal: Share) -> float:
+        """The same for a cell held against another one's past."""
+        return self._against(cell, normal.hits_then, normal.all_then)
+
+    def _against(self, cell: Share, hits: float, everything: float) -> float:
+        if self is THUMBS:
+            return 1 - probability_of_higher(cell.hits_now, cell.all_now, hits, everything)
+        return chance_of_shares(cell.hits_now, cell.all_now, hits, everything)
+
+
+FORMAT = Aspect(
+    signal="format_valid_ratio", metric=FORMATS, label="result", hit="valid", words="Valid formats", loss=-0.02
+)
+REFUSAL = Aspect(
+    signal="refusal_ratio", metric=RESPONSES, label="outcome", hit="refusal", words="Refusals", loss=0.03, times=2.0
+)
+EMPTY = Aspect(
+    signal="empty_answer_ratio",
+    metric=RESPONSES,
+    label="outcome",
+    hit="empty",
+    words="Empty answers",
+    loss=0.008,
+    times=5.0,
+)
+TRUNCATED = Aspect(
+    signal="length_finish_ratio",
+    metric=RESPONSES,
+    label="outcome",
+    hit="truncated",
+    words="Truncated answers",
+    loss=0.1,
+)
+THUMBS = Aspect(
+    signal="thumbs_down_ratio",
+    metric=FEEDBACK,
+    label="rating",
+    hit="down",
+    words="Thumbs down",
+    loss=0.02,
+    times=1.5,
+    enough=ENOUGH_VOTES,
+)
+SCORE = Aspect(
+    signal="judge_score", metric=JUDGE, label="", hit="", words="Judge's score", loss=-0.04, enough=ENOUGH_VOTES
+)
+"""A score from 0 to 1 varies at most as much as a share of the same mean, so the test of shares is on the safe side."""
+
+ASPECTS = (FORMAT, REFUSAL, EMPTY, TRUNCATED, THUMBS, SCORE)
+
+Cells = Mapping[Key, Share]
+
+
+async def cells_of(look: Look, aspect: Aspect, by: tuple[str, ...]) -> dict[Key, Share]:
+    """The aspect's share per group in both windows; empty where it is not exported."""
+    if aspect is not SCORE:
+        rates = await look.rates(aspect.metric, "application", by=(*by, aspect.label))
+        return shares(rates, look.frame, lambda kind: kind == aspect.hit)
+    sums, counts = await asyncio.gather(
+        look.rates(f"{JUDGE}_sum", "application", by=by), look.rates(f"{JUDGE}_count", "application", by=by)
+    )
+    now_s, then_s = look.frame.recent.total_seconds(), look.baseline_window.total_seconds()
+    found = {}
+    for key, count in counts.items():
+        scored = sums.get(key, NOTHING)
+        found[key] = Share(
+            hits_now=(scored.now or 0.0) * now_s,
+            all_now=(count.now or 0.0) * now_s,
+            hits_then=(scored.baseline or 0.0) * then_s,
+            all_then=(count.baseline or 0.0) * then_s,
+        )
+    return found
+
+
+async def every_aspect(look: Look) -> dict[str, dict[Key, Share]]:
+    """Each aspect that is exported, by prompt name, prompt version and model; the judge's also by its own version."""
+    found = await asyncio.gather(
+        *(cells_of(look, aspect, BY_EVALUATOR if aspect is SCORE else BY_VERSION) for aspect in ASPECTS)
+    )
+    return {aspect.signal: cells for aspect, cells in zip(ASPECTS, found, strict=True) if cells}
+
+
+def service(cells: Cells) -> Share:
+    """All cells in one."""
+    return folded(cells).get((), NO_EVENTS)
+
+
+def worse(aspect: Aspect, cells: Cells, usual: Share) -> dict[Key, Compared]:
+    """
+    The cells whose answers got worse, beyond chance and by enough to matter, each against its own past.
+
+    A cell that is new, or had too few events, is held against what was usual for the service.
+    """
+    asked: list[tuple[Key, Compared, float]] = []
+    for key, cell in cells.items():
+        own = cell.compared(aspect.enough)
+        normal = cell if own.baseline is not None else usual
+        against = Compared(now=own.now, baseline=normal.compared(aspect.enough).baseline)
+        if against.gain is not None:
+            asked.append((key, against, aspect.chance_against(cell, normal)))
+    held = discoveries([chance for _, _, chance in asked], q=SURE)
+    return {
+        key: against for (key, against, _), holds in zip(asked, held, strict=True) if holds and aspect.is_worse(against)
+    }
