@@ -13,6 +13,7 @@ from lab.cases.decoys import innocent_deeds
 from lab.fleet import Fleet, gpu_racks
 from lab.hardware import Hardware
 from lab.history import History
+from lab.normal import draw_normal
 from lab.prompt_store import PromptStore
 from lab.scenarios.fault import Fault, Shape
 from lab.scenarios.faults import FAULTS
@@ -87,7 +88,7 @@ def _world(rng: np.random.Generator, start: datetime) -> tuple[Stage, Fleet]:
     stage = Stage(
         prompts=PromptStore(),
         cluster=built,
-        gateway=gateway.build(rng, gpu_racks(built)),
+        gateway=gateway.build(rng, gpu_racks(built), draw_normal(rng)),
         hardware=Hardware(),
         rng=rng,
     )

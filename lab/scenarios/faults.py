@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lab.scenarios.fault import Fault
+from lab.scenarios import faults_gpu, faults_integration, faults_quality
+from lab.scenarios.fault import Fault
 
-FAULTS: Mapping[str, type[Fault]] = {}
+FAULTS: Mapping[str, type[Fault]] = {**faults_gpu.FAULTS, **faults_integration.FAULTS, **faults_quality.FAULTS}
