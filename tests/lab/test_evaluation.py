@@ -75,7 +75,8 @@ def test_a_truth_is_read_with_its_notes(three: Path) -> None:
     noted = read_truth(path.parent)
     path.write_text(json.dumps(truth_json("S04", notes="just text")))
 
-    assert (noted.strength, noted.right) == (0.3, {"S04", "G04"})
+    assert noted.strength == 0.3
+    assert noted.right == {"S04", "G04"}
     assert read_truth(path.parent).strength is None
 
 
