@@ -22,6 +22,7 @@ from typer.main import get_command
 
 from bot.cli_changes import add_change_commands
 from bot.cli_operator import add_operator_commands
+from bot.cli_probe import add_probe_command
 from bot.incidents import DeclaredDeadError, WatchkeeperError
 
 if TYPE_CHECKING:
@@ -383,6 +384,7 @@ def _unavailable(name: str, why: str) -> Any:
 
 add_operator_commands(app, _require_schema)
 add_change_commands(app, _configured, _require_schema)
+add_probe_command(app)
 
 if __name__ == "__main__":
     main()
