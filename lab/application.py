@@ -10,7 +10,7 @@ import numpy as np
 from lab.callers import USUAL_RETRIES
 from lab.consumers import Consumer, consumers, only, request_shares, tenant_of
 from lab.exposition import STEP, Family, Floats, Registry, counter, histogram
-from lab.gateway import CHAT, Traffic
+from lab.gateway import CHAT, OUTSIDE, USD_PER_TOKEN, Traffic
 from lab.gateway_metrics import Calls, GatewayExporter, call
 from lab.knowledge_store import TIMEOUT_S
 from lab.providers import ACCOUNTS, Refusal
@@ -98,8 +98,9 @@ class Application:
             call(self.stage.rng, load, outside[load.model].length if load.model in outside else 1.0)
             for load in traffic.providers
         ]
+        askers = {group: consumers(traffic.to(group)) for group in OUTSIDE}
         for one in calls:
-            self._count_calls(one, newest, traffic)
+            self._count_calls(one, newest, askers[one.load.group])
         self._count_turned_away(newest, traffic)
         self._gateway.step(e2e, calls, too_long=too_long)
         self._retrieval.step(round(sum(answered.values()) * ROUTES[0].share))
@@ -183,7 +184,7 @@ class Application:
 
     # What went outside, or nowhere
 
-    def _count_calls(self, calls: Calls, version: str, traffic: Traffic) -> None:
+    def _count_calls(self, calls: Calls, version: str, who: Sequence[Consumer]) -> None:
         """
         Requests that a provider answered, refused or failed, by who asked.
 
@@ -195,7 +196,6 @@ class Application:
         for refusal, n in failures.items():
             outcomes[refusal.kind] = outcomes.get(refusal.kind, 0) + n
         asked = sum(outcomes.values())
-        who = consumers(traffic.to(load.group))
         shares = outcomes if asked else dict.fromkeys(outcomes, 1.0)
         once = 1 - min(1.0, calls.retried / asked) if asked else 1.0
         for one, mine in zip(who, self._shared_out(asked, who), strict=True):
@@ -249,7 +249,7 @@ class Application:
     ) -> None:
         """Tokens and what they cost, by who asked."""
         about = {"service": self.service, "prompt_version": version, "model": model}
-        price = self.stage.gateway.price(model)
+        price = USD_PER_TOKEN[model]
         for one in who:
             mine = {"input": tokens["input"] * one.prompt, "output": tokens["output"] * one.output}
             usd = mine["input"] * price.input + mine["output"] * price.output

@@ -199,7 +199,7 @@ prompt-owner = ["bob"]
 serving = {{namespace = "chat"}}
 gpu = {{namespace = "chat"}}
 application = {{service = "chat"}}
-gateway = {{model_group = "~chat|chat-overflow"}}
+gateway = {{model_group = "~chat|chat-overflow|chat-large"}}
 kubernetes = {{namespace = "chat"}}
 [service.budgets]
 ttft_p95_s = 1.0

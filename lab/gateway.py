@@ -211,13 +211,13 @@ class Gateway:
     normal: Normal = REFERENCE
     fallbacks: dict[str, list[str]] = field(default_factory=dict)
     troubles: dict[str, Trouble] = field(default_factory=dict)
-    prices: dict[str, Price] = field(default_factory=dict)
     large_share: float = USUALLY_LARGE
     jobs: list[Stream] = field(default_factory=list)
     stickiness: dict[str, float] = field(default_factory=dict)
     sticky_pods: set[str] = field(default_factory=set)
     prompt_growth: Mapping[str, float] = field(default_factory=dict)
     outside_growth: tuple[float, float] = (1.0, 1.0)
+    surge: float = 1.0  # more requests to `chat`; the overflow has a budget of its own, and its callers know it
     organic_rps: float = 0.0
 
     def engine_weights(self) -> Mapping[str, float]:
@@ -251,33 +251,21 @@ class Gateway:
             providers=tuple(self._outside(streams)),
         )
 
-    def price(self, model: str) -> Price:
-        """What a token of this model costs now."""
-        return self.prices.get(model) or USD_PER_TOKEN[model]
-
     def key(self, alias: str) -> Key:
         """Raises StopIteration when there is none."""
         return next(key for key in self.keys.values() if key.alias == alias)
 
     def _organic(self, key: Key) -> list[Stream]:
         growth = self.prompt_growth.get(key.alias.removeprefix("key-"), 1.0)
-        own = Stream(
-            key=key.alias,
-            group=CHAT,
-            rps=self.organic_rps * key.share,
-            prompt_tokens=self.normal.prompt_tokens * growth,
-            output_tokens=self.normal.output_tokens,
-        )
-        streams = [own]
+        prompt, output = self.normal.prompt_tokens * growth, self.normal.output_tokens
+        rps = self.organic_rps * self.surge * key.share
+        streams = [Stream(key=key.alias, group=CHAT, rps=rps, prompt_tokens=prompt, output_tokens=output)]
         if key.overflow_share:
+            prompt, output = prompt * self.outside_growth[0], output * self.outside_growth[1]
             overflow = self.organic_rps * OVERFLOW_PER_CHAT * key.overflow_share
-            shares = {OVERFLOW: 1 - self.large_share, LARGE: self.large_share}
-            outside = replace(
-                own,
-                prompt_tokens=own.prompt_tokens * self.outside_growth[0],
-                output_tokens=own.output_tokens * self.outside_growth[1],
-            )
-            streams += (replace(outside, group=group, rps=overflow * share) for group, share in shares.items())
+            for group, share in ((OVERFLOW, 1 - self.large_share), (LARGE, self.large_share)):
+                rps = overflow * share
+                streams.append(Stream(key=key.alias, group=group, rps=rps, prompt_tokens=prompt, output_tokens=output))
         return streams
 
     def _outside(self, streams: Sequence[Stream]) -> Iterable[ProviderLoad]:

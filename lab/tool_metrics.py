@@ -26,8 +26,7 @@ class ToolExporter:
         for agent, share in AGENTS.items():
             for tool in TOOLS:
                 factor = self.tools.write_growth(agent) if tool.verb == "write" else 1.0
-                tried_again = 1 + self.tools.errors(tool.name)
-                mean = requests * CALLS_PER_REQUEST * share * tool.share * factor * tried_again
+                mean = requests * CALLS_PER_REQUEST * share * tool.share * factor
                 self._count(agent, tool.name, tool.verb, int(self.rng.poisson(mean)))
 
     def _count(self, agent: str, tool: str, verb: str, n: int) -> None:

@@ -68,18 +68,22 @@ class Tools:
     @property
     def prompt_growth(self) -> float:
         """By how much prompts are longer, since agents try what failed again and again."""
-        return 1 + _PROMPT_PER_FAILURE * self._failing
+        return 1 + _PROMPT_PER_FAILURE * self.failing
 
     @property
     def answer_growth(self) -> float:
-        return 1 + _ANSWER_PER_FAILURE * self._failing
+        return 1 + _ANSWER_PER_FAILURE * self.failing
 
     @property
     def turns(self) -> float:
         """Requests of a session for each one that it usually has."""
-        return 1 + _TURNS_PER_FAILURE * self._failing
+        return 1 + _TURNS_PER_FAILURE * self.failing
 
     @property
-    def _failing(self) -> float:
-        """How much more often than usual the tool that is worst off fails: agents stick to the tool that they need."""
-        return max((self.errors(tool.name) - USUAL_ERRORS for tool in TOOLS), default=0.0)
+    def failing(self) -> float:
+        """
+        How much more often than usual the backend of the tool that is worst off fails.
+
+        Agents stick to the tool that they need. Arguments that nobody can parse never reach a backend.
+        """
+        return max(0.0, *(ratio - USUAL_ERRORS for ratio in self.error_ratio.values()), 0.0)

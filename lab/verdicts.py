@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lab.answers import USUAL, AnswerQuality, limit, without_passages
+from lab.answers import USUAL, WITHOUT_TOOLS, AnswerQuality, limit, without_passages
 from lab.consumers import Consumer
 from lab.exposition import STEP, Family, Registry, counter
 from lab.inputs import SEGMENTS
@@ -168,6 +168,7 @@ def quality(stage: Stage, answers: Answers) -> AnswerQuality:
     if answers.route.retrieval:
         found = without_passages(found, 1 - stage.knowledge_store.passages_share())
         found = found.moved(spoilt.unfamiliar, stage.inputs.level)
+        found = found.moved(WITHOUT_TOOLS, stage.tools.failing)
         cap = limit(stage.flags.max_tokens, stage.normal.output_tokens)
         found = found.capped(cap)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
 
 from lab.gateway import OVERFLOW, Gateway, ModelDeployment
 from lab.providers import (
@@ -13,7 +12,6 @@ from lab.providers import (
     OPENAI,
     OUT_OF_CREDIT,
     OVERLOADED,
-    Refusal,
     Trouble,
 )
 from lab.scenarios.fault import Fault, Shape
@@ -127,34 +125,38 @@ class CreditUsedUp(_ProviderRefuses):
 
 
 class CredentialVoid(_ProviderRefuses):
-    """The provider no longer takes our key: it expired, or it was rotated and the gateway has the old one."""
+    """The provider no longer takes our keys, or one of them: rotated and not rolled out, or simply expired."""
 
     id = "I04"
     title = "A provider credential is void"
     alert = "LLMAuthErrors"
-    _ROTATED: ClassVar = 0.6  # the share of cases in which somebody did it; otherwise it expired
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
         self.is_rotated = True
         self.is_forbidden = False
+        self.key = ""  # every key of the account
 
     def draw(self, stage: Stage) -> None:
         super().draw(stage)
-        self.is_rotated = bool(stage.rng.random() < self._ROTATED)
+        self.is_rotated = bool(stage.rng.random() < 0.6)
         self.is_forbidden = bool(stage.rng.random() < 0.25)
-
-    @property
-    def refusal(self) -> Refusal:
-        return NOT_PERMITTED if self.is_forbidden else NOT_AUTHENTICATED[self.provider]
+        keys = ACCOUNTS[self.provider].keys
+        if len(keys) > 1 and stage.rng.random() < 0.3:
+            self.key = str(stage.rng.choice(keys))
 
     @property
     def trouble(self) -> Trouble:
-        return Trouble(refusal=self.refusal, share=self.share)
+        refusal = NOT_PERMITTED if self.is_forbidden else NOT_AUTHENTICATED[self.provider]
+        return Trouble(refusal=refusal, share=self.share, key=self.key)
 
     def begin(self, stage: Stage, at: datetime) -> None:
         if self.is_rotated:
             account = ACCOUNTS[self.provider]
             scope = {"provider": (self.provider,), "account": (account.name,)}
-            summary = f"rotate the API keys of {account.name}"
+            which = f"key {self.key}" if self.key else "keys"
+            summary = f"rotate the API {which} of {account.name}"
             stage.log.append(self.guilty(at, "secret", summary, "vault", author="security-bot", scope=scope))
+
+    def scope(self, _stage: Stage) -> tuple[str, list[str]]:
+        return ("api_key", [self.key]) if self.key else ("provider", [self.provider])

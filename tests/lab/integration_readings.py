@@ -9,7 +9,7 @@ from math import isnan
 from lab.scenarios.fault import Fault
 from tests.lab.played_worlds import SmallWorld
 
-WINDOW = timedelta(minutes=5)
+WINDOW = timedelta(minutes=4)
 
 Where = Mapping[str, str]
 
@@ -25,7 +25,8 @@ class Growth:
         for series in small.fleet.registry.series:
             name = series.text.partition("{")[0]
             old = before[series.index] if series.index < len(before) else 0.0
-            grown = after[series.index] - (0.0 if isnan(old) else old)
+            now = after[series.index]  # NaN when its pod is gone
+            grown = 0.0 if isnan(now) else now - (0.0 if isnan(old) else old)
             self._rows.append((name, series.labels, float(grown), float(after[series.index])))
         self.seconds = window.total_seconds()
 
