@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,13 +79,12 @@ class KernelLog:
         try:
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
-            if os.fstat(self._descriptor).st_size < os.lseek(self._descriptor, 0, os.SEEK_CUR):
-                os.lseek(self._descriptor, 0, os.SEEK_SET)  # the file was cut: a logger rotated it
+            state = os.fstat(self._descriptor)
+            # A file that was cut: a logger rotated it. /dev/kmsg has neither size nor position.
+            if stat.S_ISREG(state.st_mode) and state.st_size < os.lseek(self._descriptor, 0, os.SEEK_CUR):
+                os.lseek(self._descriptor, 0, os.SEEK_SET)
         except OSError as error:
-            if error.errno != errno.ESPIPE:
-                raise KernelLogError(
-                    f"{self._path} cannot be read: {error.strerror}; run as root or mount it"
-                ) from error
+            raise KernelLogError(f"{self._path} cannot be read: {error.strerror}; run as root or mount it") from error
         return self._split(self._read())
 
     def _read(self) -> bytes:
