@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 _ASKS_FOR_JSON = re.compile(r"\bJSON\b", re.IGNORECASE)
+_GOES_ON = re.compile(r"^### Assistant:$", re.MULTILINE)
 _TURNS_AWAY = re.compile(r"\b(decline|refuse)\b", re.IGNORECASE)
 
 ANSWER_SIGMA = 0.6
@@ -44,7 +45,9 @@ class AnswerQuality:
     def outcomes(self) -> dict[str, float]:
         """Shares by outcome; they sum to 1."""
         bad = {"refusal": self.refusal, "empty": self.empty, "truncated": self.truncated}
-        return {"ok": max(0.0, 1 - sum(bad.values())), **bad}
+        whole = max(1.0, sum(bad.values()))
+        shares = {outcome: share / whole for outcome, share in bad.items()}
+        return {"ok": max(0.0, 1 - sum(shares.values())), **shares}
 
     def moved(self, towards: AnswerQuality, by: float = 1.0) -> AnswerQuality:
         """This quality, as far from itself as `towards` is from the usual, times `by`."""
@@ -77,6 +80,9 @@ still are, the others are prose that the application cannot show.
 TURNED_AWAY = AnswerQuality(refusal=0.17, thumbs_down=0.12, judge=0.74, length=0.43)
 """A prompt that tells the model to decline: it does so more often than was meant, and says little about the rest."""
 
+ENDLESS = AnswerQuality(length=2.5, truncated=0.55, thumbs_down=0.08)
+"""A model that does not see where its turn ends, and goes on with the customer's until it is cut off."""
+
 GARBLED = AnswerQuality(valid=0.85, thumbs_down=0.15, judge=0.55, truncated=0.25, length=1.8)
 """A model whose weights or arithmetic are damaged: it rambles on until it is cut off."""
 
@@ -87,7 +93,7 @@ WITHOUT_PASSAGES = AnswerQuality(thumbs_down=0.132, judge=0.66)
 """A model that answers out of its own memory what the passages should have told it."""
 
 WITHOUT_TOOLS = AnswerQuality(judge=0.68)
-"""An agent that cannot look up what it was asked for."""
+"""An agent that never gets from a tool what it was asked for."""
 
 
 @dataclass(kw_only=True)
@@ -101,6 +107,7 @@ class Answering:
 
     without_form: AnswerQuality = WITHOUT_A_FORM
     turned_away: AnswerQuality = TURNED_AWAY
+    endless: AnswerQuality = ENDLESS
     garbled: AnswerQuality = GARBLED
     unfamiliar: AnswerQuality = UNFAMILIAR
     outside: dict[str, AnswerQuality] = field(default_factory=dict)
@@ -113,6 +120,8 @@ class Answering:
             quality = quality.moved(self.without_form)
         if _TURNS_AWAY.search(text):
             quality = quality.moved(self.turned_away)
+        if _GOES_ON.search(text):
+            quality = quality.moved(self.endless)
         return quality
 
 

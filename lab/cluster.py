@@ -37,11 +37,13 @@ class Cluster:
     One namespace of one cluster: deployments with their replica sets, pods, disruption budgets, and the nodes.
 
     Objects are plain JSON, as the API serves them. `advance(now)` runs the controllers; nothing happens in between.
-    `failures` are what ends containers at present, whoever put them there.
+    `failures` are what ends containers at present, whoever put them there; `loading` is how long a pod with a GPU that
+    is scheduled now takes until it is ready.
     """
 
     rng: np.random.Generator
     failures: list[PodFailure] = field(default_factory=list)
+    loading: timedelta = WEIGHT_LOADING
     kinds: dict[str, dict[str, Json]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     _version: int = 1000
     _lives: dict[str, Life] = field(default_factory=dict)
@@ -127,6 +129,8 @@ class Cluster:
         surge, unavailable = (
             int(deployment["spec"]["strategy"]["rollingUpdate"][name]) for name in ("maxSurge", "maxUnavailable")
         )
+        if deployment["spec"].get("paused") and len(pods) >= wanted:
+            return  # only the template waits; a pod that is lost is replaced
         room = wanted + (surge if old else 0) - len(pods)
         mine += [self._create_pod(current, now) for _ in range(max(0, min(wanted - len(mine), room)))]
         for surplus in sorted(mine, key=_deletion_order)[: max(0, len(mine) - wanted)]:
@@ -178,7 +182,7 @@ class Cluster:
                 return
             pod["spec"]["nodeName"] = node
             pod["status"] = {"phase": "Pending", "conditions": [objects.condition("PodScheduled", "True", now)]}
-            self._lives[name] = Life(starts=now, loading=WEIGHT_LOADING if needs_gpu else _PLAIN_START)
+            self._lives[name] = Life(starts=now, loading=self.loading if needs_gpu else _PLAIN_START)
             self.put("pods", pod)
             self._event(pod, "Scheduled", f"Successfully assigned {NAMESPACE}/{name} to {node}", now)
         self._run_container(pod, now)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from lab.answers import AnswerQuality, drawn
-from lab.cluster import ENGINE, WEIGHT_LOADING
+from lab.cluster import ENGINE
 from lab.exposition import STEP
 from lab.gateway import OVERFLOW
 from lab.scenarios.fault import Fault, Shape
@@ -85,7 +85,8 @@ class RolloutSkew(Fault):
 
     def deeds(self, onset: datetime, until: datetime, shape: Shape, stage: Stage) -> Iterator[Deed]:
         yield from super().deeds(onset, until, shape, stage)
-        paused_at = onset + WEIGHT_LOADING + STEP  # the first new pods serve, and have just replaced as many old ones
+        # By then the first new pods serve, and have just replaced as many old ones.
+        paused_at = onset + stage.cluster.loading + STEP
         yield Deed(at=paused_at, do=lambda stage: _pause(stage, paused_at))
 
     def begin(self, stage: Stage, at: datetime) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
 from datetime import datetime
 
 from lab import prompt_texts
-from lab.gateway import CHAT, Stream
+from lab.gateway import CHAT, LARGE, Gateway, Stream
 from lab.scenarios.fault import Fault
 from lab.scenarios.prompt_change import PromptChange
 from lab.stage import Stage
@@ -14,6 +14,7 @@ from lab.tools import AGENTS
 
 _TURN = 2.6
 """How much longer than a customer's question a turn of an agent is that carries all it has done so far."""
+_PLANNED_ELSEWHERE = 0.015  # of its turns, by the large model
 _POISON = 0.004
 
 
@@ -27,16 +28,17 @@ class ExcessiveAgency(Fault):
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
         self.agent = next(iter(AGENTS))
-        self.writes, self.unapproved, self.growth, self.injections = 6.0, 0.8, 0.11, _POISON
+        self.writes, self.unapproved, self.growth, self.injections = 6.0, 0.8, 0.12, _POISON
         self.change: PromptChange | None = None
         self.version = 0
+        self._turns: tuple[Stream, ...] = ()
 
     def draw(self, stage: Stage) -> None:
         rng = stage.rng
         self.agent = str(rng.choice(list(AGENTS)))
         self.writes = 1 + 5 * self.strength * float(rng.uniform(0.8, 1.2))
         self.unapproved = float(rng.uniform(0.6, 0.95))
-        self.growth = 0.11 * self.strength * float(rng.uniform(0.8, 1.2))
+        self.growth = 0.12 * self.strength * float(rng.uniform(0.8, 1.2))
         self.injections = _POISON * self.strength * float(rng.uniform(0.8, 1.2))
         if rng.random() < 0.5:
             ideas = [PromptChange(text=text, message=said) for said, text in prompt_texts.ACTING_ALONE.items()]
@@ -47,8 +49,7 @@ class ExcessiveAgency(Fault):
             self.version = self.change.publish(stage, at)
 
     def apply(self, stage: Stage, level: float, at: datetime) -> None:
-        """The agent's turns are calls with long prompts, for every tenant; some follow what they read in notes."""
-        tools, jobs, normal = stage.tools, stage.gateway.jobs, stage.gateway.normal
+        tools, jobs = stage.tools, stage.gateway.jobs
         is_live = level > 0
         if self.change is not None:
             tools.acts_alone[self.agent] = self.writes
@@ -57,11 +58,22 @@ class ExcessiveAgency(Fault):
             tools.writes[self.agent] = self.writes if is_live else 1.0
             tools.unapproved[self.agent] = self.unapproved if is_live else 0.0
         stage.threats.poisoned["order-notes"] = level * self.injections
-        jobs[:] = [job for job in jobs if job.prompt_tokens != _TURN * normal.prompt_tokens]
-        for key in stage.gateway.keys.values() if is_live else ():
-            rps = level * self.growth * normal.fleet_rps * key.share
-            about = Stream(key=key.alias, group=CHAT, rps=rps)
-            jobs.append(replace(about, prompt_tokens=_TURN * normal.prompt_tokens, output_tokens=normal.output_tokens))
+        jobs[:] = [job for job in jobs if job not in self._turns]
+        self._turns = tuple(self._streams(stage.gateway, level)) if is_live else ()
+        jobs += self._turns
+
+    def _streams(self, gateway: Gateway, level: float) -> Iterator[Stream]:
+        """More turns for every tenant, with all that was done so far in their prompts; some are planned elsewhere."""
+        for key in gateway.keys.values():
+            for group, share in ((CHAT, 1.0), (LARGE, _PLANNED_ELSEWHERE)):
+                rps = level * self.growth * gateway.normal.fleet_rps * key.share * share
+                yield Stream(
+                    key=key.alias,
+                    group=group,
+                    rps=rps,
+                    prompt_tokens=_TURN * gateway.normal.prompt_tokens,
+                    output_tokens=gateway.normal.output_tokens,
+                )
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "agent", [self.agent]

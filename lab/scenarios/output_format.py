@@ -13,6 +13,7 @@ from lab.gauges import MEAN_TTFT, VALID_FORMATS, Gauge
 from lab.people import BOB, Person
 from lab.prompt_store import PRODUCTION
 from lab.rule import Rule
+from lab.scenarios.prompt_change import PromptChange
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
 from lab.stage import Deed, Stage
 
@@ -56,11 +57,5 @@ class OutputFormat:
 
 
 def _sound_friendlier(stage: Stage, at: datetime) -> None:
-    stage.prompts.create(
-        "chat-system",
-        prompt_texts.CHAT_SYSTEM_FRIENDLY,
-        at=at,
-        created_by="bob",
-        labels=(PRODUCTION,),
-        commit_message="Sound like a colleague, not like a form",
-    )
+    said = "Sound like a colleague, not like a form"
+    PromptChange(text=prompt_texts.CHAT_SYSTEM_FRIENDLY, message=said, author="bob").publish(stage, at)

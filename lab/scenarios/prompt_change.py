@@ -18,11 +18,12 @@ class PromptChange:
     text: str
     message: str
     name: str = "chat-system"
+    author: str = ""  # drawn when it does not matter
 
     def publish(self, stage: Stage, at: datetime, *, is_guilty: bool = True) -> int:
         """Create the version, give it the production label and log that it moved; returns the version's number."""
         before = stage.prompts.labelled(self.name, PRODUCTION)
-        author = str(stage.rng.choice(_AUTHORS))
+        author = self.author or str(stage.rng.choice(_AUTHORS))
         after = stage.prompts.create(
             self.name, self.text, at=at, created_by=author, labels=(PRODUCTION,), commit_message=self.message
         )
