@@ -140,7 +140,7 @@ async def node_where(look: Look, family: str, metric: str) -> dict[str, str] | N
 async def _nodes(look: Look) -> set[str]:
     """The nodes that the service's pods run on or whose GPUs its selector finds."""
     nodes = {place.node for place in (await places(look)).pods.values()}
-    if "gpu" in look.target.selectors and (spelling := await look.exported("gpu", *CLOCK)):
+    if "gpu" in look.target.selectors and (spelling := await look.exported("gpu", *CLOCK, *LAST_XID)):
         query = Query(
             metric=spelling,
             where=look.where("gpu"),

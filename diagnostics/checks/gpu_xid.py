@@ -40,7 +40,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         raise CannotTellError(f"{gpus.LAST_XID[0]} is not exported; {remedy_for(gpus.LAST_XID[0])}")
     seen = _together(known)
     owners = await gpus.owners(look) if seen else gpus.NOBODY
-    measures = _measures(seen, owners)
+    measures = _measures(seen, owners, is_blind=kernel is None and await _lost_sight(look))
     if not seen:
         return Finding.ok("gpu_xid", "No GPU reported an XID since the baseline.", *measures)
     text = " ".join(_sentence(code, where, owners) for code, where in sorted(seen.items()))
@@ -94,13 +94,26 @@ async def _kernel(look: Look) -> Seen | None:
     The probe's counter is born with the first XID, at 1: its increase would be zero, so the counts are subtracted.
     """
     where = await gpus.node_where(look, "gpu", gpus.KERNEL_XID[0])
-    if where is None:
-        return None
+    if where is None:  # a probe that tells of nvidia-smi would have told of an XID
+        return None if await gpus.node_where(look, "gpu", gpus.SMI_OK[0]) is None else {}
     query = Query(metric=gpus.KERNEL_XID[0], where=where, by=("node", "gpu", "UUID", "xid"))
     now, then = await asyncio.gather(
         look.telemetry.vector(query, look.frame.at), look.telemetry.vector(query, look.frame.baseline_end)
     )
     return _by_code({key: count - then.get(key, 0.0) for key, count in now.items()})
+
+
+async def _lost_sight(look: Look) -> bool:
+    """Whether a GPU stopped reporting since the baseline began: DCGM cannot tell with which code it went."""
+    name = await look.exported("gpu", *gpus.LAST_XID, *gpus.CLOCK)
+    if name is None:
+        return False
+    query = Query(metric=name, where=look.where("gpu"), by=gpus.GPU, aggregation=Aggregation.COUNT)
+    long = replace(query, function=Function.MAX_OVER_TIME, window=look.since_start)
+    still, ever = await asyncio.gather(
+        look.telemetry.vector(query, look.frame.at), look.telemetry.vector(long, look.frame.at)
+    )
+    return bool(ever.keys() - still.keys())
 
 
 def _by_code(vector: Vector) -> Seen:
@@ -123,14 +136,19 @@ def _together(sources: list[Seen]) -> Seen:
     return {code: where for code, where in seen.items() if where}
 
 
-def _measures(seen: Seen, owners: gpus.Owners) -> list[Measure]:
-    """One count per meaning, zero where nothing was seen (the exporter would have told), and one per GPU."""
+def _measures(seen: Seen, owners: gpus.Owners, *, is_blind: bool) -> list[Measure]:
+    """
+    One count per meaning, and one per GPU.
+
+    Zero where nothing was seen, since the exporter would have told; nothing at all where it is blind to a GPU.
+    """
     measures = []
     for signal in (*dict.fromkeys(xids.SIGNALS.values()), "xid_other"):
         where = {key for code, keys in seen.items() if _signal(code, keys, owners) == signal for key in keys}
         unit = "nodes" if signal == "xid_application" else "GPUs"
         count = len({node for node, *_ in where}) if unit == "nodes" else len(where)
-        measures.append(Measure(signal=signal, value=float(count), baseline=0.0, unit=unit))
+        if count or not is_blind:
+            measures.append(Measure(signal=signal, value=float(count), baseline=0.0, unit=unit))
         measures += [
             Measure(signal=signal, value=1.0, baseline=0.0, unit=unit, scope=_scope(key, owners))
             for key in sorted(where)
