@@ -10,7 +10,7 @@ from lab.engine_physics import FRONTEND_S, engine_limits
 USUAL_ACCEPTANCE = 0.70
 _DRAFTED = 3
 
-_CORES_AT_REST = 5.0
+_CORES_AT_REST = 3.0
 """Processor cores that an API server keeps busy at the top of the day: tokenising, detokenising, streaming."""
 
 _TIGHT_FROM, _TIGHT_SPAN = 0.8, 0.4
@@ -68,9 +68,14 @@ class EngineBuilds:
         )
 
 
-def cores_for(tightness: float, load: float) -> float:
-    """The limit of processor time at which an API server is this tight; 1 is a second and a half for a request."""
-    return _CORES_AT_REST * load / (_TIGHT_FROM + _TIGHT_SPAN * tightness)
+def extra_cores_for(tightness: float, load: float, limit: float) -> float:
+    """What makes an API server of this load and limit so tight; 1 is a second and a half for a request."""
+    return limit * (_TIGHT_FROM + _TIGHT_SPAN * tightness) - _CORES_AT_REST * load
+
+
+def acceptance_for(slowness: float) -> float:
+    """The share of drafted tokens whose loss makes decoding so much slower (at most what no accepted token would)."""
+    return max(0.02, ((1 + _DRAFTED * USUAL_ACCEPTANCE) / slowness - 1) / _DRAFTED)
 
 
 def _container(pod: Json) -> Json:

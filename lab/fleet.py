@@ -160,7 +160,8 @@ class Fleet:
         """What each ready pod is asked to do: the gateway shares the traffic out by the weights of their nodes."""
         self.stage.gateway.prompt_growth = self.stage.callers.prompt_growth
         self.stage.gateway.outside_growth = (self.stage.tools.prompt_growth, self.stage.tools.answer_growth)
-        demand = self.stage.gateway.demand(self._organic_rps() * self.stage.callers.surge)
+        self.stage.gateway.surge = self.stage.callers.surge
+        demand = self.stage.gateway.demand(self._organic_rps())
         hit = self.clients.hit(self.stage.normal.hit) * (1 - self.stage.flags.salted)
         traffic = Traffic(demand=demand, versions=self._versions(), hit=max(REPEATED, hit))
         nodes = {pod: replica.labels["node"] for pod, replica in self._replicas.items()}

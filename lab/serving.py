@@ -206,10 +206,12 @@ class Replica:
         if self.running is not None:
             self.failed += len(self.running.done_s)
             self.running = None
-        waiting = self._waiting + int(self.rng.poisson(load.rps * STEP.total_seconds()))
-        left = int(self.rng.binomial(waiting, 1 - np.exp(-STEP.total_seconds() / _GATEWAY_PATIENCE_S)))
-        self.failed += int(self.rng.binomial(left, 1 - _TRIED_ELSEWHERE))
-        self._waiting = waiting - left
+        steps = STEP.total_seconds() / _GATEWAY_PATIENCE_S
+        stays = float(np.exp(-steps))
+        arrived = int(self.rng.poisson(load.rps * STEP.total_seconds()))
+        waiting = int(self.rng.binomial(self._waiting, stays) + self.rng.binomial(arrived, (1 - stays) / steps))
+        self.failed += int(self.rng.binomial(self._waiting + arrived - waiting, 1 - _TRIED_ELSEWHERE))
+        self._waiting = waiting
         self._gauge("vllm:num_requests_waiting", self._waiting)
 
     def _observe_arrivals(self, arrived: Requests, load: Load) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 
 from lab.alert_rules import KV_SATURATED
 from lab.cluster import ENGINE
-from lab.engine_physics import EngineLimits, engine_limits
+from lab.cluster_objects import Json
+from lab.engine_physics import BLOCK_TOKENS, EngineLimits, Load, engine_limits, means, utilization_for
 from lab.gauges import FULLEST_KV, MEAN_TTFT, Gauge
 from lab.people import DANA, Person
 from lab.prompt_store import PRODUCTION
 from lab.rule import Rule
+from lab.scenarios.engine_rollout import EngineRollout, set_argument
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary, write_prompts
+from lab.scenarios.traffic import day_level
 from lab.stage import Deed, Stage
 
 CHANGE_CAUSE = "leave room on the GPUs for the reranker"
@@ -66,6 +69,41 @@ class KvPoolShrunk:
             "culprit": {"deployment": ENGINE, "revision": 3, "previous_revision": 2},
             "decoys": [{**DECOY, "label": PRODUCTION}],
         }
+
+
+class KvPoolTooSmall(EngineRollout):
+    """The same with other figures: so small a pool that present traffic does not fit, by one argument or another."""
+
+    id = "S03"
+    title = "A configuration rollout shrank the KV cache"
+    alert = "LLMKVSaturated"
+
+    def __init__(self, strength: float = 1.0) -> None:
+        super().__init__(strength)
+        self.share = max(0.25, 1 - 0.3 * strength)
+        self.by_blocks = False
+
+    def draw(self, stage: Stage) -> None:
+        super().draw(stage)
+        self.share = max(0.25, 1 - self.strength * float(stage.rng.uniform(0.24, 0.36)))
+        self.by_blocks = bool(stage.rng.random() < 0.4)
+
+    def edit(self, container: Json, stage: Stage) -> str:
+        """Room for a share of the requests that are in the batch now."""
+        normal = stage.normal
+        usual = Load(
+            rps=normal.replica_rps * day_level(stage),
+            prompt_tokens=normal.prompt_tokens,
+            output_tokens=normal.output_tokens,
+            hit=normal.hit,
+            normal=normal,
+        )
+        tokens = self.share * means(usual).running * (normal.prompt_tokens + normal.output_tokens / 2)
+        if self.by_blocks:
+            set_argument(container, "--num-gpu-blocks-override", str(round(tokens / BLOCK_TOKENS)))
+            return "cap the KV blocks as in the load test"
+        set_argument(container, _UTILIZATION, f"{utilization_for(tokens):.3f}")
+        return CHANGE_CAUSE
 
 
 def _leave_room_on_the_gpus(stage: Stage, at: datetime) -> None:

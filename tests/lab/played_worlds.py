@@ -14,6 +14,7 @@ from lab.fleet import Fleet, gpu_racks
 from lab.hardware import Hardware
 from lab.prompt_store import PromptStore
 from lab.scenarios import scenario
+from lab.scenarios.fault import Fault
 from lab.stage import Stage
 from lab.world import Credentials, World
 
@@ -59,7 +60,7 @@ def prepared_world(scenario_id: str = "S04") -> World:
 class SmallWorld:
     """A fleet that has just started, with the prompts of the reference service and nothing wrong yet."""
 
-    def __init__(self, scenario_id: str = "S04", *, seed: int = 5) -> None:
+    def __init__(self, scenario_id: str = "S04", *, seed: int = 5, fault: Fault | None = None) -> None:
         rng = np.random.default_rng(seed)
         self.prompts = PromptStore()
         self.cluster = cluster.build(rng, LIVE_START)
@@ -69,7 +70,7 @@ class SmallWorld:
             prompts=self.prompts, cluster=self.cluster, gateway=self.gateway, hardware=self.hardware, rng=rng
         )
         self.scenario = scenario(scenario_id)
-        self.scenario.set_up(self.stage, LIVE_START)
+        (fault or self.scenario).set_up(self.stage, LIVE_START)
         self.fleet = Fleet(
             start=LIVE_START,
             peak=LIVE_START,
