@@ -184,8 +184,9 @@ class Hardware:
         return sum(event in reasons for reasons in self._held_back.get(node, ()))
 
     def is_held_back_by(self, node: str, *events: str) -> bool:
+        """Whether one of these reasons holds the clock back right now."""
         recent = self._held_back.get(node)
-        return bool(recent) and not recent[-1].isdisjoint(events)
+        return recent is not None and not recent[-1].isdisjoint(events)
 
     def _settles_at(self, node: str, *, is_busy: bool) -> float:
         if node in self.uncooled:
