@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ replicas = 4
 name = "chat-system"
 source = "prompts"
 """
+
+
+@cache
+def _telemetry(scenario: str) -> str:
+    return synthetic.openmetrics(scenario, history=timedelta(minutes=40))
 
 
 def change_json(change: Change) -> dict[str, Any]:
@@ -74,7 +80,6 @@ def write_case(
     alert: str = "LLMHighTTFT",
     changes: Sequence[Change] = (DECOY, GUILTY),
     is_packed: bool = False,
-    seed: int = 1,
 ) -> Path:
     """One case; the telemetry plays `scenario`, or the truth's cause where the small fleet can play it."""
     folder.mkdir(parents=True)
@@ -84,7 +89,7 @@ def write_case(
     (folder / "service.toml").write_text(SERVICE)
     (folder / "changes.json").write_text(json.dumps([change_json(change) for change in changes]))
     (folder / "truth.json").write_text(json.dumps(truth))
-    text = synthetic.openmetrics(scenario or truth["cause"], history=timedelta(minutes=40), seed=seed)
+    text = _telemetry(scenario or truth["cause"])
     if is_packed:
         (folder / "metrics.om.gz").write_bytes(gzip.compress(text.encode()))
     else:

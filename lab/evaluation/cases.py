@@ -60,8 +60,8 @@ class Truth:
     What was wrong in one case.
 
     `also` names the other fault where there were two at once; `strength` is the share of the scenario's stated
-    magnitude, if the case says so. `is_left_out` says that the cause was taken out of the knowledge base, which makes
-    it `other`; where the fault hurts nobody, to say that nothing is wrong is as right then.
+    magnitude, if the case says so. `taken_out` is the cause that was taken out of the knowledge base, which makes it
+    `other`; where the fault hurts nobody, to say that nothing is wrong is as right then.
     """
 
     cause: str
@@ -71,12 +71,17 @@ class Truth:
     is_control: bool
     also: tuple[str, ...] = ()
     strength: float | None = None
-    is_left_out: bool = False
+    taken_out: str | None = None
 
     @property
     def right(self) -> frozenset[str]:
         """The first causes that are right."""
-        return frozenset({self.cause, *self.also, *([NONE] if self.is_left_out and self.is_control else [])})
+        return frozenset({self.cause, *self.also, *([NONE] if self.taken_out and self.is_control else [])})
+
+    @property
+    def name(self) -> str:
+        """What it is reported under: the cause, known or taken out."""
+        return self.taken_out or self.cause
 
     @property
     def may_accuse_nobody(self) -> bool:
@@ -85,7 +90,7 @@ class Truth:
 
     def left_out(self) -> Truth:
         """The same case when nobody knows its cause."""
-        return replace(self, cause=OTHER, is_left_out=True)
+        return replace(self, cause=OTHER, taken_out=self.cause)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ async def evaluate(options: Options, told: Told) -> dict[str, Any]:
         "load_p95_s": _load_p95(scored),
         "groups": scoring.grouped(scored),
         "per_class": scoring.by(scored, lambda truth: truth.family),
-        "per_cause": scoring.by(scored, lambda truth: truth.cause),
+        "per_cause": scoring.by(scored, lambda truth: truth.name),
         "confusion": scoring.confusion(scored),
         "calibration": scoring.calibration(scored),
         "baselines": {name: _baseline(name, scored) for name in BASELINES},
@@ -168,6 +168,7 @@ def _case(one: Scored) -> dict[str, Any]:
     return {
         "case": one.case,
         "truth": one.truth.cause,
+        "taken_out": one.truth.taken_out,
         "ranked": [{"cause": cause, "probability": probability} for cause, probability in answer.ranked]
         if answer
         else [],

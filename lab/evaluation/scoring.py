@@ -140,9 +140,9 @@ def by(cases: Sequence[Scored], key: Callable[[Truth], str]) -> dict[str, dict[s
 
 def confusion(cases: Sequence[Scored], most: int = 12) -> list[dict[str, Any]]:
     """The pairs that are mixed up most: what was wrong, what was said instead, how often and how surely."""
-    wrong = [(one.truth.cause, one.answer) for one in cases if one.answer is not None and not one.names(1)]
+    wrong = [(one.truth.name, one.answer) for one in cases if one.answer is not None and not one.names(1)]
     pairs = Counter((cause, answer.first) for cause, answer in wrong)
-    totals = Counter(one.truth.cause for one in cases)
+    totals = Counter(one.truth.name for one in cases)
     return [
         {
             "truth": cause,

@@ -239,6 +239,7 @@ def test_a_fault_that_nobody_described_is_other() -> None:
     )
 
     assert (found["ac1"], found["confident_wrong"]) == (0.5, 0.5)
+    assert (unknown.cause, unknown.name) == ("other", "S04")  # told under its own name
 
 
 def test_the_worst_pairs_come_first() -> None:
