@@ -21,7 +21,7 @@ from diagnostics.telemetry.model import Aggregation, Matrix, Query, Telemetry, T
 NAME = "self-report"
 
 _COARSE, _FINE = timedelta(minutes=5), timedelta(seconds=15)
-_MOST_VALUES = 20
+_MOST_VALUES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
