@@ -94,8 +94,8 @@ async def _kernel(look: Look) -> Seen | None:
     The probe's counter is born with the first XID, at 1: its increase would be zero, so the counts are subtracted.
     """
     where = await gpus.node_where(look, "gpu", gpus.KERNEL_XID[0])
-    if where is None:  # a probe that tells of nvidia-smi would have told of an XID
-        return None if await gpus.node_where(look, "gpu", gpus.SMI_OK[0]) is None else {}
+    if where is None:
+        return None
     query = Query(metric=gpus.KERNEL_XID[0], where=where, by=("node", "gpu", "UUID", "xid"))
     now, then = await asyncio.gather(
         look.telemetry.vector(query, look.frame.at), look.telemetry.vector(query, look.frame.baseline_end)

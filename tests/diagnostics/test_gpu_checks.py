@@ -109,8 +109,8 @@ async def test_a_gpu_that_vanished_took_its_code_with_it() -> None:
     """Without the kernel's log nobody knows whether XID 79 came; zero would speak against what happened."""
     series = [gauge(XID, 0, 0, **gpu(0)), gauge(XID, 0, None, **gpu(1))]
     assert not has(await ask("gpu_xid", *series), "xid_fallen_off_bus")
-    probed = [gauge("watchkeeper_probe_nvidia_smi_ok", 1, 1, node="node-1")]
-    assert of_service(await ask("gpu_xid", *series, *probed), "xid_fallen_off_bus").value == 0
+    other = gauge("watchkeeper_probe_kernel_xid_total", 1, 1, node="node-1", gpu="0", UUID="GPU-1", xid="63")
+    assert of_service(await ask("gpu_xid", *series, other), "xid_fallen_off_bus").value == 0
 
 
 async def test_the_probe_is_found_by_its_nodes() -> None:
