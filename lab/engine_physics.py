@@ -156,18 +156,16 @@ def means(load: Load, limits: EngineLimits | None = None) -> Means:
     are linear in running, so it has a closed form. Prompt tokens that miss the cache are computed in the same steps
     as other requests' tokens and slow those down, and newcomers wait for those steps: that is the last factor of ITL
     and of the queue, set so that a hit ratio of .03 gives 18.4 ms and .05 s, and one of .40 gives 16 ms and .02 s.
-    Longer prompts are cut into more steps; a step is hardly longer for them.
 
     Arrivals at half as many again as usual begin to wait for each other, at 2.5 times for 1.8 s. A replica that would
     need a larger batch than its limits allow is saturated: see `_saturated`.
     """
     limits = limits or EngineLimits()
     missed = max(0.0, load.normal.hit - load.hit)
-    longer = max(0.0, load.prompt_tokens / load.normal.prompt_tokens - 1)
     crowding = max(0.0, load.rps / load.normal.replica_rps - _CROWDED_FROM)
     prefill_s = calm_prefill_s(load) * load.prefill_slowness * (1 + _CROWDED_PREFILL * crowding)
     late = 1 + _STREAMING * max(0.0, load.frontend_s - FRONTEND_S)
-    itl_idle_s = load.normal.token_s * (1 + 0.265 * missed + 0.07 * longer) * load.slowness * late
+    itl_idle_s = load.normal.token_s * (1 + 0.265 * missed) * load.slowness * late
     decode_steps = load.output_tokens - 1
     tokens_held = load.prompt_tokens + load.output_tokens / 2
     kv_bound = 0.99 * limits.kv_tokens / tokens_held
