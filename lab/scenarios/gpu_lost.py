@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import datetime, timedelta
 
 from lab.cluster_failures import PodFailure
-from lab.scenarios.node_fault import NodeFault, occupy_spare_nodes
+from lab.scenarios.node_fault import NodeFault, idle_nodes
 from lab.stage import Stage
 
 _NO_DEVICE = (
@@ -17,17 +18,18 @@ _REBOOT = 2
 
 
 class GpuLost(NodeFault):
-    """Heals when somebody reboots the node or replaces the board; until then its only GPU is missing."""
+    """
+    Heals when somebody reboots the node or replaces the board; until then its only GPU is missing.
+
+    The spare nodes are another team's for the time being, so that the new pod waits.
+    """
 
     id = "G01"
     title = "A GPU has fallen off the bus"
     alert = "GPUXidCritical"
     silent_after = 3  # steps
     replaced_after = timedelta(seconds=60)
-
-    def set_up(self, stage: Stage, start: datetime) -> None:
-        super().set_up(stage, start)
-        occupy_spare_nodes(stage)
+    _taken: tuple[str, ...] = ()
 
     def draw(self, stage: Stage) -> None:
         super().draw(stage)
@@ -35,7 +37,11 @@ class GpuLost(NodeFault):
         self.replaced_after = timedelta(seconds=float(stage.rng.uniform(40, 100)))
 
     def apply(self, stage: Stage, level: float, at: datetime) -> None:
-        del at
+        self._taken = tuple(idle_nodes(stage)) if level else self._taken
+        for name in self._taken:
+            node = copy.deepcopy(stage.cluster.get("nodes", name))
+            node["spec"]["unschedulable"] = bool(level)
+            stage.cluster.update_node(node, at)
         if not level:
             stage.hardware.repair(self.node)
             return

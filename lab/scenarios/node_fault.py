@@ -47,7 +47,13 @@ def pod_on(stage: Stage, node: str) -> str:
     return next((str(pod["metadata"]["name"]) for pod in pods), "")
 
 
+def idle_nodes(stage: Stage) -> list[str]:
+    """GPU nodes without a pod of the engine, by name."""
+    used = {pod["spec"].get("nodeName") for pod in stage.cluster.pods_of(ENGINE)}
+    return sorted(gpu_racks(stage.cluster).keys() - used)
+
+
 def occupy_spare_nodes(stage: Stage) -> None:
-    """Somebody else has the spare GPU nodes, so that a pod which loses its GPU waits for another one."""
-    for name in gpu_racks(stage.cluster).keys() - set(serving_nodes(stage)):
+    """Somebody else has the spare GPU nodes, so that whoever needs one more waits for it."""
+    for name in idle_nodes(stage):
         stage.cluster.get("nodes", name)["spec"]["unschedulable"] = True

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from lab.cluster import ENGINE
 from lab.cluster_objects import GPU
 from lab.scenarios.fault import Shape
-from lab.scenarios.node_fault import NodeFault, pod_on, serving_nodes
+from lab.scenarios.node_fault import NodeFault, idle_nodes, pod_on
 from lab.stage import Stage
 
 _LINK_ERROR = 74
@@ -56,11 +56,9 @@ class NvlinkErrors(NodeFault):
 
 
 def _span_two_gpus(stage: Stage, start: datetime) -> None:
-    """Two GPUs a node and two for every engine since long ago; nodes that serve nobody are another team's."""
-    idle = stage.cluster.kinds["nodes"].keys() - set(serving_nodes(stage))
-    for name in sorted(idle):
-        if GPU in stage.cluster.get("nodes", name)["status"]["capacity"]:
-            del stage.cluster.kinds["nodes"][name]
+    """Two GPUs a node and two for every engine since long ago; of such nodes only one is spare."""
+    for name in idle_nodes(stage)[1:]:
+        del stage.cluster.kinds["nodes"][name]
     for node in stage.cluster.kinds["nodes"].values():
         if GPU in node["status"]["capacity"]:
             node["status"]["capacity"][GPU] = node["status"]["allocatable"][GPU] = str(_GPUS)
