@@ -8,8 +8,9 @@ the telemetry no more than looking at the service.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from diagnostics.look import NOTHING, Compared, Look
 from diagnostics.proportions import (
@@ -33,6 +34,8 @@ JUDGE = "llm_app_judge_score"
 
 BY_VERSION = ("prompt_name", "prompt_version", "model")
 BY_POD = ("pod",)
+_REST = 0.4  # the others count as unharmed when they moved by less than this part of what the worse ones did
+
 BY_EVALUATOR = ("prompt_name", "prompt_version", "model", "evaluator_version")
 
 
@@ -171,3 +174,93 @@ def worse(aspect: Aspect, cells: Cells, usual: Share) -> dict[Key, Compared]:
     return {
         key: against for (key, against, _), holds in zip(asked, held, strict=True) if holds and aspect.is_worse(against)
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """
+    One way to part the answers (by version, model or pod): each aspect's cells, and those that got worse.
+
+    `within` parts them once more, with the same last label: a model is the place only where all its versions suffer.
+    """
+
+    labels: tuple[str, ...]
+    cells: Mapping[Aspect, Cells]
+    worse: Mapping[Aspect, Mapping[Key, Compared]]
+    within: Mapping[Aspect, Cells] = field(default_factory=dict)
+
+    def is_apart(self, aspect: Aspect) -> bool | None:
+        """Whether some cells got worse while the others, as well known, did not; None with fewer than two of them."""
+        cells = self.cells.get(aspect, {})
+        known = {key for key, share in cells.items() if key[-1] and share.compared(aspect.enough).gain is not None}
+        bad = set(self.worse.get(aspect, {}))
+        if len(known | bad) < 2:
+            return None
+        return bool(bad) and _is_alone(cells, bad, known - bad) and self._is_whole(aspect, bad)
+
+    def _is_whole(self, aspect: Aspect, bad: set[Key]) -> bool:
+        cells = {key: share for key, share in self.within.get(aspect, {}).items() if (key[-1],) in bad}
+        suffering = set(worse(aspect, cells, service(cells)))
+        others = {key for key in cells.keys() - suffering if cells[key].compared(aspect.enough).gain is not None}
+        return not suffering or not others or not _is_alone(cells, suffering, others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The answers by prompt name and version, by model and by pod; and all of them, by aspect."""
+
+    whole: Mapping[Aspect, Share]
+    judged: Cells  # the judge's scores by its own version too, see BY_EVALUATOR
+    versions: Part
+    models: Part
+    pods: Part
+
+    def is_apart(self, aspect: Aspect) -> bool:
+        """Whether the aspect got worse in one place only, so that its mean over the service hides how much."""
+        return any(part.is_apart(aspect) for part in (self.versions, self.models, self.pods))
+
+
+async def parts(look: Look) -> Parts | None:
+    """The answers, parted; None where nothing about them is exported."""
+    named, by_pod = await asyncio.gather(every_aspect(look), _by_pod(look))
+    if not named:
+        return None
+    cells = {aspect: named[aspect.signal] for aspect in ASPECTS if aspect.signal in named}
+    cells_by_version = {aspect: folded(own, 0, 1, 2) for aspect, own in cells.items()}
+    return Parts(
+        whole={aspect: service(own) for aspect, own in cells.items()},
+        judged=named.get(SCORE.signal, {}),
+        versions=_part(("prompt_name", "prompt_version"), {a: folded(own, 0, 1) for a, own in cells.items()}),
+        models=replace(_part(("model",), {a: folded(own, 2) for a, own in cells.items()}), within=cells_by_version),
+        pods=_part(BY_POD, by_pod),
+    )
+
+
+async def _by_pod(look: Look) -> dict[Aspect, dict[Key, Share]]:
+    found = await asyncio.gather(*(cells_of(look, aspect, BY_POD) for aspect in ASPECTS))
+    return {
+        aspect: {key: share for key, share in cells.items() if key[0]}
+        for aspect, cells in zip(ASPECTS, found, strict=True)
+    }
+
+
+def _part(labels: tuple[str, ...], cells: Mapping[Aspect, Cells]) -> Part:
+    found = {}
+    for aspect, by_key in cells.items():
+        guilty = worse(aspect, {key: share for key, share in by_key.items() if key[-1]}, service(by_key))
+        if guilty:
+            found[aspect] = guilty
+    return Part(labels=labels, cells=cells, worse=found)
+
+
+def _is_alone(cells: Cells, bad: set[Key], others: set[Key]) -> bool:
+    """Whether the others together moved by much less than those that got worse."""
+    return _moved(cells, others) < _REST * _moved(cells, bad, service(cells))
+
+
+def _moved(cells: Cells, keys: set[Key], usual: Share | None = None) -> float:
+    """How far the share of these cells together moved, from their own past or the usual one; endless if unknown."""
+    share = folded({key: cells[key] for key in keys}).get((), NO_EVENTS)
+    cell = share.compared(1)
+    baseline = usual.compared(1).baseline if cell.baseline is None and usual is not None else cell.baseline
+    return math.inf if cell.now is None or baseline is None else abs(cell.now - baseline)

@@ -14,12 +14,12 @@ from functools import partial
 
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
-from diagnostics.findings import Finding, Measure
+from diagnostics.findings import Finding
 from diagnostics.look import CannotTellError, Compared, Look, share, total
-from diagnostics.proportions import SURE, shares, summed
+from diagnostics.proportions import NO_EVENTS, SURE, shares, summed
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Key, Telemetry
-from diagnostics.wording import compared
+from diagnostics.wording import compared, number
 
 _ALLOWED_GAIN = {"5xx": 0.01, "4xx": 0.02, "429": 0.01}
 
@@ -46,19 +46,32 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     if not whole.now:
         raise CannotTellError(f"{source.metric} counted no request in the recent window")
     ratios = {kind: share(_of_kind(cells, kind), whole) for kind in _ALLOWED_GAIN}
-    measures = [measure(f"error_{kind}_ratio", ratio, "ratio") for kind, ratio in ratios.items()]
-    if source.by[0] == "route":
-        measures += _routes(look, cells)
+    routes = {kind: _routes(look, cells, kind) for kind in _ALLOWED_GAIN} if source.by[0] == "route" else {}
+    measures = []
+    for kind, ratio in ratios.items():
+        guilty, is_apart = routes.get(kind, ({}, False))
+        if not is_apart:  # on some routes only, the service's mean hides how much
+            measures.append(measure(f"error_{kind}_ratio", ratio, "ratio"))
+        measures += [measure(f"error_{kind}_ratio", cell, "ratio", ("route", name)) for name, cell in guilty.items()]
     budget = target.budgets.error_ratio if target.budgets.error_ratio is not None else 0.05
     complaints = [
-        f"{kind} is {compared(ratio, 'ratio')}."
+        f"{kind} is {compared(ratio, 'ratio')}{_on(routes.get(kind))}."
         for kind, ratio in ratios.items()
-        if (ratio.gain or 0.0) >= _ALLOWED_GAIN[kind] or (kind == "5xx" and (ratio.now or 0.0) > budget)
+        if (ratio.gain or 0.0) >= _ALLOWED_GAIN[kind]
+        or (kind == "5xx" and (ratio.now or 0.0) > budget)
+        or routes.get(kind, ({}, False))[1]
     ]
     if complaints:
         return Finding.bad("error_ratio", " ".join(complaints), *measures)
     said = "; ".join(f"{kind} is {compared(ratios[kind], 'ratio')}" for kind in ("5xx", "429"))
     return Finding.ok("error_ratio", f"{said}.", *measures)
+
+
+def _on(routes: tuple[dict[str, Compared], bool] | None) -> str:
+    """The routes that fail, where the others do not."""
+    if routes is None or not routes[1]:
+        return ""
+    return ", on " + ", ".join(f"{name} {number(cell.now, 'ratio')}" for name, cell in routes[0].items())
 
 
 async def _source(look: Look) -> _Source:
@@ -73,16 +86,18 @@ def _of_kind(cells: dict[Key, Compared], kind: str) -> Compared:
     return total({key: cell for key, cell in cells.items() if kind_of(key[-1]) == kind})
 
 
-def _routes(look: Look, cells: dict[Key, Compared]) -> list[Measure]:
-    """The routes on which a kind of failure gained more than is allowed, beyond chance."""
-    by_route = summed(cells, 0, -1)
-    found = []
-    for kind, allowed in _ALLOWED_GAIN.items():
-        for (route,), cell in sorted(shares(by_route, look.frame, partial(_is_of, kind)).items()):
-            ratio = cell.compared()
-            if route and (ratio.gain or 0.0) >= allowed and cell.chance < SURE:
-                found.append(measure(f"error_{kind}_ratio", ratio, "ratio", ("route", route)))
-    return found
+def _routes(look: Look, cells: dict[Key, Compared], kind: str) -> tuple[dict[str, Compared], bool]:
+    """The routes on which a kind of failure gained more than is allowed, and whether the others are as they were."""
+    by_route = shares(summed(cells, 0, -1), look.frame, partial(_is_of, kind))
+    known = {route: cell for (route,), cell in sorted(by_route.items()) if route and cell.compared().gain is not None}
+    guilty = {
+        route: cell.compared()
+        for route, cell in known.items()
+        if (cell.compared().gain or 0.0) >= _ALLOWED_GAIN[kind] and cell.chance < SURE
+    }
+    rest = sum((cell for route, cell in known.items() if route not in guilty), NO_EVENTS).compared()
+    least = min((cell.gain or 0.0 for cell in guilty.values()), default=0.0)
+    return guilty, bool(guilty) and rest.gain is not None and abs(rest.gain) < 0.4 * least
 
 
 def _is_of(kind: str, status: str) -> bool:

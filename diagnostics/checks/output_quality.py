@@ -4,13 +4,15 @@ Did the answers get worse?
 Reads the shares of refusals, empty and truncated answers, valid formats, thumbs down, and the judge's score. Bad when,
 beyond chance, refusals doubled and gained three points, empty answers passed five times their share, truncated ones
 gained ten points, valid formats lost two, thumbs down gained two by half, or the judge's score lost 0.04. A share needs
-200 events in each window (100 votes or scores), or it is not judged. A judge whose own version is new is no witness alone:
-`evaluator` says more. `answers_apart` says whose answers they are.
+200 events in each window (100 votes or scores), or it is not judged. A judge whose own version is new is no witness
+alone: `evaluator` says more. `answers_apart` says whose answers they are.
 """
 
 from __future__ import annotations
 
-from diagnostics.answer_quality import ASPECTS, FEEDBACK, FORMATS, RESPONSES, SCORE, Aspect, every_aspect, service
+from collections.abc import Mapping
+
+from diagnostics.answer_quality import FEEDBACK, FORMATS, RESPONSES, SCORE, Aspect, parts
 from diagnostics.checks.evaluator import new_evaluators
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
@@ -23,21 +25,24 @@ from diagnostics.wording import compared
 
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
-    look = Look(target, telemetry, frame)
-    cells = await every_aspect(look)
-    if not cells:
+    found = await parts(Look(target, telemetry, frame))
+    if found is None:
         raise CannotTellError(
             f"the application exports no responses by outcome ({RESPONSES}), format checks ({FORMATS}), "
             f"feedback ({FEEDBACK}) or judge scores"
         )
-    whole = {aspect: service(cells[aspect.signal]) for aspect in ASPECTS if aspect.signal in cells}
-    known = {aspect: share.compared(aspect.enough) for aspect, share in whole.items()}
-    known = {aspect: cell for aspect, cell in known.items() if cell.now is not None}
+    whole = found.whole
+    known = {aspect: cell for aspect, share in whole.items() if (cell := share.compared(aspect.enough)).now is not None}
     if not known:
         raise CannotTellError(f"too few answers were scored to judge: {_thin(whole)}")
-    measures = [measure(aspect.signal, cell, "" if aspect is SCORE else "ratio") for aspect, cell in known.items()]
+    # What got worse in one place only is measured there, by `answers_apart`: the mean hides how much.
+    measures = [
+        measure(aspect.signal, cell, "" if aspect is SCORE else "ratio")
+        for aspect, cell in known.items()
+        if not found.is_apart(aspect)
+    ]
     complaints = [aspect for aspect in known if _is_complaint(aspect, whole[aspect])]
-    if complaints == [SCORE] and new_evaluators(cells[SCORE.signal]):
+    if complaints == [SCORE] and new_evaluators(found.judged):
         said = f"Judge's score: {compared(known[SCORE])}, but the judge itself is new and nothing else moved."
         return Finding.ok("output_quality", said, *measures)
     if complaints:
@@ -56,7 +61,7 @@ def _sentence(aspect: Aspect, cell: Compared) -> str:
     return f"{aspect.words}: {compared(cell, '' if aspect is SCORE else 'ratio')}."
 
 
-def _thin(whole: dict[Aspect, Share]) -> str:
+def _thin(whole: Mapping[Aspect, Share]) -> str:
     return ", ".join(
         f"{aspect.words.lower()} ({share.all_now:.0f} of {aspect.enough:.0f})" for aspect, share in whole.items()
     )
