@@ -33,7 +33,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     measures = [measure("output_tokens", length, "tokens")]
     text = f"An answer has {compared(length, 'tokens')}."
     cut_off = NOTHING
-    if reasons:
+    if set(reasons) - {("",)}:  # an engine that tells no reasons cuts off an unknown share, not none
         whole = total(reasons)
         cut_off = share(reasons.get(("length",), NOTHING), whole)
         aborted = share(reasons.get(("abort",), NOTHING), whole)
