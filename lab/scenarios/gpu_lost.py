@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from datetime import datetime, timedelta
 
 from lab.cluster_failures import PodFailure
-from lab.scenarios.node_fault import NodeFault, idle_nodes
+from lab.scenarios.node_fault import NodeFault, occupy_spare_nodes
 from lab.stage import Stage
 
 _NO_DEVICE = (
@@ -21,7 +20,7 @@ class GpuLost(NodeFault):
     """
     Heals when somebody reboots the node or replaces the board; until then its only GPU is missing.
 
-    The spare nodes are another team's for the time being, so that the new pod waits.
+    The spare nodes are another team's by then, so that the new pod waits.
     """
 
     id = "G01"
@@ -29,7 +28,6 @@ class GpuLost(NodeFault):
     alert = "GPUXidCritical"
     silent_after = 3  # steps
     replaced_after = timedelta(seconds=60)
-    _taken: tuple[str, ...] = ()
 
     def draw(self, stage: Stage) -> None:
         super().draw(stage)
@@ -37,14 +35,11 @@ class GpuLost(NodeFault):
         self.replaced_after = timedelta(seconds=float(stage.rng.uniform(40, 100)))
 
     def apply(self, stage: Stage, level: float, at: datetime) -> None:
-        self._taken = tuple(idle_nodes(stage)) if level else self._taken
-        for name in self._taken:
-            node = copy.deepcopy(stage.cluster.get("nodes", name))
-            node["spec"]["unschedulable"] = bool(level)
-            stage.cluster.update_node(node, at)
+        del at
         if not level:
             stage.hardware.repair(self.node)
             return
+        occupy_spare_nodes(stage)
         hardware = stage.hardware
         hardware.strike(self.node, _FALLEN_OFF_THE_BUS)
         chip = hardware.chip(self.node)
