@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +39,7 @@ async def evaluate(options: Options, told: Told) -> dict[str, Any]:
     cases = _chosen(options)
     lines = await _lines(cases, options, told)
     scored = [_scored(case, line, options) for case, line in zip(cases, lines, strict=True)]
-    _refuse_what_means_nothing(scored)
+    _refuse_what_means_nothing(_skipped(scored), len(scored))
     return {
         "command": options.command,
         "telemetry": options.source,
@@ -52,7 +53,8 @@ async def evaluate(options: Options, told: Told) -> dict[str, Any]:
         "confusion": scoring.confusion(scored),
         "calibration": scoring.calibration(scored),
         "baselines": {name: _baseline(name, scored) for name in BASELINES},
-        "skipped_cases": [{"case": one.case, "why": one.skipped} for one in scored if one.answer is None],
+        "skipped_cases": [{"case": case, "why": why} for case, why in _skipped(scored)],
+        "failed_checks": _failed_checks(scored),
         "cases": [_case(one) for one in scored],
     }
 
@@ -63,7 +65,7 @@ async def compare(options: Options, told: Told) -> dict[str, Any]:
     both = [await _lines(cases, replace(options, source=source), told) for source in ("recorder", "prometheus")]
     scored = [[_scored(case, line, options) for case, line in zip(cases, lines, strict=True)] for lines in both]
     for each in scored:
-        _refuse_what_means_nothing(each)
+        _refuse_what_means_nothing(_skipped(each), len(each))
     pairs = list(zip(*scored, strict=True))
     return {
         "command": options.command,
@@ -98,7 +100,9 @@ def _chosen(options: Options) -> list[CaseFolder]:
     if not cases:
         wanted = "" if options.left_out is None else f" of {', '.join(options.left_out)}"
         raise EvaluationError(f"there is no case{wanted} in {options.cases}")
-    return sample_of(cases, options.sample, options.seed)
+    chosen = sample_of(cases, options.sample, options.seed)
+    _refuse_what_means_nothing([(case.name, case.fault) for case in chosen if case.truth is None], len(chosen))
+    return chosen
 
 
 async def _lines(cases: Sequence[CaseFolder], options: Options, told: Told) -> list[dict[str, Any]]:
@@ -139,12 +143,15 @@ def _scored(case: CaseFolder, line: dict[str, Any], options: Options) -> Scored:
     )
 
 
-def _refuse_what_means_nothing(scored: Sequence[Scored]) -> None:
-    skipped = [one for one in scored if one.answer is None]
-    if len(skipped) > MOST_SKIPPED * len(scored):
-        reasons = "\n".join(f"  {one.case}: {one.skipped}" for one in skipped[:20])
+def _skipped(scored: Sequence[Scored]) -> list[tuple[str, str]]:
+    return [(one.case, one.skipped) for one in scored if one.answer is None]
+
+
+def _refuse_what_means_nothing(skipped: Sequence[tuple[str, str]], whole: int) -> None:
+    if len(skipped) > MOST_SKIPPED * whole:
+        reasons = "\n".join(f"  {case}: {why}" for case, why in skipped[:20])
         raise EvaluationError(
-            f"{len(skipped)} of {len(scored)} cases were skipped, so a score would mean nothing:\n{reasons}"
+            f"{len(skipped)} of {whole} cases were skipped, so a score would mean nothing:\n{reasons}"
         )
 
 
@@ -155,6 +162,19 @@ def _baseline(name: str, scored: Sequence[Scored]) -> dict[str, Any]:
             replace(one, answer=to_answer(one.detail["baselines"][name]) if one.answer is not None else None)
             for one in scored
         ]
+    )
+
+
+def _failed_checks(scored: Sequence[Scored]) -> dict[str, int]:
+    """Checks and change sources that failed by a defect of their own, and in how many cases."""
+    return dict(
+        Counter(
+            spot["check"]
+            for one in scored
+            if one.answer is not None
+            for spot in one.detail["answer"]["blind_spots"]
+            if "itself failed" in spot["why"]
+        ).most_common()
     )
 
 

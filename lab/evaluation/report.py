@@ -13,14 +13,9 @@ from rich.text import Text
 
 Figures = Mapping[str, Any]
 
-_PLAIN_WIDTH = 200
-_COLUMNS = (
-    "", "n", "AC@1", "AC@3", "class", "scope F1", "culprit", "accused", "sure+wrong", "abstains", "ECE", "p95 s",
-)  # fmt: skip
-_LEGEND = (
-    "[low high]: Wilson 95 % interval. accused: healthy runs and controls blamed on another cause. "
-    "sure+wrong: wrong first cause at 0.8 or more. abstains: says so where no cause of the catalogue is to be named."
-)
+_LEAST_WIDTH = 136
+_FOUND = ("", "n", "AC@1", "AC@3", "culprit", "culprit if any", "scope F1", "p95 s")
+_RESTRAINT = ("", "n", "class", "false accusation", "confident-wrong", "abstention", "ECE")
 
 
 class Report:
@@ -29,8 +24,8 @@ class Report:
     def __init__(self, file: TextIO | None = None) -> None:
         target = file or sys.stdout
         self._is_terminal = target.isatty()
-        width = None if self._is_terminal else _PLAIN_WIDTH
-        self._console = Console(file=target, width=width, highlight=False, markup=False, soft_wrap=True)
+        self._console = Console(file=target, highlight=False, markup=False, soft_wrap=True)
+        self._console.width = max(self._console.width, _LEAST_WIDTH)  # a cut figure is worse than a wrapped line
 
     def evaluation(self, result: Figures) -> None:
         """Everything that `evaluate` found, worst pairs and skipped cases last."""
@@ -38,13 +33,14 @@ class Report:
         groups = {name.replace("_", " "): part for name, part in result["groups"].items() if name != "pairs"}
         baselines = {f"baseline: {name.replace('_', ' ')}": part for name, part in result["baselines"].items()}
         self._figures("all", {"all": result, **groups, **baselines})
-        self._console.print(_LEGEND, style="dim")
         self._apart(result["groups"])
         self._figures("by class", {**result["per_class"], "all": result})
         self._causes(result["per_cause"])
         self._confusion(result["confusion"])
         self._calibration(result["calibration"])
         self._skipped(result["skipped_cases"])
+        for check, count in result["failed_checks"].items():
+            self._say(f"failed by a defect of its own in {count} cases: {check}")
 
     def comparison(self, result: Figures) -> None:
         """What `compare` found."""
@@ -56,6 +52,7 @@ class Report:
 
     def _head(self, result: Figures) -> None:
         self._say(f"diagnosis of {result['n']} cases through the {result['telemetry']}, {result['skipped']} skipped")
+        self._say("shares in per cent with their Wilson 95 % interval")
         manifest = result["manifest"] or {}
         seeds = manifest.get("seed", manifest.get("seeds"))
         if seeds is not None:
@@ -79,12 +76,17 @@ class Report:
             )
 
     def _figures(self, title: str, rows: Mapping[str, Figures]) -> None:
-        self._table(title, _COLUMNS, (_row(name, part) for name, part in rows.items()))
+        self._table(f"{title}: what was found, per cent", _FOUND, (_found(name, part) for name, part in rows.items()))
+        self._table(
+            f"{title}: class and restraint, per cent",
+            _RESTRAINT,
+            (_restraint(name, part) for name, part in rows.items()),
+        )
 
     def _causes(self, causes: Figures) -> None:
         self._table(
-            "by cause",
-            ("", "n", "AC@1", "AC@3", "scope F1", "culprit", "sure+wrong"),
+            "by cause, per cent",
+            ("", "n", "AC@1", "AC@3", "scope F1", "culprit", "confident-wrong"),
             (
                 (
                     name,
@@ -138,21 +140,14 @@ class Report:
         self._console.print(line)
 
 
-def _row(name: str, part: Figures) -> tuple[str, ...]:
-    return (
-        name,
-        str(part["n"]),
-        _with_interval(part, "ac1"),
-        _with_interval(part, "ac3"),
-        _percent(part["class"]),
-        _number(part["scope_f1"], 2),
-        _with_interval(part, "culprit"),
-        _with_interval(part, "false_accusation"),
-        _with_interval(part, "confident_wrong"),
-        _percent(part["abstention"]),
-        _number(part["ece"], 3),
-        _number(part["p95_s"], 2),
-    )
+def _found(name: str, part: Figures) -> tuple[str, ...]:
+    shares = (_with_interval(part, share) for share in ("ac1", "ac3", "culprit", "culprit_where_one"))
+    return (name, str(part["n"]), *shares, _number(part["scope_f1"], 2), _number(part["p95_s"], 2))
+
+
+def _restraint(name: str, part: Figures) -> tuple[str, ...]:
+    names = ("class", "false_accusation", "confident_wrong", "abstention")
+    return (name, str(part["n"]), *(_with_interval(part, share) for share in names), _number(part["ece"], 3))
 
 
 def _with_interval(part: Figures, name: str) -> str:
@@ -163,7 +158,7 @@ def _with_interval(part: Figures, name: str) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _number(value: float | None, digits: int) -> str:
