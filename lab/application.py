@@ -10,10 +10,10 @@ import numpy as np
 from lab.callers import USUAL_RETRIES
 from lab.consumers import Consumer, consumers, only, request_shares, tenant_of
 from lab.exposition import STEP, Family, Floats, Registry, counter, histogram
-from lab.gateway import CHAT, OUTSIDE, USD_PER_TOKEN, Traffic
+from lab.gateway import CHAT, OUTSIDE, OWN, USD_PER_TOKEN, Traffic
 from lab.gateway_metrics import Calls, GatewayExporter, call
 from lab.knowledge_store import TIMEOUT_S
-from lab.providers import ACCOUNTS, Refusal
+from lab.providers import ACCOUNTS, TOO_LONG, Refusal
 from lab.retrieval_metrics import RetrievalExporter
 from lab.routes import ROUTES, Route
 from lab.serving import LATENCY_SIGMA, Requests, lognormal
@@ -92,6 +92,8 @@ class Application:
         too_long = self._count_own(by_pod, versions, lost, everybody)
         self._time_stages(e2e)
         self._count_engine_api(len(e2e), too_long, failed)
+        own = {"service": self.service, "provider": OWN, "account": "in-house", "model": self.model, "key": "engines"}
+        self.registry.add(PROVIDER_ERRORS, {**own, "code": TOO_LONG.code}, too_long)
         newest = str(max(versions[ROUTES[0].prompt]))
         outside = self.stage.answering.outside
         calls = [

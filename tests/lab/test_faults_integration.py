@@ -227,6 +227,7 @@ def test_too_long_prompts_are_refused_by_the_engines() -> None:
     fault = played("I12")
     refused = fault.during.of("litellm_deployment_failure_responses_total", exception_status="400")
     assert refused > 500
+    assert fault.during.of("llm_app_provider_errors_total", code="context_length_exceeded") == refused
     assert fault.during.share("http_requests_total", {"status": "4xx"}) > 0.1
     assert fault.during.of("llm_app_requests_total", status="4xx", route="summary") < 20
     assert fault.during.signals()["spend"] < 1.1 * fault.before.signals()["spend"]
