@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from lab import prompt_texts
-from lab.consumers import consumers
-from lab.gateway import CHAT
+from lab.consumers import tenant_of
 from lab.scenarios.fault import Fault
 from lab.scenarios.prompt_change import PromptChange
 from lab.stage import Stage
@@ -43,10 +42,10 @@ class SensitiveOutput(Fault):
             self.change = ideas[int(rng.integers(len(ideas)))]
             kind = "pii"
         elif self.where == "tenant":
-            named = [one for one in consumers(stage.gateway.traffic().to(CHAT)) if one.tenant != "other"]
-            one = named[int(rng.integers(len(named)))]
-            self.value = one.tenant
-            share = min(0.4, share / max(0.05, one.requests))
+            named = [key for key in stage.gateway.keys.values() if tenant_of(key.alias) != "other"]
+            key = named[int(rng.integers(len(named)))]
+            self.value = tenant_of(key.alias)
+            share = min(0.4, share / key.share)  # as much in all as a leak to everybody
         else:
             self.value = TOOLS[int(rng.integers(len(TOOLS)))].name
         self.leak = Leak(kind=kind, share=share, tenant=self.value if self.where == "tenant" else "")
