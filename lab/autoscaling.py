@@ -40,7 +40,7 @@ def step(cluster: Cluster, in_flight: float, ready: int, target: float, now: dat
         if ready and abs(in_flight / ready / target - 1) > _TOLERANCE:
             wanted = ceil(in_flight / target)
         wanted = max(int(spec.get("minReplicas", 1)), min(int(spec["maxReplicas"]), wanted))
-        recent = [each for each in status.get("recommendations", []) if now - each[0] < _DOWN_AFTER]
+        recent = [each for each in status.get("recommendations", [(now, present)]) if now - each[0] < _DOWN_AFTER]
         recent.append((now, wanted))
         status["recommendations"] = recent
         if wanted < present:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from lab.cluster import ENGINE
 from lab.cluster_objects import autoscaler
 from lab.scenarios.fault import Fault, Shape
-from lab.scenarios.node_fault import occupy_spare_nodes
+from lab.scenarios.node_fault import idle_nodes
 from lab.scenarios.traffic import times_the_peak
 from lab.stage import Stage
 
@@ -69,4 +69,5 @@ class ScaleOutBlocked(TrafficSurge):
         if self.is_pull_slow:
             stage.cluster.loading = _SLOW_PULL
         else:
-            occupy_spare_nodes(stage)
+            for node in idle_nodes(stage):  # another team has them for now
+                stage.cluster.get("nodes", node)["spec"]["unschedulable"] = True
