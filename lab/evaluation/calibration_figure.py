@@ -21,7 +21,7 @@ def draw_calibration(bins: Sequence[Mapping[str, Any]], path: Path, *, title: st
     low = [max(one["right"] - one["right_ci95"][0], 0.0) for one in filled]
     high = [max(one["right_ci95"][1] - one["right"], 0.0) for one in filled]
     shares.errorbar([one["said"] for one in filled], right, yerr=[low, high], fmt="o", capsize=3, label="diagnosis")
-    shares.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of first causes that were right", title=title)
+    shares.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share of first causes that were right", title=title)
     shares.legend(loc="upper left")
     counts.bar([one["from"] + 0.5 / len(bins) for one in bins], [one["n"] for one in bins], width=0.9 / len(bins))
     counts.set(xlabel="probability of the first cause", ylabel="cases")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -119,18 +119,23 @@ def sample_of(cases: Sequence[CaseFolder], count: int | None, seed: int) -> list
     return [cases[at] for at in sorted(chosen)]
 
 
-def read_manifest(root: Path) -> Mapping[str, Any] | None:
-    """What the maker of the cases wrote about them (seed, count, command), if anything. Raises EvaluationError."""
-    path = root / MANIFEST
-    if not path.exists():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path} cannot be read: {error}") from error
-    if not isinstance(manifest, dict):
-        raise EvaluationError(f"{path} is not an object")
-    return manifest
+def read_manifests(root: Path) -> list[dict[str, Any]]:
+    """
+    What the makers of the cases wrote about them (seed, count, command), at or below `root`; not the list of cases.
+
+    Raises EvaluationError.
+    """
+    found = []
+    for path in sorted(root.rglob(MANIFEST)):
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise EvaluationError(f"{path} cannot be read: {error}") from error
+        if not isinstance(manifest, dict):
+            raise EvaluationError(f"{path} is not an object")
+        told = {name: value for name, value in manifest.items() if name != "cases"}
+        found.append({"folder": path.parent.relative_to(root).as_posix(), **told})
+    return found
 
 
 def read_truth(folder: Path) -> Truth:

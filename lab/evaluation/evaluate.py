@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.evaluation import scoring
-from lab.evaluation.cases import CaseFolder, EvaluationError, Truth, find_cases, read_manifest, sample_of
+from lab.evaluation.cases import CaseFolder, EvaluationError, Truth, find_cases, read_manifests, sample_of
 from lab.evaluation.progress import Told
 from lab.evaluation.reading import Job, Source, to_answer
 from lab.evaluation.scoring import Scored
@@ -44,7 +44,7 @@ async def evaluate(options: Options, told: Told) -> dict[str, Any]:
         "command": options.command,
         "telemetry": options.source,
         "left_out": None if options.left_out is None else sorted(options.left_out),
-        "manifest": read_manifest(options.cases),
+        "manifests": read_manifests(options.cases),
         **scoring.figures(scored),
         "load_p95_s": _load_p95(scored),
         "groups": scoring.grouped(scored),

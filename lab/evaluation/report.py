@@ -53,10 +53,8 @@ class Report:
     def _head(self, result: Figures) -> None:
         self._say(f"diagnosis of {result['n']} cases through the {result['telemetry']}, {result['skipped']} skipped")
         self._say("shares in per cent with their Wilson 95 % interval")
-        manifest = result["manifest"] or {}
-        seeds = manifest.get("seed", manifest.get("seeds"))
-        if seeds is not None:
-            self._say(f"made with seed {seeds}: {manifest.get('command', 'by a command that is not written down')}")
+        for made in result["manifests"]:
+            self._say(f"{made.get('count', 'some')} cases of seed {made.get('seed')}: {made.get('command')}")
         if result["left_out"] is not None:
             self._say("each case without its own cause in the knowledge base")
         self._say(f"again: {result['command']}")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from bot.cli import app
 from diagnostics.answer import CaseError
-from lab.evaluation.cases import EvaluationError, find_cases, read_manifest, read_truth, sample_of
+from lab.evaluation.cases import EvaluationError, find_cases, read_manifests, read_truth, sample_of
 from lab.evaluation.evaluate import difference
 from lab.evaluation.reading import Job
 from lab.evaluation.real_prometheus import INSTALL
@@ -105,14 +105,14 @@ def test_a_broken_truth_is_named_with_its_place(three: Path, wrong: dict[str, An
 
 def test_a_manifest_is_read_or_refused(three: Path, tmp_path: Path) -> None:
     """Its seed is printed beside the figures, so half a manifest is an error; none at all is fine."""
-    manifest = read_manifest(three)
+    [manifest] = read_manifests(tmp_path)
+    none = read_manifests(three / "deep")
     (three / "cases.json").write_text("[1]")
 
-    assert manifest is not None
-    assert manifest["seed"] == 77
-    assert read_manifest(tmp_path) is None
+    assert manifest == {"folder": "cases", "seed": 77, "count": 3, "command": "make them"}
+    assert none == []
     with pytest.raises(EvaluationError, match="is not an object"):
-        read_manifest(three)
+        read_manifests(three)
 
 
 def test_a_sample_is_the_same_for_the_same_seed(three: Path) -> None:
@@ -160,11 +160,21 @@ async def test_a_worker_that_dies_costs_its_case_only() -> None:
     assert first == second == {"skipped": "the worker died (status 1): out of memory"}
 
 
-async def test_a_worker_that_hangs_is_ended() -> None:
-    """The case is skipped when its time is over, with the process and what it has started."""
-    hanging = _saying("import sys, time; sys.stdin.readline(); time.sleep(600)")
+async def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
+    """The case is skipped when its time is over, and what its process has started (a Prometheus) ends with it."""
+    file = tmp_path / "pid"
+    hanging = _saying(
+        "import pathlib, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"pathlib.Path({str(file)!r}).write_text(str(child.pid))\n"
+        "child.wait()"
+    )
 
-    assert await hanging.read(JOB, patience_s=0.2) == {"skipped": "no answer within 0.2 s"}
+    answer = await hanging.read(JOB, patience_s=2)
+
+    child = Path("/proc") / file.read_text() / "stat"
+    assert answer == {"skipped": "no answer within 2 s"}
+    assert not child.exists() or ") Z " in child.read_text()  # gone, or dead and not yet collected by its new parent
 
 
 async def test_lines_come_back_in_the_order_of_the_jobs() -> None:
@@ -201,7 +211,7 @@ def test_cases_are_scored_and_the_figures_written(run: Run, three: Path, tmp_pat
     ]
     assert result["command"] == f"watchkeeper eval diagnosis --cases {three} --json {file} --figure {picture} --jobs 1"
     assert result["command"] in shown
-    assert "made with seed 77: make them" in shown
+    assert "3 cases of seed 77: make them" in shown
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
