@@ -52,7 +52,8 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     failing = whole.compared(ENOUGH)
     if failing.now is None and slow.now is None and spoiled.now is None:
         raise CannotTellError(
-            "neither requests by status, nor a promised time with its histogram, nor answers by outcome are observed"
+            "neither requests by status (llm_app_requests_total), nor a promised time with its histogram, "
+            "nor answers by outcome (llm_app_responses_total) are observed"
         )
     tenants = {key[0]: cell for key, cell in folded(by_tenant, 0).items() if key[0] and cell.all_now >= 1}
     hurt = _hurt(tenants, whole, target.budgets.error_ratio or 0.01)

@@ -95,7 +95,9 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         _asked(look), _failures(look), _codes(look), _headroom(look), _rescued(look)
     )
     if not by_status and not by_code and not asked:
-        raise CannotTellError("no provider requests are counted: add the prometheus callback to the gateway")
+        raise CannotTellError(
+            "litellm_deployment_total_requests_total is not exported; add the prometheus callback to the gateway"
+        )
     everything = total(asked) if asked else await _edge(look)
     ratios = _ratios(asked, everything, by_status, summed(by_code, 0, -1), look.frame)
     worst = [max(of_kind, key=lambda one: one.ratio.gain or 0.0) for of_kind in ratios.values()]
