@@ -111,10 +111,9 @@ class Played:
 
 
 def play(id_: str, *, seed: int = 5, strength: float = 1.0) -> Played:
-    """Five minutes of peace, with the fault drawn."""
-    world = SmallWorld(seed=seed)
+    """A minute of peace, with the fault drawn."""
     fault = FAULTS[id_](strength)
-    fault.set_up(world.stage, LIVE_START)
+    world = SmallWorld(seed=seed, fault=fault)
     fault.draw(world.stage)
     world.pass_time(timedelta(minutes=1))
     return Played(world=world, fault=fault)

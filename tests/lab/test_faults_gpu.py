@@ -167,7 +167,6 @@ def test_a_rack_without_power_is_slow_and_cool() -> None:
 def test_nvlink_errors_slow_prefill_and_decode_of_one_group() -> None:
     """Two GPUs an engine; errors by the minute; clocks and temperature as ever."""
     played = play("G06")
-    played.world.pass_time(minutes(4))
     calm = played.means()
     played.breaks()
     after = played.means()
