@@ -10,6 +10,7 @@ import numpy as np
 
 from lab import cluster, gateway
 from lab.cases.decoys import innocent_deeds
+from lab.cluster_objects import autoscaler
 from lab.fleet import Fleet, gpu_racks
 from lab.hardware import Hardware
 from lab.history import History
@@ -85,6 +86,7 @@ def live(recipe: Recipe) -> Life:
 
 def _world(rng: np.random.Generator, start: datetime) -> tuple[Stage, Fleet]:
     built = cluster.build(rng, start)
+    built.put("horizontalpodautoscalers", autoscaler(cluster.ENGINE, 4, 4, created=start))
     stage = Stage(
         prompts=PromptStore(),
         cluster=built,
