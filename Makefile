@@ -9,13 +9,14 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
+STORES := .venv-stores
 COMMA := ,
 BIN := $(VENV)/bin
 FAISS := $(if $(GPU),gpu,cpu)
 OTHER_FAISS := $(if $(GPU),cpu,gpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help demo test check bench chaos migration install clean
+.PHONY: help demo test check bench chaos migration install prompt-stores clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,8 +55,18 @@ migration: $(VENV)/.dev-$(FAISS) ## Write a migration from the tables' changes (
 
 install: $(VENV)/.demo-$(FAISS) ## Make .venv with what the product and the demo need
 
+# They pin other versions than we do, and nothing of ours imports them: their servers run from an environment of their own.
+prompt-stores: $(STORES)/.installed ## Install a real MLflow and a real Phoenix for the tests that talk to them
+
+$(STORES)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(STORES)
+	@echo "==> Installing MLflow and Phoenix into $(STORES); the first time this takes one to two minutes."
+	$(STORES)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
+		$$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["prompt-stores"])')
+	@touch $@
+
 clean: ## Remove .venv, caches and what the demo left behind
-	rm -rf $(VENV) var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(STORES) var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # faiss-cpu and faiss-gpu own the same folder, so the one that is not wanted goes first. The stamps make the second run fast.
 define install

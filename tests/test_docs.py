@@ -12,7 +12,17 @@ import yaml
 from typer.main import get_command
 
 from bot.cli import app
-from bot.config import Config, GitSource, LangfuseSource, PrometheusSource, RecorderSource
+from bot.config import (
+    ArgoSource,
+    Config,
+    FlagSource,
+    GitSource,
+    LangfuseSource,
+    MlflowSource,
+    PhoenixSource,
+    PrometheusSource,
+    RecorderSource,
+)
 from bot.config.entries import (
     Budgets,
     Cluster,
@@ -127,8 +137,9 @@ def test_no_document_names_a_variable_that_nobody_reads(file: Path) -> None:
 @pytest.mark.parametrize(
     "entry",
     [
-        PrometheusSource, RecorderSource, LangfuseSource, GitSource, Cluster, Gateway, HttpEndpoint, Command, Service,
-        Budgets, Deployment, PromptRef, Provider, PolicyRule, Person,
+        PrometheusSource, RecorderSource, LangfuseSource, GitSource, MlflowSource, PhoenixSource, ArgoSource,
+        FlagSource, Cluster, Gateway, HttpEndpoint, Command, Service, Budgets, Deployment, PromptRef, Provider,
+        PolicyRule, Person,
     ],
 )  # fmt: skip
 def test_every_key_is_documented(entry: type[Entry]) -> None:

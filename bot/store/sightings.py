@@ -37,8 +37,8 @@ class LabelSightings:
                     .values(last_seen_at=at)
                 )
                 return
-            row = {"source": self._source, "prompt": prompt, "label": label, "seen_at": at, "version": version}
-            await insert_new(connection, label_sighting, row)
+            row = {"source": self._source, "prompt": prompt, "label": label, "version": version}
+            await insert_new(connection, label_sighting, {**row, "seen_at": at, "last_seen_at": at})
 
     async def history(self, prompt: str, label: str) -> list[LabelSeen]:
         """The stretches of one version each, oldest first."""

@@ -122,7 +122,7 @@ async def test_a_label_that_moved_is_remembered(store: Store) -> None:
     assert [(seen.version, seen.at, seen.until) for seen in history] == [
         (7, NOW, NOW + MINUTE),
         (8, NOW + 2 * MINUTE, NOW + 3 * MINUTE),
-        (7, NOW + 4 * MINUTE, None),
+        (7, NOW + 4 * MINUTE, NOW + 4 * MINUTE),
     ]
 
 
