@@ -25,6 +25,11 @@ from tests.needs import need_program
 
 Run = Callable[..., tuple[int, str, str]]
 JOB = Job(folder="here", source="recorder")
+EVERYBODYS_KEYS = {
+    "n", "ac1", "ac3", "class", "scope_f1", "culprit", "false_accusation", "confident_wrong", "abstention", "ece",
+    "p95_s", "per_cause", "cases",
+}  # fmt: skip
+"""What any evaluation of such cases writes, so that figures of different authors can be compared."""
 
 
 @pytest.fixture
@@ -198,6 +203,8 @@ def test_cases_are_scored_and_the_figures_written(run: Run, three: Path, tmp_pat
 
     result = json.loads(file.read_text())
     assert status == 0
+    assert result.keys() >= EVERYBODYS_KEYS
+    assert result["cases"][0].keys() >= {"case", "truth", "ranked", "culprit", "seconds"}
     assert (result["n"], result["ac1"], result["false_accusation"], result["culprit"]) == (3, 1.0, 0.0, 1.0)
     assert result["per_cause"].keys() == {"S04", "none", "G11"}
     assert result["baselines"].keys() == {"latest_change", "alert_name", "fixed_thresholds", "nearest_signature"}
