@@ -73,14 +73,15 @@ def _differing(ratios: dict[Key, Compared], wrong: dict[str, float], known: Plac
 
 
 def _not_numbers(nans: dict[str, float] | None, known: Places) -> list[Measure]:
-    if nans is None:
+    """Nothing for a count of zero: vLLM exports one whether it looks for them or not."""
+    if not any((nans or {}).values()):
         return []
     signal, unit = "corrupted_requests", "requests"
     return [
-        Measure(signal=signal, value=sum(nans.values()), baseline=0.0, unit=unit),
+        Measure(signal=signal, value=sum((nans or {}).values()), baseline=0.0, unit=unit),
         *(
             Measure(signal=signal, value=count, baseline=0.0, unit=unit, scope=known.where(pod))
-            for pod, count in nans.items()
+            for pod, count in (nans or {}).items()
             if count
         ),
     ]
