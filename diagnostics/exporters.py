@@ -22,7 +22,7 @@ _REMEDIES = (
     ("llm_app_", "instrument the application, or map its own metric names in the service's configuration"),
     ("watchkeeper_probe_nvidia_smi", "run `watchkeeper probe` on the GPU nodes and scrape it"),
     ("watchkeeper_probe_kernel_xid", "run `watchkeeper probe` on the GPU nodes and scrape it"),
-    ("watchkeeper_probe_", "export it from a job of your own (docs/diagnosis.md says what it must measure)"),
+    ("watchkeeper_probe_", "export it from a job of your own (docs/telemetry.md says what it must measure)"),
     ("http_requests_total", "scrape the API server's /metrics (its HTTP instrumentation exports it)"),
     ("up", "ask the telemetry that scrapes the engines itself"),
 )
