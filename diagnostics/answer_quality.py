@@ -34,6 +34,9 @@ JUDGE = "llm_app_judge_score"
 
 BY_VERSION = ("prompt_name", "prompt_version", "model")
 BY_POD = ("pod",)
+_HARDLY = 0.05  # a version with less than this share of the baseline is new
+_OFTEN = 0.2
+_SURE_OF_MANY = 0.003  # six aspects, each by version, model and pod: healthy services must not seem to suffer somewhere
 _REST = 0.4  # the others count as unharmed when they moved by less than this part of what the worse ones did
 
 BY_EVALUATOR = ("prompt_name", "prompt_version", "model", "evaluator_version")
@@ -45,7 +48,7 @@ class Aspect:
     One way in which answers are good or bad.
 
     `loss` is the change of the share that counts as worse (negative where more is better); `times` how many times the
-    old share it must be as well.
+    old share it must be as well. `matters` is the smallest change that is evidence of anything.
     """
 
     signal: str
@@ -54,6 +57,7 @@ class Aspect:
     hit: str
     words: str
     loss: float
+    matters: float
     times: float = 1.0
     enough: float = ENOUGH_EVENTS
 
@@ -66,6 +70,21 @@ class Aspect:
             return gain <= self.loss
         return gain >= self.loss and (cell.now or 0.0) >= self.times * (cell.baseline or 0.0)
 
+    def is_harmed(self, cell: Compared) -> bool:
+        """Worse by what matters: little for the service, but enough to say where it suffers."""
+        gain = cell.gain
+        return gain is not None and (gain <= -self.matters if self.loss < 0 else gain >= self.matters)
+
+    def is_measured(self, cell: Share) -> bool:
+        """Whether the share says anything: it moved beyond chance, or chance would not move it by what matters."""
+        ratio = cell.compared(self.enough)
+        if ratio.now is None:
+            return False
+        usual = ratio.now if ratio.baseline is None else ratio.baseline
+        deviation = _SCORE_DEVIATION if self is SCORE else math.sqrt(max(usual * (1 - usual), 0.0))
+        error = deviation / math.sqrt(cell.all_now)
+        return 2 * error <= self.matters or (ratio.baseline is not None and cell.chance < SURE)
+
     def chance(self, cell: Share) -> float:
         """How often chance alone makes the share this much worse."""
         return self._against(cell, cell.hits_then, cell.all_then)
@@ -77,14 +96,29 @@ class Aspect:
     def _against(self, cell: Share, hits: float, everything: float) -> float:
         if self is THUMBS:
             return 1 - probability_of_higher(cell.hits_now, cell.all_now, hits, everything)
+        if self is SCORE:
+            return _chance_of_scores(cell.hits_now, cell.all_now, hits, everything)
         return chance_of_shares(cell.hits_now, cell.all_now, hits, everything)
 
 
 FORMAT = Aspect(
-    signal="format_valid_ratio", metric=FORMATS, label="result", hit="valid", words="Valid formats", loss=-0.02
+    signal="format_valid_ratio",
+    metric=FORMATS,
+    label="result",
+    hit="valid",
+    words="Valid formats",
+    loss=-0.02,
+    matters=0.02,
 )
 REFUSAL = Aspect(
-    signal="refusal_ratio", metric=RESPONSES, label="outcome", hit="refusal", words="Refusals", loss=0.03, times=2.0
+    signal="refusal_ratio",
+    metric=RESPONSES,
+    label="outcome",
+    hit="refusal",
+    words="Refusals",
+    loss=0.03,
+    matters=0.015,
+    times=2.0,
 )
 EMPTY = Aspect(
     signal="empty_answer_ratio",
@@ -93,6 +127,7 @@ EMPTY = Aspect(
     hit="empty",
     words="Empty answers",
     loss=0.008,
+    matters=0.008,
     times=5.0,
 )
 TRUNCATED = Aspect(
@@ -102,6 +137,7 @@ TRUNCATED = Aspect(
     hit="truncated",
     words="Truncated answers",
     loss=0.1,
+    matters=0.06,
 )
 THUMBS = Aspect(
     signal="thumbs_down_ratio",
@@ -110,17 +146,34 @@ THUMBS = Aspect(
     hit="down",
     words="Thumbs down",
     loss=0.02,
+    matters=0.03,
     times=1.5,
     enough=ENOUGH_VOTES,
 )
 SCORE = Aspect(
-    signal="judge_score", metric=JUDGE, label="", hit="", words="Judge's score", loss=-0.04, enough=ENOUGH_VOTES
+    signal="judge_score",
+    metric=JUDGE,
+    label="",
+    hit="",
+    words="Judge's score",
+    loss=-0.04,
+    matters=0.04,
+    enough=ENOUGH_VOTES,
 )
-"""A score from 0 to 1 varies at most as much as a share of the same mean, so the test of shares is on the safe side."""
+
+_SCORE_DEVIATION = 0.25
+"""A judge's scores vary by about 0.2; a little more keeps the test on the safe side."""
 
 ASPECTS = (FORMAT, REFUSAL, EMPTY, TRUNCATED, THUMBS, SCORE)
 
 Cells = Mapping[Key, Share]
+
+
+def _chance_of_scores(sum_1: float, n_1: float, sum_0: float, n_0: float) -> float:
+    if n_1 <= 0 or n_0 <= 0:
+        return 1.0
+    error = _SCORE_DEVIATION * math.sqrt(1 / n_1 + 1 / n_0)
+    return math.erfc(abs(sum_1 / n_1 - sum_0 / n_0) / (error * math.sqrt(2)))
 
 
 async def cells_of(look: Look, aspect: Aspect, by: tuple[str, ...]) -> dict[Key, Share]:
@@ -170,10 +223,25 @@ def worse(aspect: Aspect, cells: Cells, usual: Share) -> dict[Key, Compared]:
         against = Compared(now=own.now, baseline=normal.compared(aspect.enough).baseline)
         if against.gain is not None:
             asked.append((key, against, aspect.chance_against(cell, normal)))
-    held = discoveries([chance for _, _, chance in asked], q=SURE)
+    held = discoveries([chance for _, _, chance in asked], q=_SURE_OF_MANY)
     return {
-        key: against for (key, against, _), holds in zip(asked, held, strict=True) if holds and aspect.is_worse(against)
+        key: against
+        for (key, against, _), holds in zip(asked, held, strict=True)
+        if holds and aspect.is_harmed(against)
     }
+
+
+def new_evaluators(cells: Cells) -> list[str]:
+    """The judge's versions that score a fifth of the answers now and hardly any before; none without a past."""
+    versions = folded(cells, BY_EVALUATOR.index("evaluator_version"))
+    whole = service(cells)
+    if whole.all_now <= 0 or whole.all_then <= 0:
+        return []
+    return sorted(
+        name
+        for (name,), share in versions.items()
+        if name and share.all_now >= _OFTEN * whole.all_now and share.all_then < _HARDLY * whole.all_then
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,9 +294,13 @@ async def parts(look: Look) -> Parts | None:
     if not named:
         return None
     cells = {aspect: named[aspect.signal] for aspect in ASPECTS if aspect.signal in named}
+    whole = {aspect: service(own) for aspect, own in cells.items()}
+    if new_evaluators(cells.get(SCORE, {})):  # a new judge scores all alike, so it says nothing about any place
+        cells.pop(SCORE)
+        by_pod.pop(SCORE, None)
     cells_by_version = {aspect: folded(own, 0, 1, 2) for aspect, own in cells.items()}
     return Parts(
-        whole={aspect: service(own) for aspect, own in cells.items()},
+        whole=whole,
         judged=named.get(SCORE.signal, {}),
         versions=_part(("prompt_name", "prompt_version"), {a: folded(own, 0, 1) for a, own in cells.items()}),
         models=replace(_part(("model",), {a: folded(own, 2) for a, own in cells.items()}), within=cells_by_version),

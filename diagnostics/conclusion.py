@@ -31,7 +31,9 @@ USER_FACING = frozenset(
         "retrieval",
         "guardrails",
         "tool_calls",
-        "safety",
+        "answers_apart",
+        "sensitive_output",
+        "impact",
     }
 )
 """Checks that are bad only when a user notices; a bad GPU counter alone hurts nobody."""

@@ -8,7 +8,7 @@ whether anything but the judge has moved; when nothing has, score old answers ag
 
 from __future__ import annotations
 
-from diagnostics.answer_quality import BY_EVALUATOR, JUDGE, SCORE, Cells, cells_of, service
+from diagnostics.answer_quality import BY_EVALUATOR, JUDGE, SCORE, cells_of, new_evaluators, service
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
 from diagnostics.exporters import remedy_for
@@ -18,11 +18,6 @@ from diagnostics.proportions import folded
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Telemetry
 from diagnostics.wording import compared
-
-HARDLY = 0.05
-"""A version with less than this share of the baseline is new."""
-
-OFTEN = 0.2
 
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
@@ -48,16 +43,3 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     )
     differs = any(abs(cell.gain or 0.0) >= abs(SCORE.loss) for cell in scored.values())
     return (Finding.bad if differs else Finding.ok)("evaluator", said, found, *measures)
-
-
-def new_evaluators(cells: Cells) -> list[str]:
-    """The judge's versions that score a fifth of the answers now and hardly any before; none without a past."""
-    versions = folded(cells, BY_EVALUATOR.index("evaluator_version"))
-    whole = service(cells)
-    if whole.all_now <= 0 or whole.all_then <= 0:
-        return []
-    return sorted(
-        name
-        for (name,), share in versions.items()
-        if name and share.all_now >= OFTEN * whole.all_now and share.all_then < HARDLY * whole.all_then
-    )

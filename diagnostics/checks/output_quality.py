@@ -4,16 +4,15 @@ Did the answers get worse?
 Reads the shares of refusals, empty and truncated answers, valid formats, thumbs down, and the judge's score. Bad when,
 beyond chance, refusals doubled and gained three points, empty answers passed five times their share, truncated ones
 gained ten points, valid formats lost two, thumbs down gained two by half, or the judge's score lost 0.04. A share needs
-200 events in each window (100 votes or scores), or it is not judged. A judge whose own version is new is no witness
-alone: `evaluator` says more. `answers_apart` says whose answers they are.
+200 events in each window (100 votes or scores), and so many that chance does not move it by what matters. A judge whose
+own version is new is no witness alone: `evaluator` says more. `answers_apart` says whose answers they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from diagnostics.answer_quality import FEEDBACK, FORMATS, RESPONSES, SCORE, Aspect, parts
-from diagnostics.checks.evaluator import new_evaluators
+from diagnostics.answer_quality import FEEDBACK, FORMATS, RESPONSES, SCORE, Aspect, new_evaluators, parts
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding
@@ -32,7 +31,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
             f"feedback ({FEEDBACK}) or judge scores"
         )
     whole = found.whole
-    known = {aspect: cell for aspect, share in whole.items() if (cell := share.compared(aspect.enough)).now is not None}
+    known = {aspect: share.compared(aspect.enough) for aspect, share in whole.items() if aspect.is_measured(share)}
     if not known:
         raise CannotTellError(f"too few answers were scored to judge: {_thin(whole)}")
     # What got worse in one place only is measured there, by `answers_apart`: the mean hides how much.
@@ -62,6 +61,4 @@ def _sentence(aspect: Aspect, cell: Compared) -> str:
 
 
 def _thin(whole: Mapping[Aspect, Share]) -> str:
-    return ", ".join(
-        f"{aspect.words.lower()} ({share.all_now:.0f} of {aspect.enough:.0f})" for aspect, share in whole.items()
-    )
+    return ", ".join(f"{aspect.words.lower()} (of {share.all_now:.0f})" for aspect, share in whole.items())
