@@ -15,7 +15,16 @@ from pathlib import Path
 import httpx
 
 from bot.change_sources import authorization, change_source, cluster_sources
-from bot.config import Config, GitSource, LangfuseSource, PrometheusSource, RecorderSource, Service
+from bot.config import (
+    Config,
+    GitSource,
+    LangfuseSource,
+    MlflowSource,
+    PhoenixSource,
+    PrometheusSource,
+    RecorderSource,
+    Service,
+)
 from bot.discretion import DiscreetDiagnoser
 from bot.incidents import WatchkeeperError
 from bot.redact import safe_text
@@ -84,7 +93,11 @@ class Connections:
 
         `remembered` is asked beside each service's own sources: the journal.
         """
-        stores = {source.name: source.url for source in config.datasources if isinstance(source, LangfuseSource)}
+        stores = {
+            source.name: source.url
+            for source in config.datasources
+            if isinstance(source, LangfuseSource | MlflowSource | PhoenixSource)
+        }
         return {
             service.name: DiscreetDiagnoser(
                 watch(service.datasource, self.telemetry[service.datasource]),

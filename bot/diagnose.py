@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from bot.config import Config, Service
 from bot.connections import connect
 from bot.discretion import discreet
 from bot.incidents import WatchkeeperError
+from bot.journal import JournalledChanges
 from bot.redact import safe_text
 from bot.settings import Settings
+from bot.store import schema
+from bot.store.change_journal import ChangeJournal
+from bot.store.database import Database
+from bot.store.sightings import LabelSightings
 from diagnostics.answer import CaseError, as_answer
 from diagnostics.answer import diagnose_case as diagnose_folder
 from diagnostics.telemetry.model import TelemetryError
@@ -29,16 +38,40 @@ async def diagnose_service(settings: Settings, config: Config, name: str) -> Ans
     Raises WatchkeeperError when the service is unknown or its telemetry cannot be asked.
     """
     service = config.service(name) or _nobody(config, name)
-    connections = connect(settings, config)
+    async with _our_database(settings) as database:
+        return await _diagnosed(settings, config, service, database)
+
+
+async def _diagnosed(settings: Settings, config: Config, service: Service, database: Database | None) -> Answer:
+    """With what the journal knows, where there is one; without, the sources have no memory."""
+    connections = connect(settings, config, (lambda of: LabelSightings(database, of)) if database else None)
+    remembered = (JournalledChanges(ChangeJournal(database)),) if database else ()
     try:
         telemetry = connections.telemetry[str(service.datasource)]
         if isinstance(telemetry, Recorder):
             await telemetry.open()
-        return as_answer(await connections.diagnosers(config)[name].diagnose(service.target()))
+        diagnosers = connections.diagnosers(config, remembered=remembered)
+        return as_answer(await diagnosers[service.name].diagnose(service.target()))
     except TelemetryError as error:
-        raise WatchkeeperError(f"the telemetry of {name} cannot be asked: {error}") from error
+        raise WatchkeeperError(f"the telemetry of {service.name} cannot be asked: {error}") from error
     finally:
         await connections.close()
+
+
+@asynccontextmanager
+async def _our_database(settings: Settings) -> AsyncIterator[Database | None]:
+    """Where `serve` keeps the journal; None where it never ran, or another version did: diagnosing needs none."""
+    url = settings.database_url.get_secret_value()
+    try:
+        is_ours = await asyncio.to_thread(schema.current, url) == schema.head()
+    except SQLAlchemyError:
+        is_ours = False
+    database = Database(url) if is_ours else None
+    try:
+        yield database
+    finally:
+        if database is not None:
+            await database.close()
 
 
 async def diagnose_case(folder: Path) -> Answer:

@@ -90,7 +90,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
             if httpx.get(url, timeout=2.0).status_code == 200:
                 return
         time.sleep(0.2)
-    raise AssertionError(f"{process.args} does not answer: {log.read_text(errors='replace')[-2000:]}")
+    raise AssertionError(f"{process.args!r} does not answer: {log.read_text(errors='replace')[-2000:]}")
 
 
 def _free_port() -> int:

@@ -70,6 +70,17 @@ async def test_a_change_is_recorded_and_listed(terminal: Terminal) -> None:
     assert row.actor.startswith("unix:")
 
 
+async def test_a_diagnosis_from_the_command_line_reads_the_journal(terminal: Terminal) -> None:
+    """Beside the server's database; with a telemetry that is away the change is all that there is."""
+    await terminal.type(*RECORD, "--id", "deploy-7")
+
+    status, said = await terminal.type("diagnose", "chat", "--json")
+
+    assert status == 0
+    answer = json.loads(said[said.index("{\n") :])
+    assert [suspect["change"] for suspect in answer["suspects"]] == ["deploy-7"]
+
+
 async def test_a_script_that_runs_twice_records_once(terminal: Terminal) -> None:
     """By its id, or by what it says when it says when."""
     first = [await terminal.type(*RECORD, "--id", "deploy-7") for _ in range(2)]

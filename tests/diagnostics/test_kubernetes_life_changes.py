@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from diagnostics.changes.change import ChangeSourceError
+from diagnostics.changes.change import ChangeSource, ChangeSourceError
 from diagnostics.changes.kubernetes_config import KubernetesConfiguration, references
 from diagnostics.changes.kubernetes_events import KubernetesEvents, KubernetesNodes
 from diagnostics.target import Deployment, Target
@@ -235,7 +235,7 @@ async def test_one_part_that_may_not_be_read_is_named(cluster: ListServer, clien
     """With what the credential lacks; each part is a source of its own, so the others go on."""
     cluster.lists[PODS] = [pod("chat-vllm-7d9-x")]
     cluster.forbidden = (EVENTS, CONFIGMAPS, NODE_EVENTS)
-    lacking = {
+    lacking: dict[str, ChangeSource] = {
         "events": KubernetesEvents(cluster="prod", url=cluster.url, client=client),
         "configmaps": KubernetesConfiguration(cluster="prod", url=cluster.url, client=client),
         "node events": KubernetesNodes(cluster="prod", url=cluster.url, client=client),
