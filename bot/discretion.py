@@ -131,6 +131,7 @@ def keepable(change: Change, prompt_diff: PromptDiff) -> Change:
         before=None if change.before is None else safe_text(change.before),
         after=None if change.after is None else safe_text(change.after),
         scope={name: tuple(safe_text(value) for value in values) for name, values in change.scope.items()},
+        url=safe_text(change.url),
     )
     if change.kind != "prompt" or prompt_diff == "full":
         return kept

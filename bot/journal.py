@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -11,6 +12,7 @@ import structlog
 from bot.config import Config, Service
 from bot.discretion import keepable
 from bot.incidents import NotFoundError, StoreUnavailableError
+from bot.redact import safe_text
 from bot.store.change_journal import ChangeJournal
 from diagnostics.changes.change import Change, ChangeSource, ChangeSourceError
 from diagnostics.changes.merge import distinct
@@ -57,6 +59,7 @@ class ChangeBook:
         service = self._config.service(item.service)
         if service is None:
             raise NotFoundError(f"there is no service {item.service!r} in {self._config.path}")
+        item = replace(item, id=safe_text(item.id))  # an outsider's; those of our sources have to stay as they are
         kept = await asyncio.to_thread(keepable, item, service.prompt_diff)
         return await self._journal.record(kept, actor=actor, now=now)
 

@@ -94,8 +94,10 @@ async def test_a_report_is_on_record_without_its_texts(store: Store, journal: Ch
 
     assert await book.report(change(), actor="source:ci", now=NOW)
     assert not await book.report(change(), actor="source:ci", now=NOW)
+    await book.report(change(TOKEN, service="chat", kind="flag"), actor="source:ci", now=NOW)
 
-    [row] = await AuditLog(store.database).about("service:chat")
+    assert TOKEN not in repr(await journal.between("chat", NOW - 10 * MINUTE, NOW))
+    [row, _] = await AuditLog(store.database).about("service:chat")
     assert (row.actor, row.action) == ("source:ci", "change.recorded")
     assert row.details == {"id": "c-1", "kind": "config", "source": "prod", "service": "chat"}
 
@@ -130,6 +132,7 @@ async def test_a_label_that_moved_is_remembered(store: Store) -> None:
 def test_no_credential_is_kept(mode: Any) -> None:
     """In no text, whatever the service allows of its prompts' words."""
     told = prompt("Be kind.", f"Be kind.\nkey: {TOKEN}", summary=f"use {TOKEN}", author=TOKEN, scope={"tool": (TOKEN,)})
+    told = replace(told, url=f"https://example.com/?token={TOKEN}")
 
     for item in (told, replace(told, kind="config")):
         assert TOKEN not in repr(keepable(item, mode))
