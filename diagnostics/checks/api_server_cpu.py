@@ -14,9 +14,10 @@ from diagnostics import attribution, latency
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding, Measure
-from diagnostics.look import NOTHING, CannotTellError, Compared, Look, share
+from diagnostics.look import NOTHING, CannotTellError, Compared, Look, highest_then, share, worst
+from diagnostics.places import places
 from diagnostics.target import Target
-from diagnostics.telemetry.model import Telemetry
+from diagnostics.telemetry.model import Key, Telemetry
 from diagnostics.wording import compared
 
 PERIODS = "container_cpu_cfs_periods_total"
@@ -37,21 +38,27 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     throttled, apart = await asyncio.gather(_throttled(look), _apart(look))
     measures = [measure("frontend", left, "s"), *apart]
     text = f"Time before the engine: {compared(left, 's')}."
-    if throttled is not None:
-        measures.append(measure("cpu_throttled_ratio", throttled, "ratio"))
-        text += f" CPU throttling: {compared(throttled, 'ratio')} of periods."
+    top = worst(throttled or {}, highest_then(throttled or {}))
+    if top is not None:
+        measures.append(measure("cpu_throttled_ratio", top[1], "ratio"))
+        text += f" CPU throttling: {compared(top[1], 'ratio')} of periods on the worst pod."
     has_grown = (left.gain or 0.0) >= LEAST_GAIN or bool(apart)
-    is_throttled = throttled is not None and (throttled.now or 0.0) > 0.3
+    is_throttled = top is not None and (top[1].now or 0.0) > 0.3
     is_bad = has_grown and (left.now > 0.3 or is_throttled or bool(apart))
     return (Finding.bad if is_bad else Finding.ok)("api_server_cpu", text, *measures)
 
 
-async def _throttled(look: Look) -> Compared | None:
-    """The share of CPU periods in which the containers were held back; None when nobody exports it."""
+async def _throttled(look: Look) -> dict[Key, Compared] | None:
+    """The share of CPU periods in which each pod's containers were held back; None when nobody exports it."""
     if "kubernetes" not in look.target.selectors or await look.exported("kubernetes", PERIODS) is None:
         return None
-    held, periods = await asyncio.gather(look.rate(THROTTLED, "kubernetes"), look.rate(PERIODS, "kubernetes"))
-    return share(held, periods) if periods != NOTHING else None
+    held, periods, known = await asyncio.gather(
+        look.rates(THROTTLED, "kubernetes", by=("pod",)),
+        look.rates(PERIODS, "kubernetes", by=("pod",)),
+        places(look),
+    )
+    ours = {key: cell for key, cell in periods.items() if key[0] in known.pods} or periods
+    return {key: share(held.get(key, NOTHING), cell) for key, cell in ours.items() if cell.now}
 
 
 async def _apart(look: Look) -> list[Measure]:

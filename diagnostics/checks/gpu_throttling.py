@@ -44,7 +44,9 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         gpus.cells(look, gpus.UTILISATION),
         _events(look),
     )
-    readings = (clocks, temperatures or {}, powers or {})
+    new = {key for key in clocks if _is_newly_busy((utils or {}).get(key), (powers or {}).get(key))}
+    clocks = _against_busy(clocks, new)
+    readings = (clocks, _against_busy(temperatures or {}, new), _against_busy(powers or {}, new))
     busy = {key: cell for key, cell in clocks.items() if not _is_idle((utils or {}).get(key), (powers or {}).get(key))}
     slow = sorted(key for key, cell in busy.items() if cell.factor is not None and cell.factor < 0.88)
     worst = min(busy or clocks, key=lambda key: clocks[key].factor or 1.0, default=None)
@@ -72,6 +74,21 @@ def _is_idle(util: Compared | None, power: Compared | None) -> bool:
     """A GPU that lost its work clocks down by itself; that is no throttling. Told by its use, or else by its power."""
     cell = util or power
     return cell is not None and cell.factor is not None and cell.factor < 0.3
+
+
+def _is_newly_busy(util: Compared | None, power: Compared | None) -> bool:
+    """A GPU that got its work since the baseline, as in a rollout: its own past is that of an idle GPU."""
+    cell = util if util is not None and util.factor is not None else power
+    if util is not None and util.baseline == 0 and (util.now or 0.0) > 0:
+        return True
+    return cell is not None and cell.factor is not None and cell.factor > 3.3
+
+
+def _against_busy(cells: Cells, new: set[gpus.Key]) -> Cells:
+    """The cells with the middle busy GPU's baseline for those that are newly busy; none where all are new."""
+    usual = sorted(cell.baseline for key, cell in cells.items() if key not in new and cell.baseline is not None)
+    normal = usual[len(usual) // 2] if usual else None
+    return {key: Compared(now=cell.now, baseline=normal) if key in new else cell for key, cell in cells.items()}
 
 
 async def _events(look: Look) -> Events | None:

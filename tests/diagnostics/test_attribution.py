@@ -11,7 +11,7 @@ from diagnostics.look import Look
 from diagnostics.minutes import difference, error_of_change, minutes
 from diagnostics.telemetry.recorded import Recorded, load_openmetrics
 from tests import synthetic
-from tests.application_signals import Series, born, counter, text, values
+from tests.application_signals import Series, born, counter, has, of_service, text, values
 from tests.diagnosed import frame_of, recorded
 
 TTFT = "vllm:time_to_first_token_seconds"
@@ -94,7 +94,8 @@ def test_a_slow_newcomer_is_held_against_everybodys_past() -> None:
     """A new revision has no baseline of its own."""
     cells = {"old": cell(900, 0.46, 12000, 0.46), "new": cell(900, 0.92, 0, 0)}
     [found] = standing_apart(cells)
-    assert (found.value, found.mean.baseline) == ("new", pytest.approx(0.46))
+    assert found.value == "new"
+    assert found.mean.baseline == pytest.approx(0.46)
 
 
 async def test_every_dimension_comes_from_the_same_answers() -> None:
@@ -171,3 +172,31 @@ def test_what_is_left_needs_every_part() -> None:
     """A minute in which one part is unknown has no rest."""
     one, two = synthetic.ONSET, synthetic.END
     assert difference([(one, 5.0), (two, 6.0)], [(one, 1.0), (two, 1.0)], [(one, 3.0)]) == [(one, 1.0)]
+
+
+ITL = "vllm:inter_token_latency_seconds"
+
+
+def tokens(pod: str, revision: str, before: float | None, since: float) -> list[Series]:
+    """A pod's time between tokens at 1,800 tokens a second, with the gauge that says that it is there."""
+    labels = (("pod", pod), ("revision", revision))
+    old = before is not None
+    return [
+        Series(f"{ITL}_sum", labels, 1800 * before if before is not None else None, 1800 * since),
+        Series(f"{ITL}_count", labels, 1800 if old else None, 1800),
+        Series("vllm:num_requests_running", labels, 30 if old else None, 30, is_gauge=True),
+    ]
+
+
+@pytest.mark.parametrize(("new", "follows"), [(0.030, 1.0), (0.017, 0.0)])
+async def test_slow_tokens_of_a_new_revision_are_told(new: float, follows: float) -> None:
+    """Old and new pods in the same minute: the strongest sign that the rollout did it."""
+    series = [*tokens("a", "v1", 0.016, 0.016), *tokens("b", "v2", None, new)]
+    finding = await CHECKS["inter_token_latency"](synthetic.target(), serving(*series), frame_of())
+    assert of_service(finding, "itl_follows_revision").value == follows
+
+
+async def test_without_revisions_nothing_follows_one() -> None:
+    """Labels that nobody sets are unknown, not a fleet without a rollout."""
+    finding = await CHECKS["inter_token_latency"](synthetic.target(), recorded("S09"), frame_of())
+    assert not has(finding, "itl_follows_revision")
