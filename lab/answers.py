@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from math import log, sqrt
 from statistics import NormalDist
 
@@ -115,14 +116,21 @@ class Answering:
 
     def to(self, text: str, *, needs_json: bool) -> AnswerQuality:
         """What becomes of a prompt with this text on a route whose application parses JSON, or does not."""
-        quality = USUAL
-        if needs_json and not _ASKS_FOR_JSON.search(text):
+        quality, (asks_for_json, turns_away, goes_on) = USUAL, _traits(text)
+        if needs_json and not asks_for_json:
             quality = quality.moved(self.without_form)
-        if _TURNS_AWAY.search(text):
+        if turns_away:
             quality = quality.moved(self.turned_away)
-        if _GOES_ON.search(text):
+        if goes_on:
             quality = quality.moved(self.endless)
         return quality
+
+
+@cache
+def _traits(text: str) -> tuple[bool, bool, bool]:
+    """Whether a prompt asks for JSON, turns requests away, and shows the model both sides of the talk."""
+    asks, away, on = (pattern.search(text) is not None for pattern in (_ASKS_FOR_JSON, _TURNS_AWAY, _GOES_ON))
+    return asks, away, on
 
 
 def drawn(rng: np.random.Generator, towards: AnswerQuality, strength: float) -> AnswerQuality:
