@@ -44,20 +44,21 @@ _OUTCOMES = {"retrieval_empty_ratio": "empty", "retrieval_error_ratio": "error",
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
-    await look.require("application", CALLS)
     rates, scores, time, database = await asyncio.gather(
         look.rates(CALLS, "application", by=("data_source", "outcome")),
         look.means(SCORE, "application", by=("data_source",)),
         _time(look),
         _database(look),
     )
+    if not rates and not scores and not database:
+        await look.require("application", CALLS)
     kinds = _kinds(rates, frame)
     whole = {signal: folded(cells).get((), NO_EVENTS) for signal, cells in kinds.items()}
-    ratios = {signal: cell.compared(ENOUGH_VOTES) for signal, cell in whole.items()}
-    if ratios["retrieval_unanswered_ratio"].now is None:
+    ratios = {signal: cell.compared(ENOUGH_VOTES) for signal, cell in whole.items() if cell.all_now >= ENOUGH_VOTES}
+    score = _weighted(scores, rates)
+    if not ratios and score == NOTHING and not database:
         asked = whole["retrieval_unanswered_ratio"].all_now
         raise CannotTellError(f"only {asked:.0f} retrievals in the recent window")
-    score = _weighted(scores, rates)
     measures = [measure(signal, ratio, "ratio") for signal, ratio in ratios.items()]
     measures += [measure("retrieval", time, "s")] if time != NOTHING else []
     measures += [measure("retrieval_score", score, "")] if score != NOTHING else []
@@ -65,10 +66,11 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     worse = {signal: cell for signal, cell in whole.items() if _is_worse(signal, cell)}
     complaints = [f"{_WORDS[signal]}: {compared(ratios[signal], 'ratio')}." for signal in worse if signal in _WORDS]
     complaints += _others(score, time, database)
-    if not complaints:
-        empty = ratios["retrieval_empty_ratio"]
-        return Finding.ok("retrieval", f"Empty retrievals: {compared(empty, 'ratio')}.", *measures)
-    return Finding.bad("retrieval", " ".join(complaints), *measures, *_sources(kinds, scores))
+    if complaints:
+        return Finding.bad("retrieval", " ".join(complaints), *measures, *_sources(kinds, scores))
+    empty = ratios.get("retrieval_empty_ratio")
+    said = "Retrieval is as good as usual" if empty is None else f"Empty retrievals: {compared(empty, 'ratio')}"
+    return Finding.ok("retrieval", f"{said}.", *measures)
 
 
 async def _time(look: Look) -> Compared:
@@ -104,6 +106,8 @@ def _kinds(rates: Mapping[Key, Compared], frame: Frame) -> dict[str, dict[Key, S
 def _weighted(scores: Mapping[Key, Compared], rates: Mapping[Key, Compared]) -> Compared:
     """The mean similarity over the data sources, each with its baseline's weight: a shift of load moves nothing."""
     weights = {key: total({k: c for k, c in rates.items() if k[0] == key[0]}).baseline for key in scores}
+    if not rates:  # without a count of the calls each source weighs the same
+        weights = dict.fromkeys(scores, 1.0)
     known = {key: cell for key, cell in scores.items() if cell.gain is not None and weights[key]}
     whole = sum(weights[key] or 0.0 for key in known)
     if not known:

@@ -66,6 +66,14 @@ async def test_a_shift_between_sources_is_no_worse_similarity() -> None:
     assert finding.status is Status.OK
 
 
+async def test_a_similarity_alone_says_something() -> None:
+    """The calls are not counted, the scores are: what they say is said, and no share is made up."""
+    finding = await answer("retrieval", similarity("docs", 10, 0.72, 0.45))
+    assert finding.status is Status.BAD
+    assert values(finding, "data_source") == {"docs"}
+    assert not has(finding, "retrieval_empty_ratio")
+
+
 async def test_few_retrievals_are_unknown() -> None:
     """Thirty calls say nothing about a share."""
     finding = await answer("retrieval", retrieval("docs", 0.1, error=0.9))
