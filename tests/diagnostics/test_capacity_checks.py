@@ -207,3 +207,17 @@ async def test_a_stalled_pod_is_named_with_its_node() -> None:
     )
     assert finding.status is Status.BAD
     assert values(finding, "node", "stalled_pods") == {"n1"}
+
+
+async def test_the_queue_tells_what_is_waited_for() -> None:
+    """Newer engines give reasons; the LoRA report with the newest time is the one that counts."""
+    waiting = gauge("vllm:num_requests_waiting", 0, 12, pod=OLD)
+    reason = gauge("vllm:num_requests_waiting_by_reason", 0, 12, pod=OLD, reason="capacity")
+    lora = [
+        gauge("vllm:lora_requests_info", 1000, 1000, pod=OLD, waiting_lora_adapters="gone"),
+        gauge("vllm:lora_requests_info", 2000, 2000, pod=OLD, waiting_lora_adapters="legal,sales"),
+    ]
+    finding = await ask("queue", waiting, reason, *lora)
+    assert finding.status is Status.BAD
+    assert "12 for capacity" in finding.summary
+    assert "LoRA adapters waited for: legal, sales" in finding.summary
