@@ -11,21 +11,22 @@ from __future__ import annotations
 import asyncio
 import math
 import statistics
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 
-from diagnostics import latency
 from diagnostics.compute_thread import in_compute_thread
-from diagnostics.minutes import HISTORY, STEP, WINDOW
+from diagnostics.minutes import STEP, WINDOW
+from diagnostics.onset_signals import Level, questions
 from diagnostics.target import Target
-from diagnostics.telemetry.ask import mean_matrix, ratio_matrix
-from diagnostics.telemetry.model import Function, Matrix, Query, Telemetry, TelemetryError
+from diagnostics.telemetry.model import Telemetry, TelemetryError
 
-STEPS = "vllm:iteration_tokens_total_count"
 _LULL = 6  # minutes: an intermittent fault pauses so long without being over
 _LEAST_POINTS = 12
+
+_CASCADE = timedelta(minutes=8)
+"""How long one fault takes to show in everything that it moves."""
 
 Points = Sequence[tuple[datetime, float]]
 
@@ -48,31 +49,9 @@ class History:
     onset: Onset | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Level:
-    """How far, and to which side (+1, -1), a signal must leave its normal level to count."""
-
-    side: int
-    relative: float = 0.0
-    absolute: float = 0.0
-
-    def is_left(self, value: float, normal: float, noise: float) -> bool:
-        least = max(self.relative * abs(normal), self.absolute, 2 * noise)
-        return (value - normal) * self.side > least
-
-
-_MEANS = {
-    "ttft": (latency.TTFT, Level(side=1, relative=0.15)),
-    "queue": (latency.QUEUE, Level(side=1, absolute=0.1)),
-    "prefill": (latency.PREFILL, Level(side=1, relative=0.15)),
-    "itl": (latency.ITL, Level(side=1, relative=0.08)),
-    "output_tokens": (latency.OUTPUT_TOKENS, Level(side=1, relative=0.3)),
-}
-
-
 async def look_back(telemetry: Telemetry, target: Target, at: datetime) -> History:
     """Read the history up to `at` and find the onset. A series that cannot be read is left out."""
-    asked = _questions(telemetry, target, at)
+    asked = questions(telemetry, target, at)
     answers = await asyncio.gather(*(question for _, _, question in asked), return_exceptions=True)
     series: list[tuple[str, Level, Points]] = []
     for (name, level, _), answer in zip(asked, answers, strict=True):
@@ -82,7 +61,7 @@ async def look_back(telemetry: Telemetry, target: Target, at: datetime) -> Histo
             raise answer
         series.extend((name, level, points) for points in answer.values())
     begins = min((points[0][0] for _, _, points in series if points), default=None)
-    return History(begins=begins, onset=await in_compute_thread(_earliest, series))
+    return History(begins=begins, onset=await in_compute_thread(_onset_of, series))
 
 
 def change_points(values: Sequence[float]) -> list[int]:
@@ -137,65 +116,37 @@ def _first_away(values: Sequence[float], began: int, normal: float) -> int:
     return next((index for index in range(began, end) if abs(values[index] - normal) >= abs(half)), began)
 
 
-def _earliest(series: Sequence[tuple[str, Level, Points]]) -> Onset | None:
+@dataclass(frozen=True, kw_only=True)
+class _Departure:
+    """A signal that left its level: when, and how many times its own noise it is away."""
+
+    signal: str
+    at: datetime
+    clarity: float
+
+
+def _onset_of(series: Sequence[tuple[str, Level, Points]]) -> Onset | None:
+    """The first departure that belongs to the clearest one: what left long before it is another matter, or chance."""
     found = []
     for name, level, points in series:
         index = left_since(points, level)
         if index is not None:
-            found.append(_onset(name, points[index][0]))
-    return min(found, key=lambda onset: onset.at, default=None)
+            found.append(_Departure(signal=name, at=points[index][0], clarity=_clarity(points, index)))
+    if not found:
+        return None
+    clearest = max(found, key=lambda departure: departure.clarity)
+    together = [each for each in found if clearest.at - _CASCADE <= each.at <= clearest.at]
+    first = min(together, key=lambda departure: departure.at)
+    return _onset(first.signal, first.at)
+
+
+def _clarity(points: Points, index: int) -> float:
+    values = [value for _, value in points]
+    before = statistics.fmean(values[:index])
+    noise = max(noise_of(values[:index]), 0.01 * abs(before), 1e-9)
+    return abs(statistics.fmean(values[index:]) - before) / noise * math.sqrt(min(len(values) - index, 10))
 
 
 def _onset(name: str, first: datetime) -> Onset:
     """A point speaks for the window before it, so the change lies in that window, give or take a scrape."""
     return Onset(at=first - WINDOW / 2, earliest=first - WINDOW - STEP / 2, latest=first, signal=name)
-
-
-def _questions(
-    telemetry: Telemetry, target: Target, at: datetime
-) -> list[tuple[str, Level, Coroutine[None, None, Matrix]]]:
-    start = at - HISTORY
-    asked: list[tuple[str, Level, Coroutine[None, None, Matrix]]] = []
-    serving = target.selectors.get("serving")
-    if serving is not None:
-        for name, (histogram, level) in _MEANS.items():
-            asked.append((name, level, mean_matrix(telemetry, histogram, serving, WINDOW, start, at, STEP)))
-        by_pod = mean_matrix(telemetry, latency.ITL, serving, WINDOW, start, at, STEP, by=("pod",))
-        asked.append(("itl", Level(side=1, relative=0.15), by_pod))
-        steps = Query(metric=STEPS, where=serving, function=Function.RATE, window=WINDOW, by=("pod",))
-        asked.append(("steps_per_s", Level(side=-1, relative=0.5), telemetry.matrix(steps, start, at, STEP)))
-        asked.append(("prefix_hit_ratio", Level(side=-1, absolute=0.08), _hit_ratio(telemetry, serving, start, at)))
-    application = target.selectors.get("application")
-    if application is not None:
-        bad = {"status": "~5xx|4xx|429"}
-        errors = _share(telemetry, "llm_app_requests_total", bad, application, start, at)
-        asked.append(("error_ratio", Level(side=1, absolute=0.01), errors))
-        invalid = _share(telemetry, "llm_app_format_checks_total", {"result": "invalid"}, application, start, at)
-        asked.append(("format_invalid_ratio", Level(side=1, absolute=0.02), invalid))
-        stages = mean_matrix(telemetry, "llm_app_stage_seconds", application, WINDOW, start, at, STEP, by=("stage",))
-        asked.append(("stage", Level(side=1, absolute=0.15), stages))
-    kubernetes = target.selectors.get("kubernetes")
-    if kubernetes is not None:
-        ready = Query(metric="kube_deployment_status_replicas_available", where=kubernetes)
-        asked.append(("ready_replicas", Level(side=-1, absolute=0.5), telemetry.matrix(ready, start, at, STEP)))
-    return asked
-
-
-async def _hit_ratio(telemetry: Telemetry, where: Mapping[str, str], start: datetime, at: datetime) -> Matrix:
-    hits = Query(metric=latency.PREFIX_HITS, where=where, function=Function.RATE, window=WINDOW)
-    queries = Query(metric=latency.PREFIX_QUERIES, where=where, function=Function.RATE, window=WINDOW)
-    return await ratio_matrix(telemetry, hits, queries, start, at, STEP)
-
-
-async def _share(
-    telemetry: Telemetry, metric: str, part: Mapping[str, str], where: Mapping[str, str], start: datetime, at: datetime
-) -> Matrix:
-    """The share of a counter's events that has these labels; where none has, it is zero and not unknown."""
-    some = Query(metric=metric, where={**where, **part}, function=Function.RATE, window=WINDOW)
-    every = Query(metric=metric, where=where, function=Function.RATE, window=WINDOW)
-    few, all_events = await asyncio.gather(
-        telemetry.matrix(some, start, at, STEP), telemetry.matrix(every, start, at, STEP)
-    )
-    parts = dict(few.get((), ()))
-    points = [(instant, parts.get(instant, 0.0) / rate) for instant, rate in all_events.get((), ()) if rate > 0]
-    return {(): points} if points else {}

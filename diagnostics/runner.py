@@ -29,6 +29,9 @@ BASELINE = timedelta(minutes=60)
 DISTANCE = timedelta(minutes=15)
 """The baseline ends at least this long before now, so that a slow onset does not leak into it."""
 
+UNSEEN = timedelta(minutes=30)
+"""So long where no onset was found: what is wrong may have begun before the alert's own window."""
+
 CHANGES_BEFORE = timedelta(hours=6)
 """How far back changes are asked for: the slow ones (certificates, memory) take hours to bite."""
 
@@ -180,9 +183,9 @@ class Diagnoser:
 
 def frame_for(at: datetime, history: History) -> Frame:
     """The hour before the trouble as baseline: it ends before the onset and before the last quarter of an hour."""
-    end = at - DISTANCE
+    end = at - UNSEEN
     if history.onset is not None:
-        end = min(end, history.onset.earliest - DISTANCE / 2)
+        end = min(at - DISTANCE, history.onset.earliest - DISTANCE / 2)
     start = end - BASELINE
     if history.begins is not None:
         start = min(max(start, history.begins), end)

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from diagnostics.onset import Level, change_points, left_since, look_back, noise_of
+from diagnostics.onset import change_points, left_since, look_back, noise_of
+from diagnostics.onset_signals import Level
 from tests import synthetic
 from tests.diagnosed import recorded
 
