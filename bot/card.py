@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from bot.config import Config
+from bot.config.entries import PrometheusSource
 from bot.incidents import ASKS_A_PERSON, Incident, IncidentState, NotAllowedError, NotFoundError, PlanState
 from bot.policy import Policy, person_of
 from bot.respond import HITS, diagnosis_of
@@ -18,6 +20,8 @@ from bot.store.outbox import Outbox
 from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
 from diagnostics.diagnosis import Diagnosis
+from diagnostics.findings import Status
+from diagnostics.key_signals import graph_url
 from retrieval.documents import Hit
 from runbooks.engine.records import Intent, Outcome, Probed, Settled, Verified, record_from_json
 from runbooks.engine.run import changed_steps
@@ -99,7 +103,7 @@ class Cards:
         if incident.merged_into:
             view = await self._merged(view, incident.merged_into)
         view = _with_runbooks(view, HITS.validate_python(run.hits or []) if run else [])
-        view = _with_diagnosis(view, found) if found else view
+        view = self._with_diagnosis(view, found) if found else view
         return await self._with_plans(view, incident)
 
     async def _merged(self, view: CardView, target_id: str) -> CardView:
@@ -153,6 +157,33 @@ class Cards:
         )
         may_undo = row.state in MAY_BE_UNDONE and row.plan.undoes is None and row.plan.plan_id not in undone
         return replace(line, can_undo=may_undo and _can_be_taken_back(row.plan, entries))
+
+    def _with_diagnosis(self, view: CardView, found: Diagnosis) -> CardView:
+        culprit, others = portrait.suspects(found)
+        return replace(
+            view,
+            since=found.since,
+            user_impact=found.user_impact,
+            impact=portrait.impact(found),
+            scope=portrait.scope(found.scope),
+            causes=portrait.causes(found),
+            evidence=portrait.evidence(found, self._graphs(found)),
+            suspect=culprit,
+            other_suspects=others,
+            blind_spots=portrait.blind_spots(found),
+            asked=len(found.findings),
+            unanswered=sum(finding.status is Status.UNKNOWN for finding in found.findings),
+            next_check=portrait.next_check(found),
+            diagnosis_s=found.seconds,
+        )
+
+    def _graphs(self, found: Diagnosis) -> Callable[[str], str]:
+        """Where a signal's graph is seen: in the Prometheus that was asked; the recorder has no page."""
+        service = self._config.service(found.service)
+        source = self._config.datasource(service.datasource) if service and service.datasource else None
+        if service is None or not isinstance(source, PrometheusSource):
+            return lambda _: ""
+        return partial(graph_url, source.url, service.target(), found.frame.at)
 
     def _name(self, person_id: str | None) -> str:
         if person_id is None:
@@ -239,20 +270,3 @@ def _after(entry: JournalEntry, step: PlannedStep, note: str) -> tuple[StepState
 def _with_runbooks(view: CardView, hits: Sequence[Hit]) -> CardView:
     lines = [portrait.runbook(hit) for hit in hits]
     return replace(view, runbook=lines[0] if lines else None, other_runbooks=tuple(lines[1:]))
-
-
-def _with_diagnosis(view: CardView, found: Diagnosis) -> CardView:
-    culprit, others = portrait.suspects(found)
-    return replace(
-        view,
-        since=found.since,
-        user_impact=found.user_impact,
-        scope=portrait.scope(found.scope),
-        causes=portrait.causes(found),
-        evidence=portrait.evidence(found),
-        suspect=culprit,
-        other_suspects=others,
-        blind_spots=portrait.blind_spots(found),
-        next_check=found.next_check or "",
-        diagnosis_s=found.seconds,
-    )

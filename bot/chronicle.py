@@ -169,8 +169,7 @@ class Chronicle:
         found = diagnosis_of(await self._incidents.run(incident_id, incident.run))
         if found is None or not any(stage.now_s is not None for stage in found.stages):
             return None
-        service = self._config.service(found.service)
-        return await draw(portrait.latency_picture(found, budget_s=service.budgets.ttft_p95_s if service else None))
+        return await draw(portrait.latency_picture(found))
 
     async def record(self, *, subject: str, actor: str, before: int | None) -> tuple[Sequence[Moment], int | None]:
         """A page of the record, newest first; and where the next one begins, None at the end."""

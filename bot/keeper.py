@@ -26,14 +26,14 @@ from bot.slack import portrait, thread
 from bot.slack.blocks import card
 from bot.slack.client import SlackClient, SlackError
 from bot.slack.pace import Rank
-from bot.slack.picture import LatencyPicture, describe, draw
+from bot.slack.picture import Picture, describe, draw
 from bot.slack.view import CardView, Message, PlanLine
 from bot.store.incidents import CardPlace, Incidents
 from bot.store.outages import KIND
 from bot.store.outbox import Outbox, Parcel
 from diagnostics.diagnosis import Diagnosis
+from diagnostics.key_signals import curves
 from diagnostics.runner import Diagnoser
-from diagnostics.telemetry.ask import mean_matrix
 from diagnostics.telemetry.model import TelemetryError
 
 log = structlog.get_logger()
@@ -47,7 +47,6 @@ CARD_PAUSE = timedelta(seconds=0.5)
 _LONGEST_WAIT_S = 60.0
 _MOST_UPDATES = 20
 _MOST_PARCELS = 20
-_TTFT = "vllm:time_to_first_token_seconds"
 
 
 def backoff(attempts: int, wished: float | None = None) -> timedelta:
@@ -162,7 +161,7 @@ class SlackCourier:
         if place is None:
             return False
         channel, ts = place
-        if parcel.kind == "picture":
+        if parcel.kind in ("picture", "signals"):
             await self._picture(parcel, channel, ts)
             return True
         if parcel.uncertain and await self._slack.find_posted(channel, parcel.key, thread_ts=ts) is not None:
@@ -182,40 +181,38 @@ class SlackCourier:
 
     async def _picture(self, parcel: Parcel, channel: str, ts: str) -> None:
         """A picture has no key to find it by, so after an unknown outcome it is not sent again."""
-        run = await self._incidents.run(parcel.incident_id, parcel.content["run"])
-        found = diagnosis_of(run)
-        if parcel.uncertain or found is None or not any(stage.now_s is not None for stage in found.stages):
+        found = diagnosis_of(await self._incidents.run(parcel.incident_id, parcel.content["run"]))
+        if parcel.uncertain or found is None:
             return
-        picture = await self._latency_picture(found)
+        picture = await self._signals(found) if parcel.kind == "signals" else _latency(found)
+        if picture is None:
+            return
+        title = "Key signals" if parcel.kind == "signals" else "Latency"
         await self._slack.upload_picture(
             channel,
             await draw(picture),
-            filename="latency.png",
-            title=f"Latency of {found.service}",
+            filename=f"{parcel.kind}.png",
+            title=f"{title} of {found.service}",
             alt_text=describe(picture),
             thread_ts=ts,
         )
 
-    async def _latency_picture(self, found: Diagnosis) -> LatencyPicture:
-        service = self._config.service(found.service)
-        diagnoser = self._diagnosers.get(found.service)
-        series: tuple[tuple[datetime, float], ...] = ()
-        if service is not None and diagnoser is not None:
-            frame = found.frame
-            try:
-                matrix = await mean_matrix(
-                    diagnoser.telemetry,
-                    _TTFT,
-                    service.target().selectors.get("serving", {}),
-                    window=timedelta(minutes=2),
-                    start=frame.baseline_start,
-                    end=frame.at,
-                    step=timedelta(minutes=1),
-                )
-                series = tuple(matrix.get((), ()))
-            except TelemetryError as error:
-                log.warning("no time line in the picture", why=str(error))
-        return portrait.latency_picture(found, budget_s=service.budgets.ttft_p95_s if service else None, ttft=series)
+    async def _signals(self, found: Diagnosis) -> Picture | None:
+        """Asked only now, when the verdict stands; without an answer the thread goes without."""
+        service, diagnoser = self._config.service(found.service), self._diagnosers.get(found.service)
+        if service is None or diagnoser is None:
+            return None
+        try:
+            drawn = await curves(diagnoser.telemetry, service.target(), found)
+        except TelemetryError as error:
+            log.warning("no picture of the signals", service=found.service, why=str(error))
+            return None
+        return portrait.signals_picture(found, drawn) if drawn else None
+
+
+def _latency(found: Diagnosis) -> Picture | None:
+    is_measured = any(stage.now_s is not None for stage in found.stages)
+    return portrait.latency_picture(found) if is_measured else None
 
 
 class PagerDutyCourier:

@@ -201,7 +201,12 @@ class Respond:
             cause=first.cause if first else "unknown",
             probability=first.probability if first else 0.0,
         )
-        for lane, kind in (("slack", "evidence"), ("slack", "picture"), ("pagerduty", "verdict")):
+        for lane, kind in (
+            ("slack", "evidence"),
+            ("slack", "picture"),
+            ("slack", "signals"),
+            ("pagerduty", "verdict"),
+        ):
             if found is not None:
                 key = f"{incident_id}:{number}:{kind}"
                 await self._outbox.post(key=key, incident_id=incident_id, lane=lane, kind=kind, now=now, run=number)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from bot.incidents import PlanState
 from bot.slack.view import (
+    BlindLine,
     CardState,
     CardView,
     CauseLine,
@@ -24,6 +25,8 @@ from runbooks.engine.values import Tier
 
 PAGED = datetime(2026, 11, 22, 14, 3, tzinfo=UTC)
 ONSET = PAGED - timedelta(minutes=12)
+
+GRAPH = "http://prometheus.example.com/graph?g0.expr=sum%28x%29&g0.tab=0"
 
 STEP = StepLine(
     index=0,
@@ -56,6 +59,7 @@ DIAGNOSED = CardView(
     assignees=("Alice Ahn",),
     since=ONSET,
     user_impact=True,
+    impact="4.1 % of requests fail (normally 0.2 %), 2 of 60 tenants are hit. Hit: acme, globex.",
     scope="prompt version: 8",
     causes=(
         CauseLine(
@@ -71,7 +75,7 @@ DIAGNOSED = CardView(
         EvidenceLine(
             status=Status.BAD, summary="Prefill is slower.", label="prefill", now=0.67, baseline=0.43, unit="s"
         ),
-        EvidenceLine(status=Status.BAD, summary="Prefix hits fell.", now=0.03, baseline=0.40, unit="ratio"),
+        EvidenceLine(status=Status.BAD, summary="Prefix hits fell.", now=0.03, baseline=0.40, unit="ratio", url=GRAPH),
         EvidenceLine(status=Status.OK, summary="The GPUs are healthy."),
         EvidenceLine(status=Status.UNKNOWN, summary="Token cost is not exported."),
     ),
@@ -93,7 +97,7 @@ DIAGNOSED = CardView(
     other_runbooks=(RunbookLine(title="High TTFT"),),
     plan=PROPOSED,
     other_fixes=(Choice(plan_id="p-2", title="Roll back chat-summary", tier=Tier.R1),),
-    blind_spots=("token cost (llm_app_cost_usd_total is not exported)",),
+    blind_spots=(BlindLine(checks=("token cost",), why="llm_app_cost_usd_total is not exported"),),
     deeds=(Deed(at=PAGED + timedelta(minutes=1), who="Mallory", did="was refused: approve"),),
     diagnosis_s=3.2,
 )
@@ -134,6 +138,18 @@ VARIANTS: dict[str, CardView] = {
     ),
     "nothing wrong": replace(
         DIAGNOSED, causes=(CauseLine(cause="none", title="Healthy", probability=0.9),), plan=None, suspect=None
+    ),
+    "nothing can be told": replace(
+        DIAGNOSED,
+        causes=(CauseLine(cause="none", title="Healthy", probability=0.5),),
+        evidence=(),
+        suspect=None,
+        plan=None,
+        impact="",
+        asked=40,
+        unanswered=40,
+        blind_spots=(BlindLine(checks=("queue", "kv cache", "prefill", "replicas"), why="no answer within 3 s"),),
+        next_check="no answer within 3 s (4 open questions less)",
     ),
     "no cause": replace(DIAGNOSED, causes=(), evidence=(), suspect=None, runbook=None, plan=None, since=None),
     "acknowledged": replace(DIAGNOSED, state=CardState.ACKNOWLEDGED, acknowledged_by="Alice Ahn"),
@@ -192,7 +208,7 @@ def flooded(text: str) -> CardView:
             for _ in range(12)
         ),
         evidence=tuple(
-            EvidenceLine(status=status, summary=text, label=text, now=1.0, baseline=2.0, unit=text)
+            EvidenceLine(status=status, summary=text, label=text, now=1.0, baseline=2.0, unit=text, url=text)
             for status in Status
             for _ in range(30)
         ),
@@ -212,7 +228,10 @@ def flooded(text: str) -> CardView:
         ),
         earlier_plans=(replace(PROPOSED, title=text, state=PlanState.FAILED),) * 5,
         other_fixes=tuple(Choice(plan_id=f"p-{number}", title=text, tier=Tier.R2) for number in range(130)),
-        blind_spots=(text,) * 40,
+        blind_spots=(BlindLine(checks=(text,) * 9, why=text),) * 40,
+        asked=40,
+        unanswered=39,
+        impact=text,
         next_check=text,
         deeds=(Deed(at=PAGED, who=text, did=text),) * 9,
         troubles=(text,) * 9,

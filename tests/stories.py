@@ -154,12 +154,15 @@ class FakeLook:
     def __init__(self, found: Diagnosis | None = FOUND) -> None:
         self.found = found
         self.alerts: list[str] = []
-        self.telemetry = self
+        self.telemetry: Any = self
 
     async def now(self) -> datetime:
         raise TelemetryError("connection refused")
 
     async def matrix(self, *_: Any, **__: Any) -> Any:
+        raise TelemetryError("connection refused")
+
+    async def exported(self, *_: Any, **__: Any) -> bool:
         raise TelemetryError("connection refused")
 
     async def diagnose(self, target: Any, *, alert: str = "") -> Diagnosis:

@@ -7,6 +7,8 @@ whole and counted, and the thread has them all. Every mrkdwn object is `verbatim
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from bot import narrate
@@ -14,6 +16,7 @@ from bot.incidents import PlanState
 from bot.slack.buttons import buttons
 from bot.slack.escape import code, inline, is_web_address, lines_within, link, plain
 from bot.slack.view import (
+    BlindLine,
     CardState,
     CardView,
     CauseLine,
@@ -29,6 +32,7 @@ from diagnostics.findings import Status
 Block = dict[str, Any]
 
 SECTION = 2900
+_GRAPH = 800  # a longer address would cost a section its sentences
 _NOTHING = "(no text)"  # Slack refuses an empty one
 _EMOJI = {
     CardState.DIAGNOSING: "\U0001f534",
@@ -50,6 +54,8 @@ def card(view: CardView) -> Message:
         blocks.append(section(evidence))
     if view.suspect is not None:
         blocks.append(section(suspect_text(view.suspect)))
+    if view.next_check and not view.is_over:
+        blocks.append(section(f"*Check next*  {inline(view.next_check[:1].upper() + view.next_check[1:], 600)}"))
     if view.runbook is not None or (view.causes and view.is_configured):
         blocks.append(section(_runbook(view)))
     if view.plan is not None:
@@ -101,10 +107,10 @@ def cause_text(cause: CauseLine) -> str:
 
 def evidence_text(line: EvidenceLine) -> str:
     text = f"{_MARK[line.status]} {inline(line.summary)}"
-    if line.now is None:
-        return text
-    label = f"{inline(line.label, 60)} " if line.label else ""
-    return f"{text} · {label}*{inline(narrate.change(line.now, line.baseline, line.unit), 80)}*"
+    if line.now is not None:
+        label = f"{inline(line.label, 60)} " if line.label else ""
+        text += f" · {label}*{inline(narrate.change(line.now, line.baseline, line.unit), 80)}*"
+    return f"{text} · {link(line.url, 'graph')}" if is_web_address(line.url) and len(line.url) <= _GRAPH else text
 
 
 def suspect_text(suspect: SuspectLine, diff_limit: int = 900, diff_lines: int = 10) -> str:
@@ -189,27 +195,39 @@ def _verdict(view: CardView) -> str:
         return narrate.DIAGNOSING
     if not view.causes:
         return narrate.NO_CAUSE
+    if view.asked and view.unanswered == view.asked:
+        return f"*{narrate.CANNOT_TELL.format(asked=view.asked)}*"
     first = view.causes[0]
     lines = [
         cause_text(first)
         if first.cause != "none"
-        else f"*{narrate.NOTHING_WRONG}* ({narrate.how_sure(first.probability)})"
+        else f"*{narrate.NOTHING_WRONG}* ({narrate.how_sure(first.probability)}){_open_questions(view)}"
     ]
     if view.since is not None:
         lead = (view.paged_at - view.since).total_seconds()
         before = f", {narrate.seconds(lead)} before the page" if lead >= 60 else ""
-        lines.append(f"Since {narrate.clock(view.since)}{before}.{_impact(view)}")
-    elif impact := _impact(view):
-        lines.append(impact.strip())
+        lines.append(f"Since {narrate.clock(view.since)}{before}.{_felt(view)}")
+    elif felt := _felt(view):
+        lines.append(felt.strip())
     if view.scope:
         lines.append(f"Where: {inline(view.scope, 200)}")
+    if view.impact:
+        lines.append(f"Who is hurt: {inline(view.impact, 400)}")
     if first.probability < 0.8 and len(view.causes) > 1:
         others = ", ".join(f"{inline(c.title, 100)} ({narrate.percent(c.probability)})" for c in view.causes[1:3])
         lines.append(f"It may also be: {others}")
     return lines_within(lines, SECTION)
 
 
-def _impact(view: CardView) -> str:
+def _open_questions(view: CardView) -> str:
+    """Calm is only as good as what was asked."""
+    return f" {view.unanswered} of {view.asked} questions stayed open." if view.unanswered else ""
+
+
+def _felt(view: CardView) -> str:
+    """In a word, where it was not measured in numbers."""
+    if view.impact:
+        return ""
     return {True: " Users feel it.", False: " Users do not feel it.", None: ""}[view.user_impact]
 
 
@@ -217,6 +235,8 @@ def _evidence(evidence: tuple[EvidenceLine, ...], most: int = 5) -> str:
     """The bad findings first; what is fine is for the thread."""
     bad = [line for line in evidence if line.status is Status.BAD]
     lines = [evidence_text(line) for line in bad[:most]]
+    if sum(map(len, lines)) > SECTION - 100:  # the sentences matter more than their graphs
+        lines = [evidence_text(replace(line, url="")) for line in bad[:most]]
     if len(bad) > most:
         lines.append(f"… ({len(bad) - most} more in the thread)")
     return lines_within(lines, SECTION)
@@ -241,7 +261,14 @@ def _no_plan(view: CardView) -> str:
     if not view.offers_fixes:
         return narrate.OBSERVE_ONLY
     why = inline(view.no_plan_because, 300) or "no runbook step fits the evidence."
-    return f"*No fix offered:* {why}" + (f"\nNext: {inline(view.next_check, 300)}" if view.next_check else "")
+    return f"*No fix offered:* {why}"
+
+
+def _not_checked(spots: Sequence[BlindLine], most: int = 3) -> str:
+    lines = [f"Not checked: {inline(spot.sentence, 220)}" for spot in spots[:most]]
+    if more := sum(len(spot.checks) for spot in spots[most:]):
+        lines.append(f"… and {more} more in the thread")
+    return "\n".join(lines)
 
 
 def _small_print(view: CardView) -> list[str]:
@@ -251,9 +278,7 @@ def _small_print(view: CardView) -> list[str]:
         for plan in view.earlier_plans[-2:]
     ]
     if view.blind_spots:
-        spots = [inline(spot, 140) for spot in view.blind_spots]
-        more = f" … ({len(spots) - 3} more in the thread)" if len(spots) > 3 else ""
-        texts.append("Not checked: " + "; ".join(spots[:3]) + more)
+        texts.append(_not_checked(view.blind_spots))
     if view.deeds:
         done = [
             f"{narrate.clock(deed.at)} {inline(deed.who, 60)} {inline(deed.did, 120)}" for deed in newest(view.deeds, 4)

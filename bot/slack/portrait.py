@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
+from bot import narrate
 from bot.incidents import PlanState
-from bot.slack.picture import LatencyPicture, StageBar
-from bot.slack.view import CauseLine, Choice, EvidenceLine, PlanLine, RunbookLine, StepLine, StepState, SuspectLine
+from bot.slack.picture import ChangeMark, LatencyPicture, SignalPanel, SignalsPicture, StageBar
+from bot.slack.view import (
+    BlindLine,
+    CauseLine,
+    Choice,
+    EvidenceLine,
+    PlanLine,
+    RunbookLine,
+    StepLine,
+    StepState,
+    SuspectLine,
+)
 from diagnostics.diagnosis import Diagnosis, Scope, Suspect
 from diagnostics.findings import Finding, Measure, Status
+from diagnostics.impact import Impact, impact_of
+from diagnostics.key_signals import Curve, key_signals
 from retrieval.documents import Hit
 from runbooks.engine.values import Plan, PlannedStep
 
@@ -29,17 +42,23 @@ def causes(diagnosis: Diagnosis) -> tuple[CauseLine, ...]:
     )
 
 
-def evidence(diagnosis: Diagnosis) -> tuple[EvidenceLine, ...]:
-    """Findings as lines: what is bad first, and among these what moved most."""
-    ordered = sorted(diagnosis.findings, key=lambda finding: (_ORDER[finding.status], -_moved(_main(finding))))
-    return tuple(_evidence_line(finding) for finding in ordered)
+def evidence(diagnosis: Diagnosis, graph: Callable[[str], str] = lambda _: "") -> tuple[EvidenceLine, ...]:
+    """
+    Findings as lines: what is bad first, and among these what moved most; who is hurt is said elsewhere.
+
+    `graph` is the address of a signal's graph, "" where there is none.
+    """
+    told = [finding for finding in diagnosis.findings if finding.check != "impact" or finding.status is Status.UNKNOWN]
+    ordered = sorted(told, key=lambda finding: (_ORDER[finding.status], -_moved(_main(finding))))
+    return tuple(_evidence_line(finding, graph) for finding in ordered)
 
 
-def _evidence_line(finding: Finding) -> EvidenceLine:
+def _evidence_line(finding: Finding, graph: Callable[[str], str]) -> EvidenceLine:
     """The sentence; its main number is added unless the sentence has numbers already."""
     main = _main(finding)
+    url = _graph_of(finding, graph) if finding.status is Status.BAD else ""
     if main is None or any(letter.isdigit() for letter in finding.summary):
-        return EvidenceLine(status=finding.status, summary=finding.summary)
+        return EvidenceLine(status=finding.status, summary=finding.summary, url=url)
     return EvidenceLine(
         status=finding.status,
         summary=finding.summary,
@@ -47,7 +66,14 @@ def _evidence_line(finding: Finding) -> EvidenceLine:
         now=main.value,
         baseline=main.baseline,
         unit=main.unit,
+        url=url,
     )
+
+
+def _graph_of(finding: Finding, graph: Callable[[str], str]) -> str:
+    """The graph of whichever of its numbers moved most and has one."""
+    ordered = sorted(finding.measures, key=_moved, reverse=True)
+    return next((url for url in (graph(measure.signal) for measure in ordered) if url), "")
 
 
 def _main(finding: Finding) -> Measure | None:
@@ -94,8 +120,52 @@ def scope(where: Scope | None) -> str:
     return f"{where.dimension.replace('_', ' ')}: {', '.join(where.values[:8])}"
 
 
-def blind_spots(diagnosis: Diagnosis) -> tuple[str, ...]:
-    return tuple(f"{spot.check.replace('_', ' ')} ({spot.why})" for spot in diagnosis.blind_spots)
+def blind_spots(diagnosis: Diagnosis) -> tuple[BlindLine, ...]:
+    """What nobody could check, one line per reason: first what most questions wait for."""
+    by_reason: dict[str, list[str]] = {}
+    for spot in diagnosis.blind_spots:
+        by_reason.setdefault(spot.why, []).append(spot.check.replace("_", " "))
+    groups = sorted(by_reason.items(), key=lambda group: -len(group[1]))
+    return tuple(BlindLine(checks=tuple(checks), why=why) for why, checks in groups)
+
+
+def impact(diagnosis: Diagnosis) -> str:
+    """Who is hurt and how many, in a sentence; "" where nobody measured it."""
+    measured = impact_of(diagnosis.findings)
+    if measured is None or (diagnosis.causes and diagnosis.causes[0].cause == "none"):
+        return ""
+    if measured.is_felt:
+        return f"{measured.sentence()}{_tenants(measured)}{_budget(measured)}"
+    return narrate.HURT_UNSEEN if diagnosis.user_impact else measured.sentence()
+
+
+def _tenants(measured: Impact) -> str:
+    if not measured.hurt:
+        return ""
+    names, more = ", ".join(measured.hurt[:3]), len(measured.hurt) - 3
+    return f" Hit: {names}{f' and {more} more' if more > 0 else ''}."
+
+
+def _budget(measured: Impact) -> str:
+    """How long a month's error budget lasts at this rate."""
+    per_hour = measured.budget_per_hour
+    if per_hour is None or measured.burn_rate is None or measured.burn_rate <= 1:
+        return ""
+    return f" At this rate a month's budget lasts {narrate.seconds(3600 / per_hour)}."
+
+
+def next_check(diagnosis: Diagnosis) -> str:
+    """What to look at next; where no cause can be named, what most questions wait for or what moved most."""
+    if diagnosis.next_check or not diagnosis.causes:
+        return diagnosis.next_check or ""
+    unknown = [finding for finding in diagnosis.findings if finding.status is Status.UNKNOWN]
+    if diagnosis.blind_spots and 2 * len(unknown) > len(diagnosis.findings):
+        worst = blind_spots(diagnosis)[0]
+        return f"{worst.why} ({len(worst.checks)} open question{'s' if len(worst.checks) > 1 else ''} less)"
+    if diagnosis.causes[0].cause != "other":
+        return ""
+    moved = [seen.signal.words for seen in key_signals(diagnosis)[:3]]
+    return f"what moved most: {', '.join(moved)}" if moved else "the service's own logs and its newest changes"
 
 
 def runbook(hit: Hit) -> RunbookLine:
@@ -149,19 +219,38 @@ def _step(step: PlannedStep, state: StepState, note: str) -> StepLine:
     return StepLine(index=step.index, title=step.title, effect=step.effect, undo=undo, state=state, note=note)
 
 
-def latency_picture(
-    found: Diagnosis, *, budget_s: float | None, ttft: Sequence[tuple[datetime, float]] = ()
-) -> LatencyPicture:
-    """Where the time to the first token goes; `ttft` are (time, seconds) pairs for the line, if they are known."""
+def latency_picture(found: Diagnosis) -> LatencyPicture:
+    """Where the time of a request goes."""
     return LatencyPicture(
         service=found.service,
         stages=tuple(
             StageBar(stage=stage.stage, now_s=stage.now_s, baseline_s=stage.baseline_s) for stage in found.stages
         ),
-        ttft=tuple(ttft),
+    )
+
+
+def signals_picture(found: Diagnosis, curves: Sequence[Curve]) -> SignalsPicture:
+    """The key signals with the onset and the changes."""
+    return SignalsPicture(
+        service=found.service,
+        panels=tuple(
+            SignalPanel(
+                title=curve.words,
+                unit=curve.unit,
+                now=curve.now,
+                baseline=curve.baseline,
+                points=tuple(curve.points),
+            )
+            for curve in curves
+        ),
         since=found.since,
-        budget_s=budget_s,
-        budget_label="budget (p95)",
+        until=found.frame.at,
+        changes=tuple(
+            ChangeMark(
+                at=item.change.at, summary=item.change.summary, is_culprit=item.change.id == found.culprit_change
+            )
+            for item in found.suspects
+        ),
     )
 
 

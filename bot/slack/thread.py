@@ -24,6 +24,7 @@ _MOST_SECTIONS = 40  # Slack takes 50 blocks
 def evidence(view: CardView) -> Message:
     """Everything behind the verdict, in full: causes with evidence for and against, findings, suspects, blind spots."""
     parts = [
+        [f"*Who is hurt*  {inline(view.impact, 600)}"] if view.impact else [],
         _titled("What it may be", [line for cause in view.causes[:5] for line in _cause(cause)]),
         _titled("What was measured", [evidence_text(line) for line in view.evidence]),
     ]
@@ -31,7 +32,7 @@ def evidence(view: CardView) -> Message:
     parts += [[suspect_text(suspect, diff_limit=1800, diff_lines=40)] for suspect in suspects[:4]]
     books = [view.runbook, *view.other_runbooks] if view.runbook else list(view.other_runbooks)
     parts.append(_titled("Runbooks", [f"• {runbook_text(book)}" for book in books]))
-    parts.append(_titled("Not checked", [f"• {inline(spot)}" for spot in view.blind_spots]))
+    parts.append(_titled("Not checked", [f"• {inline(spot.sentence, 400)}" for spot in view.blind_spots]))
     if view.next_check:
         parts.append([f"*Check next*  {inline(view.next_check)}"])
     sections = [text for part in parts for text in _pages(part)][:_MOST_SECTIONS]

@@ -63,6 +63,21 @@ class EvidenceLine:
     now: float | None = None
     baseline: float | None = None
     unit: str = ""
+    url: str = ""  # its graph in the Prometheus that was asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlindLine:
+    """Questions that stayed open for one reason, which says what would answer them."""
+
+    checks: tuple[str, ...]
+    why: str
+
+    @property
+    def sentence(self) -> str:
+        """ "gpu ecc, gpu xid and 3 more (the service has no gpu selector)"."""
+        more = len(self.checks) - 3
+        return f"{', '.join(self.checks[:3])}{f' and {more} more' if more > 0 else ''} ({self.why})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +188,7 @@ class CardView:
     run: int = 1
     since: datetime | None = None
     user_impact: bool | None = None
+    impact: str = ""  # who is hurt and how many, in a sentence
     scope: str = ""
     causes: tuple[CauseLine, ...] = ()
     evidence: tuple[EvidenceLine, ...] = ()
@@ -184,7 +200,9 @@ class CardView:
     no_plan_because: str = ""
     earlier_plans: tuple[PlanLine, ...] = ()
     other_fixes: tuple[Choice, ...] = ()
-    blind_spots: tuple[str, ...] = ()
+    blind_spots: tuple[BlindLine, ...] = ()
+    asked: int = 0  # how many questions the diagnosis asked, and how many of them stayed open
+    unanswered: int = 0
     next_check: str = ""
     acknowledged_by: str = ""
     resolved_by: str = ""

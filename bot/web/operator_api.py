@@ -107,7 +107,7 @@ def story_json(story: IncidentStory) -> Json:
             }
             for cause in view.causes
         ],
-        "not_checked": view.blind_spots,
+        "not_checked": [spot.sentence for spot in view.blind_spots],
         "troubles": view.troubles,
         "plans": [plan_json(row, line) for row, line in story.plans],
         "timeline": [{"at": _iso(each.at), "who": each.who, "what": each.what} for each in story.moments],

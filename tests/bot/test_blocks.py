@@ -22,11 +22,11 @@ from bot.slack import answers, thread
 from bot.slack.blocks import card, sentence
 from bot.slack.buttons import ACTIONS
 from bot.slack.escape import code, inline, is_web_address, lines_within, link, plain
-from bot.slack.view import CardState, CardView, Message, PlanLine
+from bot.slack.view import BlindLine, CardState, CardView, Message, PlanLine
 from lab.slack_blocks import faults_in
 from retrieval.documents import Hit
 from runbooks.engine.values import Tier
-from tests.cards import DIAGNOSED, PROPOSED, VARIANTS, flooded, with_plan
+from tests.cards import DIAGNOSED, GRAPH, PROPOSED, VARIANTS, flooded, with_plan
 
 OPEN_INCIDENT = ["acknowledge", "resolve", "rediagnose"]
 
@@ -60,7 +60,8 @@ def test_the_card_says_what_since_when_how_sure_and_what_to_do() -> None:
         "chat: LLMHighTTFT chat",
         "PagerDuty #42",
         "A prompt change broke the prefix cache* (S04), 91 % sure",
-        "Since 13:51 UTC, 12 min before the page. Users feel it.",
+        "Since 13:51 UTC, 12 min before the page.",
+        "Who is hurt: 4.1 % of requests fail (normally 0.2 %), 2 of 60 tenants are hit. Hit: acme, globex.",
         "670 ms (normally 430 ms)",
         "3 % (normally 40 %)",
         "+Now: {{timestamp}}",
@@ -225,6 +226,42 @@ def test_a_step_for_hands_is_not_called_a_doubt() -> None:
 def test_an_unknown_service_is_shown_with_a_next_step() -> None:
     """An alert of a service that is not configured is not dropped."""
     assert "not in watchkeeper.toml" in words_of(card(VARIANTS["not configured"]))
+
+
+def test_where_nothing_can_be_told_the_card_says_what_to_look_at() -> None:
+    """No calm words about telemetry that did not answer, and no cause with a percentage."""
+    words = words_of(card(VARIANTS["nothing can be told"]))
+
+    assert "Nothing can be told: none of the 40 questions could be answered." in words
+    assert "*Check next*  No answer within 3 s (4 open questions less)" in words
+    assert "Not checked: queue, kv cache, prefill and 1 more (no answer within 3 s)" in words
+    assert "as it usually does" not in words
+
+
+def test_calm_says_how_much_was_asked() -> None:
+    """Nothing is wrong, as far as it could be seen: the open questions are counted."""
+    words = words_of(card(replace(VARIANTS["nothing wrong"], asked=40, unanswered=12)))
+
+    assert "12 of 40 questions stayed open." in words
+
+
+def test_evidence_links_to_its_graph() -> None:
+    """Our own address, as a link; an odd or endless one is left out, never shown."""
+    message = json.dumps(card(DIAGNOSED).blocks)
+    endless = replace(DIAGNOSED, evidence=(replace(DIAGNOSED.evidence[0], url=f"http://p.example.com/{'x' * 900}"),))
+
+    assert f"<{GRAPH.replace('&', '&amp;')}|graph>" in message
+    assert "p.example.com" not in json.dumps(card(endless).blocks)
+
+
+def test_blind_spots_are_three_lines_and_a_number() -> None:
+    """One screen: the thread has the rest."""
+    spots = tuple(BlindLine(checks=(f"check {n}", "another"), why=f"reason {n}") for n in range(6))
+    words = words_of(card(replace(DIAGNOSED, blind_spots=spots)))
+
+    assert words.count("Not checked:") == 3
+    assert "… and 6 more in the thread" in words
+    assert "check 5, another (reason 5)" in words_of(thread.evidence(replace(DIAGNOSED, blind_spots=spots)))
 
 
 def test_an_unsure_diagnosis_says_so() -> None:

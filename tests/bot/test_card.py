@@ -106,7 +106,8 @@ async def test_a_diagnosis_becomes_the_card(wall: Wall) -> None:
     assert view.runbook is not None
     assert (view.runbook.title, view.other_runbooks) == (HIT.title, ())
     assert view.since == FOUND.since
-    assert view.blind_spots == ("token cost (it is not exported)",)
+    assert [spot.sentence for spot in view.blind_spots] == ["token cost (it is not exported)"]
+    assert (view.asked, view.unanswered) == (len(FOUND.findings), 0)
     assert (view.next_check, view.diagnosis_s, view.user_impact) == ("the logs of the engine", 1.5, True)
 
 

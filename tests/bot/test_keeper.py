@@ -48,11 +48,12 @@ class Desk:
             config=store.config,
             policy=store.policy,
         )
+        self.look = FakeLook()
         courier = SlackCourier(
             incidents=store.incidents,
             cards=self.cards,
             slack=self.slack,  # type: ignore[arg-type]  # a fake
-            diagnosers={"chat": FakeLook()},  # type: ignore[dict-item]  # a fake
+            diagnosers={"chat": self.look},  # type: ignore[dict-item]  # a fake
             config=store.config,
         )
         self.messenger = PagerDutyCourier(
@@ -111,6 +112,16 @@ class Desk:
 
     async def troubles(self) -> Sequence[str]:
         return (await self.cards.view(INCIDENT)).troubles
+
+
+class Playing:
+    """Telemetry that has one value everywhere."""
+
+    async def exported(self, *_: Any) -> bool:
+        return True
+
+    async def matrix(self, _: Any, start: datetime, end: datetime, step: timedelta) -> Any:
+        return {(): [(start, 1.0), (start + step, 2.0), (end, 3.0)]}
 
 
 @pytest.fixture
@@ -418,6 +429,29 @@ async def test_without_a_breakdown_there_is_no_picture(store: Store) -> None:
 
     assert await desk.slack_mail.sweep() == 1
     assert desk.slack.pictures == []
+
+
+async def test_the_signals_are_drawn_from_the_telemetry(desk: Desk) -> None:
+    """A second picture: what moved, asked for when the verdict stands."""
+    desk.look.telemetry = Playing()
+    await desk.keeper.sweep()
+    await desk.post("signals", run=1)
+
+    assert await desk.slack_mail.sweep() == 1
+
+    [(channel, thread, words)] = desk.slack.pictures
+    assert (channel, thread) == ("C1", "1")
+    assert words.startswith("Key signals of chat: prefix cache hit ratio")
+
+
+async def test_without_telemetry_the_thread_goes_without_the_signals(desk: Desk) -> None:
+    """The verdict stands; a picture is worth no trouble on the card."""
+    await desk.keeper.sweep()
+    await desk.post("signals", run=1)
+
+    assert await desk.slack_mail.sweep() == 1
+
+    assert (desk.slack.pictures, await desk.troubles()) == ([], ())
 
 
 async def test_pagerduty_hears_it_in_the_persons_name(desk: Desk) -> None:

@@ -92,7 +92,7 @@ async def test_a_page_becomes_a_verdict_and_a_fix(scene: Scene) -> None:
     assert diagnosis_of(run) == FOUND
     assert not run.notes
     assert (await scene.plans())[0] == (PlanState.PROPOSED, "Set the thing from 8 to 7.")
-    assert await scene.told("slack") == ["evidence", "picture"]
+    assert await scene.told("slack") == ["evidence", "picture", "signals"]
     assert await scene.told("pagerduty") == ["verdict"]
 
 
@@ -268,7 +268,7 @@ async def test_a_story_told_twice_is_told_once(scene: Scene) -> None:
     await scene.tell()
 
     assert (await scene.run(), await scene.store.plans.of_incident(INCIDENT), await _record(scene)) == before
-    assert await scene.told("slack") == ["evidence", "picture"]
+    assert await scene.told("slack") == ["evidence", "picture", "signals"]
     assert await scene.told("pagerduty") == ["verdict"]
 
 

@@ -1,9 +1,10 @@
-"""Diagnosis, hits and plans as lines of the card, and the latency picture."""
+"""Diagnosis, hits and plans as lines of the card, and the pictures."""
 
 from __future__ import annotations
 
 import asyncio
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,11 +12,12 @@ import pytest
 from bot import narrate
 from bot.incidents import PlanState
 from bot.slack import portrait
-from bot.slack.picture import LatencyPicture, StageBar, describe, draw
+from bot.slack.picture import ChangeMark, LatencyPicture, SignalPanel, SignalsPicture, StageBar, describe, draw
 from bot.slack.view import StepState
 from diagnostics.changes.change import Change
 from diagnostics.diagnosis import BlindSpot, Diagnosis, Frame, RankedCause, Scope, Suspect
 from diagnostics.findings import Finding, Measure, Status
+from diagnostics.key_signals import Curve
 from retrieval.documents import Hit
 from runbooks.engine.values import Plan, PlannedStep, Tier
 
@@ -80,7 +82,8 @@ def test_scope_and_blind_spots_in_words() -> None:
     assert portrait.scope(DIAGNOSIS.scope) == "prompt version: 8"
     assert portrait.scope(Scope(dimension="fleet")) == "the whole fleet"
     assert portrait.scope(None) == ""
-    assert portrait.blind_spots(DIAGNOSIS) == ("token cost (llm_app_cost_usd_total is not exported)",)
+    [spot] = portrait.blind_spots(DIAGNOSIS)
+    assert spot.sentence == "token cost (llm_app_cost_usd_total is not exported)"
     assert portrait.causes(DIAGNOSIS)[0].evidence_for == ("hits fell",)
     assert portrait.runbook(Hit(doc_id="r", title="T", heading="H", score=0.5, reasons=("why",))).reasons == ("why",)
 
@@ -157,22 +160,140 @@ STAGES = (
 )
 
 
-async def test_the_picture_is_a_png_at_slacks_width() -> None:
-    """1,440 pixels: twice what Slack shows; drawn twice at once, since incidents come together."""
-    ttft = tuple((NOW - timedelta(seconds=30 * n), 0.4 + 0.01 * n) for n in range(60, 0, -1))
-    picture = LatencyPicture(service="chat", stages=STAGES, ttft=ttft, since=ONSET, budget_s=1.0)
-    one, two = await asyncio.gather(draw(picture), draw(picture))
+def panel(title: str = "prefix $cache$ hit ratio", *points: float) -> SignalPanel:
+    times = [NOW - timedelta(minutes=len(points) - 1 - number) for number in range(len(points))]
+    return SignalPanel(
+        title=title, unit="ratio", now=0.053, baseline=0.4, points=tuple(zip(times, points, strict=True))
+    )
+
+
+async def test_the_pictures_are_pngs_for_a_phone() -> None:
+    """1,200 pixels wide; drawn at once, since incidents come together."""
+    latency = LatencyPicture(service="chat", stages=STAGES)
+    signals = SignalsPicture(
+        service="chat",
+        panels=(panel("hits", *[0.4] * 30, *[0.05] * 10), panel("misses", *[0.6] * 40)),
+        since=NOW - timedelta(minutes=10),
+        until=NOW,
+        changes=(
+            ChangeMark(at=NOW - timedelta(minutes=11), summary="prompt " * 40, is_culprit=True),
+            ChangeMark(at=NOW - timedelta(days=1), summary="long ago"),
+        ),
+    )
+    one, two, three = await asyncio.gather(draw(latency), draw(signals), draw(signals))
 
     assert one[:8] == two[:8] == b"\x89PNG\r\n\x1a\n"
-    assert png_size(one)[0] == 1440
-    assert png_size(one)[1] > 700
-    assert describe(picture) == "Latency of chat, baseline to now: queue $x$ 30 ms to 60 ms, prefill 430 ms to 670 ms"
+    assert two == three
+    assert png_size(one)[0] == png_size(two)[0] == 1200
+    assert png_size(two)[1] > png_size(await draw(replace(signals, panels=signals.panels[:1])))[1]
+    assert describe(latency) == "Latency of chat, baseline to now: queue $x$ 30 ms to 60 ms, prefill 430 ms to 670 ms"
+    assert describe(signals) == (
+        "Key signals of chat: hits 40 % → 5.3 %; misses 40 % → 5.3 %. The trouble began at 13:53 UTC."
+    )
 
 
 @pytest.mark.parametrize("stages", [(), STAGES[2:]], ids=["none", "unmeasured"])
 async def test_a_picture_of_little_is_still_a_picture(stages: tuple[StageBar, ...]) -> None:
-    """Nothing measured, one point, not a number: no exception in the night."""
-    picture = LatencyPicture(service="chat", stages=stages, ttft=((NOW, float("nan")), (NOW, 1.0)), since=ONSET)
+    """Nothing measured: no exception in the night."""
+    picture = LatencyPicture(service="chat", stages=stages)
 
-    assert png_size(await draw(picture))[0] == 1440
+    assert png_size(await draw(picture))[0] == 1200
     assert "no stage was measured" in describe(picture)
+
+
+@pytest.mark.parametrize(
+    "panels",
+    [(), (panel("gap"),), (panel("odd", float("nan"), float("inf"), 0.0),), (panel("flat", *[0.0] * 9),)],
+    ids=["none", "no points", "no numbers", "zeros"],
+)
+async def test_odd_signals_make_a_picture(panels: tuple[SignalPanel, ...]) -> None:
+    """No point, not a number, all zeros: the drawing does not care."""
+    picture = SignalsPicture(service="chat", panels=panels, since=ONSET, changes=(ChangeMark(at=ONSET, summary="x"),))
+
+    assert png_size(await draw(picture))[0] == 1200
+
+
+async def test_the_culprit_is_marked_in_the_picture() -> None:
+    """What is drawn of a diagnosis: its onset, its end, and the suspects with the culprit apart."""
+    curve = Curve(
+        signal="itl", words="inter-token latency", unit="s", now=0.018, baseline=0.016, points=[(ONSET, 0.016)]
+    )
+    picture = portrait.signals_picture(DIAGNOSIS, [curve])
+
+    assert (picture.since, picture.until, picture.panels[0].title) == (ONSET, NOW, "inter-token latency")
+    assert [(mark.summary, mark.is_culprit) for mark in picture.changes] == [
+        ("change decoy", False),
+        ("change culprit", True),
+    ]
+
+
+def impact_finding(now: float, *hurt: str) -> Finding:
+    measures = [
+        Measure(signal="failing_ratio", value=now, baseline=0.002, unit="ratio"),
+        Measure(signal="tenants_seen", value=60.0),
+        Measure(signal="burn_rate", value=now / 0.001),
+    ]
+    measures += [Measure(signal="failing_ratio", value=now, scope=(("tenant", name),)) for name in hurt]
+    return Finding.bad("impact", "as below", *measures)
+
+
+def test_who_is_hurt_is_one_sentence_with_names() -> None:
+    """Shares, tenants, the budget; it is not told a second time among the evidence."""
+    found = replace(DIAGNOSIS, findings=(*DIAGNOSIS.findings, impact_finding(0.041, "acme", "b", "c", "d")))
+
+    assert portrait.impact(found) == (
+        "4.1 % of requests fail (normally 0.2 %), 4 of 60 tenants are hit, the error budget burns 41 times too fast. "
+        "Hit: acme, b, c and 1 more. At this rate a month's budget lasts 17.6 h."
+    )
+    assert "as below" not in [line.summary for line in portrait.evidence(found)]
+
+
+def test_nobody_is_called_hurt_who_is_not() -> None:
+    """A trouble that users feel but no counter shows is said so; without a measurement nothing is."""
+    calm = impact_finding(0.002)
+
+    assert portrait.impact(replace(DIAGNOSIS, findings=(calm,))) == narrate.HURT_UNSEEN
+    assert portrait.impact(replace(DIAGNOSIS, findings=(calm,), user_impact=False)).startswith("Users notice nothing")
+    assert portrait.impact(DIAGNOSIS) == ""
+
+
+def test_blind_spots_with_one_reason_are_one_line() -> None:
+    """What most questions wait for comes first; many checks are counted."""
+    why = "the service has no gpu selector"
+    spots = [BlindSpot(check=f"gpu_{name}", why=why) for name in ("ecc", "xid", "pcie", "nvlink", "health")]
+    lines = portrait.blind_spots(replace(DIAGNOSIS, blind_spots=(*DIAGNOSIS.blind_spots, *spots)))
+
+    assert [line.sentence for line in lines] == [
+        f"gpu ecc, gpu xid, gpu pcie and 2 more ({why})",
+        "token cost (llm_app_cost_usd_total is not exported)",
+    ]
+
+
+def test_there_is_always_something_to_look_at() -> None:
+    """The cause's own question; for an unknown cause what moved most; where nothing was answered, why not."""
+    other = replace(DIAGNOSIS, causes=(RankedCause(cause="other", title="something", probability=0.6),))
+    dead = replace(
+        other,
+        findings=(Finding.unknown("gpu", "no answer"), Finding.unknown("itl", "no answer")),
+        blind_spots=(BlindSpot(check="gpu", why="no answer"), BlindSpot(check="itl", why="no answer")),
+    )
+
+    assert portrait.next_check(replace(DIAGNOSIS, next_check="the prompt")) == "the prompt"
+    assert portrait.next_check(other).startswith("what moved most: prefix cache hit ratio")
+    assert portrait.next_check(dead) == "no answer (2 open questions less)"
+
+
+def test_what_is_bad_has_its_graph() -> None:
+    """The address is asked for by our own signal's name; what is fine needs none."""
+    asked: list[str] = []
+
+    def graph(signal: str) -> str:
+        asked.append(signal)
+        return f"https://prometheus.example.com/graph?{signal}" if signal == "itl" else ""
+
+    lines = portrait.evidence(DIAGNOSIS, graph)
+
+    assert {line.summary: line.url for line in lines if line.url} == {
+        "Tokens are slower.": "https://prometheus.example.com/graph?itl"
+    }
+    assert set(asked) == {"itl", "prefix_hit_ratio", "queue"}
