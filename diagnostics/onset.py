@@ -28,6 +28,12 @@ _LEAST_POINTS = 12
 _CASCADE = timedelta(minutes=8)
 """How long one fault takes to show in everything that it moves."""
 
+_CLEAR = 0.15
+"""What is less clear than this share of the clearest departure may be chance."""
+
+_SILENT = timedelta(minutes=4)
+"""A series whose last point is older has ended; a scrape may be late by some."""
+
 Points = Sequence[tuple[datetime, float]]
 
 
@@ -61,7 +67,7 @@ async def look_back(telemetry: Telemetry, target: Target, at: datetime) -> Histo
             raise answer
         series.extend((name, level, points) for points in answer.values())
     begins = min((points[0][0] for _, _, points in series if points), default=None)
-    return History(begins=begins, onset=await in_compute_thread(_onset_of, series))
+    return History(begins=begins, onset=await in_compute_thread(_onset_of, series, at))
 
 
 def change_points(values: Sequence[float]) -> list[int]:
@@ -125,19 +131,33 @@ class _Departure:
     clarity: float
 
 
-def _onset_of(series: Sequence[tuple[str, Level, Points]]) -> Onset | None:
+def _onset_of(series: Sequence[tuple[str, Level, Points]], at: datetime) -> Onset | None:
     """The first departure that belongs to the clearest one: what left long before it is another matter, or chance."""
     found = []
     for name, level, points in series:
         index = left_since(points, level)
         if index is not None:
             found.append(_Departure(signal=name, at=points[index][0], clarity=_clarity(points, index)))
+    found = found or _ended(series, at)
     if not found:
         return None
     clearest = max(found, key=lambda departure: departure.clarity)
-    together = [each for each in found if clearest.at - _CASCADE <= each.at <= clearest.at]
+    together = [
+        each
+        for each in found
+        if clearest.at - _CASCADE <= each.at <= clearest.at and each.clarity >= _CLEAR * clearest.clarity
+    ]
     first = min(together, key=lambda departure: departure.at)
     return _onset(first.signal, first.at)
+
+
+def _ended(series: Sequence[tuple[str, Level, Points]], at: datetime) -> list[_Departure]:
+    """Signals that were there and are silent now: their scrape is broken, or nobody is left to scrape."""
+    return [
+        _Departure(signal=name, at=points[-1][0] + STEP, clarity=1.0)
+        for name, _, points in series
+        if len(points) >= _LEAST_POINTS and points[-1][0] < at - _SILENT
+    ]
 
 
 def _clarity(points: Points, index: int) -> float:

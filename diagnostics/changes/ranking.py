@@ -28,6 +28,10 @@ CULPRIT_SCORE = 0.45
 CULPRIT_LEAD = 1.5
 
 _INNOCENT = 0.1
+_PLACES = (
+    "pod", "node", "rack", "revision", "model", "api_key", "tenant", "route", "provider", "account", "tool", "agent",
+    "data_source", "policy", "evaluator", "segment", "adapter",
+)  # fmt: skip
 _UNKNOWN_SCOPE = 0.7
 
 
@@ -124,7 +128,7 @@ def _scope(change: Change, scene: Scene) -> _Factor:
     if carried is not None:
         value = min(max(carried, 0.05) * 1.5, 1.0)
         return _Factor(value=value, reason=f"it carries {number(carried, 'ratio')} of the service's requests")
-    for label in ("pod", "node", "revision", "model", "api_key", "tenant", "provider"):
+    for label in _PLACES:
         touched = set(change.scope.get(label, ()))
         anomalous = {dict(m.scope)[label] for m in scene.measures if label in dict(m.scope)}
         if touched and anomalous:

@@ -101,11 +101,15 @@ async def _portrait(
     look: Look, source: Source, position: int, name: str, own: Mapping[Key, Compared]
 ) -> tuple[str, list[Measure]]:
     """What else is known of the consumer that grows: its requests' length, its models, its clients."""
-    per_request, clients = await asyncio.gather(
-        _tokens_per_request(look, source, position, name, total(own)), _new_clients(look, name)
+    requests, per_request, clients = await asyncio.gather(
+        _requests_of(look, source, position, name),
+        _tokens_per_request(look, source, position, name, total(own)),
+        _new_clients(look, name),
     )
     where = (_DIMENSIONS[position], name)
     said, measures = "", []
+    if requests != NOTHING:
+        measures.append(measure("key_requests_per_s", requests, "1/s"))
     if per_request != NOTHING:
         measures.append(measure("key_tokens_per_request", per_request, "tokens"))
         said += f"; its requests have {compared(per_request, 'tokens')}"
@@ -119,6 +123,13 @@ async def _portrait(
         measures.append(Measure(signal="key_new_clients", value=float(bool(clients)), baseline=0.0))
         said += f"; {len(clients)} of its clients are new" if clients else "; its clients are known"
     return said, measures
+
+
+async def _requests_of(look: Look, source: Source, position: int, name: str) -> Compared:
+    """Requests per second of one consumer: more of them is another matter than longer ones."""
+    if source.family != "application":
+        return NOTHING
+    return summed(await _requests(look), position).get((name,), NOTHING)
 
 
 async def _tokens_per_request(look: Look, source: Source, position: int, name: str, tokens: Compared) -> Compared:

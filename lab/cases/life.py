@@ -25,6 +25,9 @@ ALERTS = tuple(sorted({fault.alert for fault in FAULTS.values()}))
 """What may page where nothing is wrong: any rule of the pack fires falsely now and then."""
 
 _PAST = timedelta(hours=2)
+_LATE = frozenset({"LLMJudgeDrop"})
+"""Alerts on labels that come minutes after the answers they are about."""
+
 _FIRST_DAY = datetime(2026, 3, 2, tzinfo=UTC)
 
 
@@ -58,10 +61,10 @@ def live(recipe: Recipe) -> Life:
     rng = np.random.default_rng(recipe.seed)
     start = _FIRST_DAY + timedelta(seconds=15 * int(rng.integers(0, 200 * 24 * 240)))
     onset = start + _PAST + timedelta(minutes=float(rng.uniform(3, 45)))
-    alerted_at = onset + timedelta(minutes=float(rng.uniform(7, 20)))
     stage, fleet = _world(rng, start)
     faults = tuple(FAULTS[name](recipe.strength or _strength(rng)) for name in recipe.faults)
     shapes = tuple(fault.shapes[int(rng.integers(len(fault.shapes)))] for fault in faults)
+    alerted_at = onset + _until_alert(rng, faults, shapes, stage.judge.lag)
     if not faults:
         write_prompts(stage, start)
     deeds = innocent_deeds(rng, onset, alerted_at)
@@ -94,8 +97,21 @@ def _world(rng: np.random.Generator, start: datetime) -> tuple[Stage, Fleet]:
         hardware=Hardware(),
         rng=rng,
     )
+    stage.judge.lag = timedelta(minutes=float(rng.uniform(5, 10)))
     peak = start.replace(hour=int(rng.integers(9, 19)), minute=0, second=0)
     return stage, Fleet(start=start, peak=peak, stage=stage)
+
+
+def _until_alert(
+    rng: np.random.Generator, faults: Sequence[Fault], shapes: Sequence[Shape], lag: timedelta
+) -> timedelta:
+    """A rule needs its window and its `for`; a ramp has to climb first, and a judge's scores come late."""
+    waited = timedelta(minutes=float(rng.uniform(7, 20)))
+    if Shape.RAMP in shapes:
+        waited += timedelta(minutes=5)
+    if any(fault.alert in _LATE for fault in faults):
+        waited += lag
+    return waited
 
 
 def _strength(rng: np.random.Generator) -> float:
