@@ -34,6 +34,7 @@ USER_FACING = frozenset(
         "answers_apart",
         "sensitive_output",
         "impact",
+        "trace_breakdown",
     }
 )
 """Checks that are bad only when a user notices; a bad GPU counter alone hurts nobody."""

@@ -93,16 +93,16 @@ async def breakdown(look: Look) -> Breakdown:
             "an engine that hangs finishes none (see engine_progress)"
         )
     cells = {**outside, **inside}
-    total, stages = _shares(cells, errors)
-    first_token, until_first = _shares({name: cell for name, cell in cells.items() if name != "decode"}, errors)
-    is_late = _is_regression(first_token, errors.get("ttft"))
-    is_slow = _is_regression(total, _together(errors, "ttft", "decode"))
+    total, stages = shares(cells, errors)
+    first_token, until_first = shares({name: cell for name, cell in cells.items() if name != "decode"}, errors)
+    is_late = is_regression(first_token, errors.get("ttft"))
+    is_slow = is_regression(total, _together(errors, "ttft", "decode"))
     return Breakdown(
         stages=stages,
         first_token=first_token,
-        first_token_reason=_dominant(until_first) if is_late else None,
+        first_token_reason=dominant(until_first) if is_late else None,
         total=total,
-        total_reason=_dominant(stages) if is_slow else None,
+        total_reason=dominant(stages) if is_slow else None,
         is_regression=is_late or is_slow,
         standard_error_s=errors.get("ttft"),
         prefill_parts=split_prefill(engine.prefill, engine.prompt_tokens, engine.hit_ratio),
@@ -220,7 +220,7 @@ def _together(errors: Mapping[str, float], *names: str) -> float | None:
     return math.sqrt(sum(error**2 for error in known)) if known else None
 
 
-def _shares(cells: dict[str, Compared], errors: Mapping[str, float]) -> tuple[Compared, tuple[Stage, ...]]:
+def shares(cells: dict[str, Compared], errors: Mapping[str, float]) -> tuple[Compared, tuple[Stage, ...]]:
     """Each stage's share of the change; where stages moved both ways, of the sum of all moves."""
     both = {name: cell for name, cell in cells.items() if cell.gain is not None}
     moved = sum(abs(cell.gain or 0.0) for cell in both.values())
@@ -241,13 +241,13 @@ def _shares(cells: dict[str, Compared], errors: Mapping[str, float]) -> tuple[Co
     return total, stages
 
 
-def _is_regression(total: Compared, error: float | None) -> bool:
+def is_regression(total: Compared, error: float | None) -> bool:
     if total.gain is None or not total.baseline:
         return False
     return total.gain > max(LEAST_CHANGE * total.baseline, 2 * (error or 0.0))
 
 
-def _dominant(stages: Sequence[Stage]) -> str | None:
+def dominant(stages: Sequence[Stage]) -> str | None:
     known = [stage for stage in stages if stage.share is not None]
     if not known:
         return None

@@ -14,7 +14,7 @@ from diagnostics.causes import knowledge
 from diagnostics.causes.knowledge import Knowledge
 from diagnostics.changes.change import Change, ChangeSource, ChangeSourceError
 from diagnostics.changes.merge import distinct
-from diagnostics.checks import CHECKS, Check
+from diagnostics.checks import CHECKS, Check, with_traces
 from diagnostics.conclusion import Gathered, conclude
 from diagnostics.diagnosis import BlindSpot, Diagnosis, Frame, Stage
 from diagnostics.engines import speaking
@@ -24,6 +24,7 @@ from diagnostics.memory import RememberedTelemetry
 from diagnostics.onset import History, change_points, look_back
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Telemetry, TelemetryError
+from diagnostics.traces.model import TraceSource
 
 BASELINE = timedelta(minutes=60)
 DISTANCE = timedelta(minutes=15)
@@ -43,7 +44,8 @@ class Diagnoser:
     Diagnoses services over one telemetry and any number of change sources. Reads only.
 
     A check or a source that fails, or takes longer than `patience_s`, becomes unknown and a blind spot; a diagnosis
-    always comes back. `known` are the causes it chooses among, those of the package by default.
+    always comes back. `known` are the causes it chooses among, those of the package by default; `traces` the service's
+    own, where it has any.
     """
 
     def __init__(
@@ -54,11 +56,12 @@ class Diagnoser:
         patience_s: float = 3.0,
         checks: Mapping[str, Check] = CHECKS,
         known: Knowledge | None = None,
+        traces: TraceSource | None = None,
     ) -> None:
         self._telemetry = telemetry
         self._sources = tuple(sources)
         self._patience_s = patience_s
-        self._checks = checks
+        self._checks = checks if traces is None else with_traces(checks, traces)
         self._known = known
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import ModuleType
 
 from diagnostics.checks import (
@@ -50,6 +51,7 @@ from diagnostics.checks import (
     time_to_first_token,
     token_cost,
     tool_calls,
+    trace_breakdown,
     traffic,
 )
 from diagnostics.diagnosis import Frame
@@ -57,6 +59,7 @@ from diagnostics.findings import Finding
 from diagnostics.look import CannotTellError
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Telemetry, TelemetryError
+from diagnostics.traces.model import TraceSource
 
 Check = Callable[[Target, Telemetry, Frame], Awaitable[Finding]]
 
@@ -100,6 +103,7 @@ _MODULES: dict[str, ModuleType] = {
     "input_drift": input_drift,
     "model_answers": model_answers,
     "impact": impact,
+    "trace_breakdown": trace_breakdown,
 }
 
 
@@ -116,6 +120,12 @@ def _answering(name: str, run: Check) -> Check:
 
 
 CHECKS: Mapping[str, Check] = {name: _answering(name, module.run) for name, module in _MODULES.items()}
+
+
+def with_traces(checks: Mapping[str, Check], source: TraceSource) -> Mapping[str, Check]:
+    """The same checks, where the one about traces asks this source instead of answering that there is none."""
+    run = partial(trace_breakdown.run, source=source)
+    return {**checks, "trace_breakdown": _answering("trace_breakdown", run)}
 
 
 def documentation(name: str) -> str:

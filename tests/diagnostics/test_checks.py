@@ -82,6 +82,7 @@ NEED_TELEMETRY_OF_THEIR_OWN = {  # what no serving equation says: see test_check
     "injection",
     "sensitive_output",
     "input_drift",
+    "trace_breakdown",  # and traces: see test_trace_breakdown.py
 }
 
 

@@ -148,7 +148,8 @@ async def test_every_check_answers_or_says_what_it_lacks(name: str) -> None:
     if name in ANSWERED:
         assert finding.status is Status.OK, finding.summary
     if finding.status is Status.UNKNOWN:
-        assert re.search(r"(llm_app|litellm|DCGM|vllm|watchkeeper_probe|kube|rest_responses)[_:]\w+", finding.summary)
+        names = r"(llm_app|litellm|DCGM|vllm|watchkeeper_probe|kube|rest_responses)[_:]\w+|\[service\.\w+\]"
+        assert re.search(names, finding.summary)
 
 
 @pytest.mark.parametrize(("name", "metric"), OFF_BY_DEFAULT.items())
