@@ -21,6 +21,7 @@ from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
 from diagnostics.diagnosis import Diagnosis
 from diagnostics.findings import Status
+from diagnostics.impact import who_is_hurt
 from diagnostics.key_signals import graph_url
 from retrieval.documents import Hit
 from runbooks.engine.records import Intent, Outcome, Probed, Settled, Verified, record_from_json
@@ -164,7 +165,7 @@ class Cards:
             view,
             since=found.since,
             user_impact=found.user_impact,
-            impact=portrait.impact(found),
+            impact=who_is_hurt(found),
             scope=portrait.scope(found.scope),
             causes=portrait.causes(found),
             evidence=portrait.evidence(found, self._graphs(found)),

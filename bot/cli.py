@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -144,18 +145,26 @@ def diagnose(
     ] = None,
     *,
     case: Annotated[Path | None, typer.Option(help="A recorded case's folder instead.")] = None,
+    at: Annotated[str | None, typer.Option(help="As of then: 14:03 (today, UTC) or 2026-11-22T14:03:00Z.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what is wrong with a service, how sure that is, and what speaks for and against it."""
-    if (service is None) == (case is None):
-        raise WatchkeeperError("name a service, or give a recorded case: --case DIR")
-    from bot.diagnose import diagnose_case, diagnose_service, in_words
+    if (service is None) == (case is None) or (case is not None and at is not None):
+        raise WatchkeeperError(
+            "name a service (and --at a time), or give a recorded case, which has its own: --case DIR"
+        )
+    from bot.diagnose import diagnose_case, diagnose_service, time_of
+    from bot.diagnosis_shown import show
 
     if case is not None:
         answer = asyncio.run(diagnose_case(case))
     else:
-        answer = asyncio.run(diagnose_service(*_configured(), str(service)))
-    print(json.dumps(answer, indent=2) if as_json else in_words(answer))
+        instant = None if at is None else time_of(at, datetime.now(UTC))
+        answer = asyncio.run(diagnose_service(*_configured(), str(service), instant))
+    if as_json:
+        print(json.dumps(answer, indent=2))
+    else:
+        show(answer, sys.stdout)
 
 
 @app.command()

@@ -49,7 +49,6 @@ NOT_CONFIGURED = (
 )
 NOTHING_WRONG = "The telemetry looks as it usually does."
 CANNOT_TELL = "Nothing can be told: none of the {asked} questions could be answered."
-HURT_UNSEEN = "Users feel it, though no more requests than usual fail, are late or answered uselessly."
 NO_CAUSE = "No known cause fits the evidence. Next: read the evidence in the thread."
 OBSERVE_ONLY = "This service is in observe mode: Watchkeeper offers no fix here."
 NO_RUNBOOK = "No runbook fits."

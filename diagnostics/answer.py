@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from diagnostics.changes.change import Change, Kind
 from diagnostics.diagnosis import Diagnosis
+from diagnostics.impact import impact_of, who_is_hurt
 from diagnostics.runner import Diagnoser
 from diagnostics.target import Budgets, Deployment, PromptRef, Provider, Target
 from diagnostics.telemetry.model import Telemetry, TelemetryError
@@ -151,6 +152,7 @@ def as_answer(diagnosis: Diagnosis) -> dict[str, Any]:
             }
             for cause in diagnosis.causes
         ],
+        "impact": _impact(diagnosis),
         "scope": None if scope is None else {"dimension": scope.dimension, "values": list(scope.values)},
         "culprit_change": diagnosis.culprit_change,
         "suspects": [
@@ -172,6 +174,21 @@ def as_answer(diagnosis: Diagnosis) -> dict[str, Any]:
         "blind_spots": [{"check": spot.check, "why": spot.why} for spot in diagnosis.blind_spots],
         "next_check": diagnosis.next_check,
         "seconds": round(diagnosis.seconds, 3),
+    }
+
+
+def _impact(diagnosis: Diagnosis) -> dict[str, Any] | None:
+    """Who is hurt and how many; None where nothing measures it."""
+    found = impact_of(diagnosis.findings)
+    if found is None:
+        return None
+    shares = {"failing": found.failing, "slow": found.slow, "spoiled": found.spoiled}
+    return {
+        "sentence": who_is_hurt(diagnosis),
+        **{name: {"now": cell.now, "baseline": cell.baseline} for name, cell in shares.items()},
+        "tenants": found.tenants,
+        "hurt": list(found.hurt),
+        "burn_rate": found.burn_rate,
     }
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from diagnostics.diagnosis import Diagnosis
 from diagnostics.findings import Finding, Measure, Status
 from diagnostics.look import Compared
 from diagnostics.wording import number
@@ -17,6 +18,8 @@ from diagnostics.wording import number
 MONTH_H = 30 * 24
 SLOW_ALLOWED = 0.05
 """A promised 95th percentile lets one request in twenty be slower."""
+
+UNSEEN = "Users feel it, though no more requests than usual fail, are late or answered uselessly."
 
 _SHARES = ("failing_ratio", "slow_ratio", "spoiled_ratio")
 
@@ -75,6 +78,27 @@ def impact_of(findings: Iterable[Finding]) -> Impact | None:
         if finding.check == "impact" and finding.status is not Status.UNKNOWN:
             return _read(finding.measures)
     return None
+
+
+def who_is_hurt(found: Diagnosis) -> str:
+    """Who and how many, with the names of those who are hit and how long the budget lasts; "" where nobody knows."""
+    measured = impact_of(found.findings)
+    if measured is None or (found.causes and found.causes[0].cause == "none"):
+        return ""
+    if not measured.is_felt:
+        return UNSEEN if found.user_impact else measured.sentence()
+    names, more = ", ".join(measured.hurt[:3]), len(measured.hurt) - 3
+    hit = f" Hit: {names}{f' and {more} more' if more > 0 else ''}." if names else ""
+    return f"{measured.sentence()}{hit}{_lasting(measured)}"
+
+
+def _lasting(measured: Impact) -> str:
+    per_hour = measured.budget_per_hour
+    if per_hour is None or per_hour * MONTH_H <= 1:
+        return ""
+    hours = 1 / per_hour
+    lasts = f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"
+    return f" At this rate a month's budget lasts {lasts}."
 
 
 def burn_rate(failing: float | None, slow: float | None, allowed: float | None) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from bot import narrate
 from bot.incidents import PlanState
 from bot.slack.picture import ChangeMark, LatencyPicture, SignalPanel, SignalsPicture, StageBar
 from bot.slack.view import (
@@ -21,7 +20,6 @@ from bot.slack.view import (
 )
 from diagnostics.diagnosis import Diagnosis, Scope, Suspect
 from diagnostics.findings import Finding, Measure, Status
-from diagnostics.impact import Impact, impact_of
 from diagnostics.key_signals import Curve, key_signals
 from retrieval.documents import Hit
 from runbooks.engine.values import Plan, PlannedStep
@@ -127,31 +125,6 @@ def blind_spots(diagnosis: Diagnosis) -> tuple[BlindLine, ...]:
         by_reason.setdefault(spot.why, []).append(spot.check.replace("_", " "))
     groups = sorted(by_reason.items(), key=lambda group: -len(group[1]))
     return tuple(BlindLine(checks=tuple(checks), why=why) for why, checks in groups)
-
-
-def impact(diagnosis: Diagnosis) -> str:
-    """Who is hurt and how many, in a sentence; "" where nobody measured it."""
-    measured = impact_of(diagnosis.findings)
-    if measured is None or (diagnosis.causes and diagnosis.causes[0].cause == "none"):
-        return ""
-    if measured.is_felt:
-        return f"{measured.sentence()}{_tenants(measured)}{_budget(measured)}"
-    return narrate.HURT_UNSEEN if diagnosis.user_impact else measured.sentence()
-
-
-def _tenants(measured: Impact) -> str:
-    if not measured.hurt:
-        return ""
-    names, more = ", ".join(measured.hurt[:3]), len(measured.hurt) - 3
-    return f" Hit: {names}{f' and {more} more' if more > 0 else ''}."
-
-
-def _budget(measured: Impact) -> str:
-    """How long a month's error budget lasts at this rate."""
-    per_hour = measured.budget_per_hour
-    if per_hour is None or measured.burn_rate is None or measured.burn_rate <= 1:
-        return ""
-    return f" At this rate a month's budget lasts {narrate.seconds(3600 / per_hour)}."
 
 
 def next_check(diagnosis: Diagnosis) -> str:

@@ -17,6 +17,7 @@ from bot.slack.view import StepState
 from diagnostics.changes.change import Change
 from diagnostics.diagnosis import BlindSpot, Diagnosis, Frame, RankedCause, Scope, Suspect
 from diagnostics.findings import Finding, Measure, Status
+from diagnostics.impact import UNSEEN, who_is_hurt
 from diagnostics.key_signals import Curve
 from retrieval.documents import Hit
 from runbooks.engine.values import Plan, PlannedStep, Tier
@@ -241,9 +242,9 @@ def test_who_is_hurt_is_one_sentence_with_names() -> None:
     """Shares, tenants, the budget; it is not told a second time among the evidence."""
     found = replace(DIAGNOSIS, findings=(*DIAGNOSIS.findings, impact_finding(0.041, "acme", "b", "c", "d")))
 
-    assert portrait.impact(found) == (
+    assert who_is_hurt(found) == (
         "4.1 % of requests fail (normally 0.2 %), 4 of 60 tenants are hit, the error budget burns 41 times too fast. "
-        "Hit: acme, b, c and 1 more. At this rate a month's budget lasts 17.6 h."
+        "Hit: acme, b, c and 1 more. At this rate a month's budget lasts 18 h."
     )
     assert "as below" not in [line.summary for line in portrait.evidence(found)]
 
@@ -252,9 +253,9 @@ def test_nobody_is_called_hurt_who_is_not() -> None:
     """A trouble that users feel but no counter shows is said so; without a measurement nothing is."""
     calm = impact_finding(0.002)
 
-    assert portrait.impact(replace(DIAGNOSIS, findings=(calm,))) == narrate.HURT_UNSEEN
-    assert portrait.impact(replace(DIAGNOSIS, findings=(calm,), user_impact=False)).startswith("Users notice nothing")
-    assert portrait.impact(DIAGNOSIS) == ""
+    assert who_is_hurt(replace(DIAGNOSIS, findings=(calm,))) == UNSEEN
+    assert who_is_hurt(replace(DIAGNOSIS, findings=(calm,), user_impact=False)).startswith("Users notice nothing")
+    assert who_is_hurt(DIAGNOSIS) == ""
 
 
 def test_blind_spots_with_one_reason_are_one_line() -> None:

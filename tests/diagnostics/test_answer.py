@@ -68,6 +68,16 @@ ANSWER = {
         "scope": {"oneOf": [SCOPE, {"type": "null"}]},
         "culprit_change": {"type": ["string", "null"]},
         "suspects": {"type": "array"},
+        "impact": {
+            "oneOf": [
+                {
+                    "type": "object",
+                    "required": ["sentence", "failing", "slow", "spoiled", "tenants", "hurt", "burn_rate"],
+                    "properties": {"sentence": {"type": "string"}, "hurt": {"type": "array"}},
+                },
+                {"type": "null"},
+            ]
+        },
         "blind_spots": {"type": "array", "items": {"type": "object", "required": ["check", "why"]}},
         "next_check": {"type": ["string", "null"]},
     },
