@@ -62,7 +62,8 @@ class Impact:
         ):
             if cell.now is not None and (cell.gain is None or cell.gain >= 0.005):
                 usual = "" if cell.baseline is None else f" (normally {number(cell.baseline, 'ratio')})"
-                parts.append(f"{number(cell.now, 'ratio')} {words}{usual}")
+                whose = "" if parts or words.startswith("of ") else "of requests "
+                parts.append(f"{number(cell.now, 'ratio')} {whose}{words}{usual}")
         if not parts:
             return "Users notice nothing, as far as it is measured."
         if self.hurt and self.tenants:

@@ -32,6 +32,7 @@ from diagnostics.findings import Status
 Block = dict[str, Any]
 
 SECTION = 2900
+_CLOSE = 0.25  # of the first cause's probability, from which a second one is worth a line
 _GRAPH = 800  # a longer address would cost a section its sentences
 _NOTHING = "(no text)"  # Slack refuses an empty one
 _EMOJI = {
@@ -213,8 +214,8 @@ def _verdict(view: CardView) -> str:
         lines.append(f"Where: {inline(view.scope, 200)}")
     if view.impact:
         lines.append(f"Who is hurt: {inline(view.impact, 400)}")
-    if first.probability < 0.8 and len(view.causes) > 1:
-        others = ", ".join(f"{inline(c.title, 100)} ({narrate.percent(c.probability)})" for c in view.causes[1:3])
+    if rivals := [cause for cause in view.causes[1:3] if cause.probability >= _CLOSE * first.probability]:
+        others = ", ".join(f"{inline(cause.title, 100)} ({narrate.percent(cause.probability)})" for cause in rivals)
         lines.append(f"It may also be: {others}")
     return lines_within(lines, SECTION)
 

@@ -192,7 +192,7 @@ def _panel(axes: Any, panel: SignalPanel, picture: SignalsPicture) -> None:
 
 def _range(panel: SignalPanel, points: Sequence[tuple[datetime, float]]) -> tuple[float, float]:
     """From zero, so that a small move looks small; a level far from zero (a clock, a temperature) is shown near."""
-    values = [value for _, value in points] + [panel.baseline or 0.0]
+    values = [value for _, value in points] + _known(panel.baseline)
     highest, lowest = max(values, default=1.0), min(values, default=0.0)
     near = lowest > 0 and panel.unit not in {"s", "ratio", "1/s"} and lowest > 0.4 * highest
     top = highest + 0.25 * (highest - (lowest if near else 0.0)) or 1.0

@@ -18,6 +18,7 @@ from bot.slack.blocks import (
 from bot.slack.escape import inline, lines_within
 from bot.slack.view import CardView, CauseLine, Message, PlanLine
 
+_WORTH_A_REASON = 0.01  # what speaks against a cause that nobody considers is known from the others
 _MOST_SECTIONS = 40  # Slack takes 50 blocks
 
 
@@ -55,6 +56,8 @@ def note(text: str) -> Message:
 
 def _cause(cause: CauseLine) -> Iterable[str]:
     yield f"• {cause_text(cause)}"
+    if cause.probability < _WORTH_A_REASON:
+        return
     for fact in cause.evidence_for[:8]:
         yield f"      for: {inline(fact)}"
     for fact in cause.evidence_against[:8]:

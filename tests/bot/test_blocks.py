@@ -264,6 +264,33 @@ def test_blind_spots_are_three_lines_and_a_number() -> None:
     assert "check 5, another (reason 5)" in words_of(thread.evidence(replace(DIAGNOSED, blind_spots=spots)))
 
 
+def test_a_rival_is_named_when_it_is_close() -> None:
+    """A quarter of the first one's probability is worth a line, less is for the thread."""
+    first, second = DIAGNOSED.causes
+    close = replace(DIAGNOSED, causes=(replace(first, probability=0.8), replace(second, probability=0.2)))
+    far = replace(DIAGNOSED, causes=(replace(first, probability=0.6), replace(second, probability=0.14)))
+
+    assert "It may also be: More load than capacity (20 %)" in words_of(card(close))
+    assert "It may also be" not in words_of(card(far))
+
+
+def test_the_thread_spares_the_reasons_of_what_nobody_considers() -> None:
+    """A cause below one in a hundred stands with its number only; who is hurt stands on top."""
+    first, second = DIAGNOSED.causes
+    against = ("queueing stays at 20 ms, but should be up",)
+    told = words_of(thread.evidence(replace(DIAGNOSED, causes=(first, replace(second, evidence_against=against)))))
+    spared = words_of(
+        thread.evidence(
+            replace(DIAGNOSED, causes=(first, replace(second, probability=0.002, evidence_against=against)))
+        )
+    )
+
+    assert against[0] in told
+    assert against[0] not in spared
+    assert "More load than capacity" in spared
+    assert "*Who is hurt*  4.1 % of requests fail" in spared
+
+
 def test_an_unsure_diagnosis_says_so() -> None:
     """Below one half the card calls it a guess and names the runner-up."""
     words = words_of(card(VARIANTS["not sure"]))

@@ -204,7 +204,12 @@ async def test_a_picture_of_little_is_still_a_picture(stages: tuple[StageBar, ..
 
 @pytest.mark.parametrize(
     "panels",
-    [(), (panel("gap"),), (panel("odd", float("nan"), float("inf"), 0.0),), (panel("flat", *[0.0] * 9),)],
+    [
+        (),
+        (panel("gap"),),
+        (replace(panel("odd", float("nan"), float("inf"), 0.0), baseline=float("nan")),),
+        (panel("flat", *[0.0] * 9),),
+    ],
     ids=["none", "no points", "no numbers", "zeros"],
 )
 async def test_odd_signals_make_a_picture(panels: tuple[SignalPanel, ...]) -> None:
@@ -247,6 +252,15 @@ def test_who_is_hurt_is_one_sentence_with_names() -> None:
         "Hit: acme, b, c and 1 more. At this rate a month's budget lasts 18 h."
     )
     assert "as below" not in [line.summary for line in portrait.evidence(found)]
+
+
+def test_slow_requests_alone_are_requests() -> None:
+    """A share without its whole would be a riddle."""
+    slow = Finding.bad("impact", "slow", Measure(signal="slow_ratio", value=0.18, baseline=0.046, unit="ratio"))
+
+    assert who_is_hurt(replace(DIAGNOSIS, findings=(slow,))).startswith(
+        "18 % of requests are slower than promised (normally 4.6 %)."
+    )
 
 
 def test_nobody_is_called_hurt_who_is_not() -> None:
