@@ -66,7 +66,7 @@ async def test_a_weight_changes_and_nothing_else(weigh: GuardedAction, gateway: 
 
     assert before["weight"] == 75
     assert {one.id: one.weight for one in gateway.gateway.deployments.values()} == {
-        "chat-gpu-1": 10, "chat-gpu-2": 10, "overflow-openai": 0, "overflow-anthropic": 25,
+        "chat-gpu-1": 10, "chat-gpu-2": 10, "overflow-openai": 0, "overflow-anthropic": 25, "large-openai": 10,
     }  # fmt: skip
     [patch] = gateway.of("PATCH")
     assert patch.path == "/model/overflow-openai/update"
@@ -84,8 +84,8 @@ async def test_the_effect_says_what_goes_where(weigh: GuardedAction) -> None:
 
 
 async def test_a_provider_names_its_only_deployment(weigh: GuardedAction, gateway: LiteLLMServer) -> None:
-    """`openai` is enough while the gateway has one deployment of it; the plan holds which one that is."""
-    by_provider = OUT.model_copy(update={"deployment": "openai"})
+    """`openai` is enough while the model group has one deployment of it; the plan holds which one that is."""
+    by_provider = OUT.model_copy(update={"deployment": "openai", "model_group": "chat-overflow"})
     before = await done(weigh, by_provider)
 
     assert before["deployment"] == "overflow-openai"
@@ -93,7 +93,12 @@ async def test_a_provider_names_its_only_deployment(weigh: GuardedAction, gatewa
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("hosted_vllm", "2 deployments.*chat-gpu-1, chat-gpu-2"), ("mistral", "no deployment mistral")]
+    ("name", "why"),
+    [
+        ("hosted_vllm", "2 deployments.*chat-gpu-1, chat-gpu-2"),
+        ("openai", "2 deployments.*large-openai, overflow-openai"),
+        ("mistral", "no deployment mistral"),
+    ],
 )
 async def test_a_name_must_mean_one_deployment(weigh: GuardedAction, name: str, why: str) -> None:
     """None or several is no plan, and the message helps to choose."""
@@ -307,8 +312,8 @@ async def test_fallbacks_that_are_set_already_are_no_obstacle(fall_back: Guarded
 
 async def test_groups_must_exist(fall_back: GuardedAction) -> None:
     """Both the group and those to fall back on, when the plan is made."""
-    with pytest.raises(ActionError, match="no model group chat-large"):
-        await fall_back.read(BACK_TO_OURS.model_copy(update={"fallbacks": ("chat", "chat-large")}))
+    with pytest.raises(ActionError, match="no model group chat-huge"):
+        await fall_back.read(BACK_TO_OURS.model_copy(update={"fallbacks": ("chat", "chat-huge")}))
     with pytest.raises(ActionError, match="no model group elsewhere"):
         await fall_back.read(BACK_TO_OURS.model_copy(update={"model_group": "elsewhere"}))
 

@@ -50,9 +50,14 @@ class GatewayAction:
 
 
 class DeploymentRef(OnGateway):
-    """A deployment by its id (LiteLLM's `model_info.id`), or by its provider when the gateway has only one of it."""
+    """
+    A deployment by its id (LiteLLM's `model_info.id`), or by its provider when there is only one of it.
+
+    `model_group` looks for it in that group only.
+    """
 
     deployment: GatewayObject
+    model_group: GatewayObject | None = None
 
 
 class SetWeightParams(DeploymentRef):
@@ -103,7 +108,7 @@ class SetWeight(GatewayAction):
     async def read(self, params: DeploymentRef) -> JsonObject:
         """`{"deployment", "model", "group", "weight", "others_have_weight"}`; a weight never set counts as 0."""
         listed = await self.proxy(params).deployments()
-        one = _meant(params.deployment, listed)
+        one = _meant(params, listed)
         if not one.in_database:
             raise ActionError(f"{one.id} stands in LiteLLM's config file, where its API cannot change it")
         others = [other for other in listed if other.group == one.group and other.id != one.id]
@@ -236,9 +241,11 @@ async def _of_any_replica(look: Callable[[], Awaitable[Happened]]) -> Happened:
     return Happened.NO
 
 
-def _meant(name: str, listed: list[Deployment]) -> Deployment:
-    """The deployment with this id, or the provider's only one. Raises ActionError."""
-    found = [one for one in listed if one.id == name] or [one for one in listed if one.provider == name]
+def _meant(params: DeploymentRef, listed: list[Deployment]) -> Deployment:
+    """The deployment with this id, or the provider's only one in the group. Raises ActionError."""
+    name = params.deployment
+    inside = [one for one in listed if params.model_group in {None, one.group}]
+    found = [one for one in inside if one.id == name] or [one for one in inside if one.provider == name]
     if not found:
         raise ActionError(f"the gateway has no deployment {name}, and none of a provider of that name")
     if len(found) > 1:
