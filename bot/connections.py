@@ -8,7 +8,7 @@ neither sees the other's.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from bot.config import (
     PrometheusSource,
     RecorderSource,
     Service,
+    TraceSource,
 )
 from bot.discretion import DiscreetDiagnoser
 from bot.incidents import WatchkeeperError
@@ -38,6 +39,8 @@ from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.model import Telemetry
 from diagnostics.telemetry.prometheus import PrometheusTelemetry
 from diagnostics.telemetry.recorder import Recorder
+from diagnostics.traces.jaeger import JaegerTraces
+from diagnostics.traces.tempo import TempoTraces
 from runbooks.engine.actions import (
     ClusterAccess,
     CommandAccess,
@@ -67,6 +70,7 @@ class Connections:
     telemetry: Mapping[str, Telemetry]
     sources: Mapping[str, ChangeSource]
     clusters: Mapping[str, tuple[ChangeSource, ...]]  # what each cluster tells, by its name
+    traces: Mapping[str, TempoTraces | JaegerTraces]  # by the names of the services whose they are
     clients: tuple[httpx.AsyncClient, ...] = field(repr=False)
 
     async def start(self) -> None:
@@ -104,6 +108,7 @@ class Connections:
                 [*self.sources_of(service), *remembered],
                 prompt_diff=service.prompt_diff,
                 stores=stores,
+                traces=self.traces.get(service.name),
             )
             for service in config.services
             if service.datasource is not None and service.datasource in self.telemetry
@@ -126,6 +131,7 @@ def connect(settings: Settings, config: Config, journal: Callable[[str], Journal
     """
     telemetry: dict[str, Telemetry] = {}
     sources: dict[str, ChangeSource] = {}
+    traces: dict[str, TempoTraces | JaegerTraces] = {}
     clients: list[httpx.AsyncClient] = []
     for source in config.datasources:
         match source:
@@ -151,6 +157,9 @@ def connect(settings: Settings, config: Config, journal: Callable[[str], Journal
                     client=client,
                     journal=journal(source.name) if journal else None,
                 )
+            case TraceSource():
+                clients.append(client := http_client(settings, source.name, source.credential, source.ca_file))
+                traces |= _traces(source, client, config.services)
             case GitSource():
                 sources[source.name] = GitPrompts(name=source.name, folder=source.path)
             case _:
@@ -164,7 +173,21 @@ def connect(settings: Settings, config: Config, journal: Callable[[str], Journal
         if cluster.credential:
             clients.append(client := http_client(settings, cluster.name, cluster.credential, cluster.ca_file))
             clusters[cluster.name] = cluster_sources(cluster, client)
-    return Connections(telemetry=telemetry, sources=sources, clusters=clusters, clients=tuple(clients))
+    return Connections(telemetry=telemetry, sources=sources, clusters=clusters, traces=traces, clients=tuple(clients))
+
+
+def _traces(
+    source: TraceSource, client: httpx.AsyncClient, services: Sequence[Service]
+) -> dict[str, TempoTraces | JaegerTraces]:
+    """What each service that names this backend finds in it."""
+    kind = TempoTraces if source.kind == "tempo" else JaegerTraces
+    return {
+        service.name: kind(
+            name=source.name, url=source.url, client=client, service=service.traces.service or service.name
+        )
+        for service in services
+        if service.traces is not None and service.traces.source == source.name
+    }
 
 
 def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:

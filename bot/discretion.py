@@ -25,6 +25,7 @@ from diagnostics.diagnosis import Diagnosis, Suspect
 from diagnostics.runner import Diagnoser
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Telemetry
+from diagnostics.traces.model import TraceSource
 
 PromptDiff = Literal["full", "redacted", "link"]
 _DIAGNOSIS = TypeAdapter(Diagnosis)
@@ -59,8 +60,9 @@ class DiscreetDiagnoser(Diagnoser):
         *,
         prompt_diff: PromptDiff,
         stores: Mapping[str, str],
+        traces: TraceSource | None = None,
     ) -> None:
-        super().__init__(telemetry, sources)
+        super().__init__(telemetry, sources, traces=traces)
         self._prompt_diff = prompt_diff
         self._stores = dict(stores)
 

@@ -22,13 +22,13 @@ from bot.config import (
     PhoenixSource,
     PrometheusSource,
     RecorderSource,
+    TraceSource,
 )
 from bot.config.entries import (
     Budgets,
     Cluster,
     Command,
     Deployment,
-    Entry,
     Gateway,
     HttpEndpoint,
     Person,
@@ -36,7 +36,9 @@ from bot.config.entries import (
     PromptRef,
     Provider,
     Service,
+    ServiceTraces,
 )
+from bot.config.fields import Entry
 from bot.settings import PROCESS, VARIABLES
 
 ROOT = Path(__file__).parents[1]
@@ -138,8 +140,8 @@ def test_no_document_names_a_variable_that_nobody_reads(file: Path) -> None:
     "entry",
     [
         PrometheusSource, RecorderSource, LangfuseSource, GitSource, MlflowSource, PhoenixSource, ArgoSource,
-        FlagSource, Cluster, Gateway, HttpEndpoint, Command, Service, Budgets, Deployment, PromptRef, Provider,
-        PolicyRule, Person,
+        FlagSource, TraceSource, Cluster, Gateway, HttpEndpoint, Command, Service, ServiceTraces, Budgets, Deployment,
+        PromptRef, Provider, PolicyRule, Person,
     ],
 )  # fmt: skip
 def test_every_key_is_documented(entry: type[Entry]) -> None:

@@ -21,7 +21,6 @@ from bot.config.entries import (
     Cluster,
     Command,
     Datasource,
-    Entry,
     FlagSource,
     Gateway,
     GitSource,
@@ -35,9 +34,11 @@ from bot.config.entries import (
     RecorderSource,
     RunbookFolder,
     Service,
+    TraceSource,
     paths_below,
 )
 from bot.config.errors import ConfigError, Problem, did_you_mean, problems_of
+from bot.config.fields import Entry
 from bot.config.lines import TomlLines, TomlPath, shown
 from bot.config.references import NAMED_BY, metrics_sources, misfits
 
@@ -61,6 +62,7 @@ __all__ = [
     "RecorderSource",
     "RunbookFolder",
     "Service",
+    "TraceSource",
     "load_config",
 ]
 

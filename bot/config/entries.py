@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from bot.config.fields import (
+    CredentialName,
+    Entry,
+    Matchers,
+    Name,
+    Pattern,
+    PrivateAddress,
+    SlackId,
+    WebAddress,
+    refuse_plain,
+)
 from diagnostics import target
 from runbooks.engine.actions import command_line
 
@@ -17,99 +26,11 @@ Environment = Literal["prod", "staging", "dev"]
 Role = Literal["on-call", "service-owner", "platform", "security", "budget", "prompt-owner"]
 Family = Literal["serving", "gpu", "application", "gateway", "kubernetes"]
 
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
-_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-_SLACK_ID = re.compile(r"[TE][A-Z0-9]+/[UW][A-Z0-9]+")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-
-def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a name; use letters, digits, dots, dashes and underscores")
-    return value
-
-
-def _web_address(value: str) -> str:
-    if "@" in re.split(r"[/?#]", value.partition("://")[2], maxsplit=1)[0]:  # first, since the value is not repeated
-        raise ValueError("the address holds a password; put it in a variable and name that in `credential`")
-    try:
-        url = urlsplit(value)
-        usable = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
-    except ValueError:  # a bracket that does not close, a port that is none
-        usable = False
-    if not usable:
-        raise ValueError(f"{value!r} is not a web address; write http://HOST or https://HOST")
-    return value.rstrip("/")
-
-
-def _private_address(value: str) -> str:
-    """For addresses that a credential is sent to."""
-    value = _web_address(value)
-    _refuse_plain(value)
-    return value
-
-
-def _refuse_plain(value: str) -> None:
-    url = urlsplit(value)
-    if url.scheme == "http" and url.hostname not in _LOOPBACK:
-        raise ValueError("would send the credential unencrypted; use https:// (http:// only for this machine)")
-
-
-def _variable(value: str) -> str:
-    """The value is not repeated: somebody may have written the secret itself here."""
-    if not _VARIABLE.fullmatch(value):
-        raise ValueError("this must be the NAME of an environment variable; write no secret here, set it there")
-    return value
-
-
-def _slack_id(value: str) -> str:
-    if not _SLACK_ID.fullmatch(value):
-        raise ValueError(f"{value!r} is not TEAM/USER; write both ids, such as T01234567/U01234567")
-    return value
-
-
-def _matchers(value: Mapping[str, str]) -> Mapping[str, str]:
-    for label, matcher in value.items():
-        if not _LABEL.fullmatch(label):
-            raise ValueError(f"{label!r} is not a label name; use letters, digits and underscores")
-        pattern = matcher.removeprefix("!")
-        if pattern.startswith("~"):
-            try:
-                re.compile(pattern[1:])
-            except re.error as error:
-                raise ValueError(f"{matcher!r} is not a regular expression: {error}; correct it") from None
-    return value
-
-
-def _pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"{value!r} is not a regular expression: {error}; correct it") from None
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Pattern = Annotated[str, AfterValidator(_pattern)]
-WebAddress = Annotated[str, AfterValidator(_web_address)]
-PrivateAddress = Annotated[str, AfterValidator(_private_address)]
-CredentialName = Annotated[str, AfterValidator(_variable)]
-SlackId = Annotated[str, AfterValidator(_slack_id)]
-Matchers = Annotated[Mapping[str, str], AfterValidator(_matchers)]
-
-
-class Entry(BaseModel):
-    """Frozen, and strict about its keys: a misspelt key would otherwise be a setting that silently does nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class PrometheusSource(Entry):
-    """Telemetry from a Prometheus-compatible HTTP API; `credential` names a bearer token."""
+class _ClusterApi(Entry):
+    """An HTTP API for reading that often runs in the same cluster; `credential` names a bearer token."""
 
     name: Name
-    kind: Literal["prometheus"]
     credential: CredentialName | None = None  # before the address, whose check looks at it
     url: WebAddress
     ca_file: Path | None = None
@@ -117,10 +38,22 @@ class PrometheusSource(Entry):
     @field_validator("url")
     @classmethod
     def _is_private(cls, url: str, info: ValidationInfo) -> str:
-        """Without a credential plain HTTP is fine: in most clusters Prometheus has no TLS."""
+        """Without a credential plain HTTP is fine: in most clusters Prometheus, Tempo and Jaeger have no TLS."""
         if info.data.get("credential") is not None:
-            _refuse_plain(url)
+            refuse_plain(url)
         return url
+
+
+class PrometheusSource(_ClusterApi):
+    """Telemetry from a Prometheus-compatible HTTP API."""
+
+    kind: Literal["prometheus"]
+
+
+class TraceSource(_ClusterApi):
+    """Traces from Grafana Tempo or Jaeger."""
+
+    kind: Literal["tempo", "jaeger"]
 
 
 class RecorderSource(Entry):
@@ -205,6 +138,7 @@ Datasource = (
     | PhoenixSource
     | ArgoSource
     | FlagSource
+    | TraceSource
 )
 DATASOURCES: Mapping[str, type[Entry]] = {
     "prometheus": PrometheusSource,
@@ -216,12 +150,17 @@ DATASOURCES: Mapping[str, type[Entry]] = {
     "argocd": ArgoSource,
     "launchdarkly": FlagSource,
     "unleash": FlagSource,
+    "tempo": TraceSource,
+    "jaeger": TraceSource,
 }
 TELEMETRY = frozenset({"prometheus", "recorder"})
 """Kinds that have metrics."""
 
 PROMPTS = frozenset({"langfuse", "git", "mlflow", "phoenix"})
 """Kinds that know prompts."""
+
+TRACES = frozenset({"tempo", "jaeger"})
+"""Kinds that have traces."""
 
 
 class Cluster(Entry):
@@ -317,6 +256,13 @@ class Provider(Entry):
     models: tuple[str, ...] = ()
 
 
+class ServiceTraces(Entry):
+    """Where a service's traces are, and the `service.name` it has in them (its own name by default)."""
+
+    source: str
+    service: str | None = Field(default=None, min_length=1)
+
+
 class Service(Entry):
     """One LLM service: where its telemetry is, what it promised, and who answers for it."""
 
@@ -337,6 +283,7 @@ class Service(Entry):
     deployments: tuple[Deployment, ...] = ()
     prompts: tuple[PromptRef, ...] = ()
     providers: tuple[Provider, ...] = ()
+    traces: ServiceTraces | None = None
     changes: tuple[str, ...] = ()  # datasources beside those of its prompts whose changes may be its trouble
 
     def target(self) -> target.Target:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
-from bot.config.entries import PROMPTS, TELEMETRY, Datasource, Person, PolicyRule, Service
+from bot.config.entries import PROMPTS, TELEMETRY, TRACES, Datasource, Person, PolicyRule, Service
 from bot.config.errors import Problem, did_you_mean
 from bot.config.lines import TomlPath
 
@@ -56,6 +56,7 @@ def _service(
             yield from _known(name, (*at, kind), kind, names[kind])
     yield from _prompts(service, at, kinds, names)
     yield from _changes(service, at, kinds, names)
+    yield from _traces(service, at, kinds, names)
     for number, person in enumerate(service.owners):
         yield from _known(person, (*at, "owners", number), "person", names["person"])
     for role, people in service.approvers.items():
@@ -91,6 +92,27 @@ def _changes(
                 what=f"datasource {name} is of kind {kinds[name]}, whose changes are found by themselves",
                 remedy="name it as a prompt's source or as the service's datasource, and leave it out here",
             )
+        if kinds.get(name) in TRACES:
+            yield Problem(
+                path=path,
+                what=f"datasource {name} is of kind {kinds[name]} and knows no changes",
+                remedy="name it in [service.traces]",
+            )
+
+
+def _traces(
+    service: Service, at: TomlPath, kinds: Mapping[str, str], names: Mapping[str, frozenset[str]]
+) -> Iterator[Problem]:
+    if service.traces is None:
+        return
+    path = (*at, "traces", "source")
+    yield from _known(service.traces.source, path, "datasource", names["datasource"])
+    if kinds.get(service.traces.source, "tempo") not in TRACES:
+        yield Problem(
+            path=path,
+            what=f"datasource {service.traces.source} is of kind {kinds[service.traces.source]} and has no traces",
+            remedy="name one of kind tempo or jaeger",
+        )
 
 
 def _rule(rule: PolicyRule, at: TomlPath, services: frozenset[str]) -> Iterator[Problem]:

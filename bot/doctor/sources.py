@@ -1,4 +1,4 @@
-"""What remembers changes: can each prompt store, Git folder, cluster, deployer and flag store be asked for them?"""
+"""What remembers changes, and what keeps traces: can each be asked, and does it know the service?"""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from bot.doctor.advice import Advice
 from bot.settings import Settings
 from diagnostics.changes.change import ChangeSource, ChangeSourceError
 from diagnostics.changes.self_report import SelfReport
+from diagnostics.checks.trace_breakdown import ENOUGH
+from diagnostics.telemetry.model import TelemetryError
+from diagnostics.traces.model import TraceSource
+from diagnostics.traces.requests import read_request
 
 LOOK_BACK = timedelta(hours=6)
+RECENT = timedelta(minutes=15)
 
 
 async def examine(settings: Settings, config: Config) -> list[Advice]:
@@ -27,7 +32,11 @@ async def examine(settings: Settings, config: Config) -> list[Advice]:
             for source in connections.sources_of(service)
             if not isinstance(source, SelfReport)  # the examiner of the telemetry asks that
         ]
-        return list(await asyncio.gather(*(_changes(service, source) for service, source in pairs)))
+        changes = (_changes(service, source) for service, source in pairs)
+        traces = (
+            _traces(each, connections.traces[each.name]) for each in config.services if each.name in connections.traces
+        )
+        return list(await asyncio.gather(*changes, *traces))
     finally:
         await connections.close()
 
@@ -40,3 +49,18 @@ async def _changes(service: Service, source: ChangeSource) -> Advice:
     except ChangeSourceError as error:
         return Advice.bad(about, f"for {service.name}: {error}", "correct its address, credential or rights")
     return Advice.ok(about, f"for {service.name}: {len(found)} in the last six hours")
+
+
+async def _traces(service: Service, source: TraceSource) -> Advice:
+    about = f"traces in {source.name}"
+    until = datetime.now(UTC)
+    try:
+        found = await source.traces(until - RECENT, until)
+    except TelemetryError as error:
+        return Advice.bad(about, f"for {service.name}: {error}", "correct its address, credential or network")
+    requests = [one for one in found if read_request(one, service.target()) is not None]
+    says = f"for {service.name}: {len(requests)} of {len(found)} traces of the last quarter of an hour can be read"
+    if len(requests) < ENOUGH:
+        remedy = f"{ENOUGH} are needed: sample more, see `service` in [service.traces], and set gen_ai attributes"
+        return Advice.unknown(about, says, remedy)
+    return Advice.ok(about, says)
