@@ -54,7 +54,7 @@ class Impact:
 
     def sentence(self) -> str:
         """What the card says: "4.1 % of requests fail (normally 0.2 %), 12 of 60 tenants are hit, ..." ."""
-        parts = []
+        parts: list[str] = []
         for cell, words in (
             (self.failing, "of requests fail"),
             (self.slow, "are slower than promised"),
