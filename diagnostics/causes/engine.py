@@ -2,9 +2,10 @@
 From measures to probabilities: how well does each cause explain what the checks measured?
 
 A cause says how it moves each signal; the likelihoods of all measured signals, shared out within groups that move
-together and tempered since they are not independent, give its weight. `none` expects everything flat, `other` expects
-a little of everything, so a pattern that no cause explains goes to them. Two causes at once are hypotheses of their
-own; what such a pair weighs is shared by its two, so that a pair never makes one of them look certain.
+together and tempered since they are not independent, give its weight. `none` expects everything flat. `other` is what
+nobody has described yet: a fault that resembles a known cause in all but what is decisive for it, or one that resembles
+nothing. Two causes at once are hypotheses of their own; what such a pair weighs is shared by its two, so that a pair
+never makes one of them look certain.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ class Calibration:
     The few numbers that turn likelihoods into probabilities that mean what they say.
 
     `temper` allows for signals that are correlated beyond their groups. `decisive` is how much more a decisive signal
-    weighs. `pair` is the prior odds of two causes at once. `sharpness` is applied to the finished weights.
+    weighs. `kin` is the prior odds of an unknown fault that resembles a cause, `pair` of two causes at once.
+    `sharpness` is applied to the finished weights.
     """
 
-    none: float = 4.5
-    other: float = 4.0
-    temper: float = 0.6
-    decisive: float = 1.6
-    pair: float = 0.02
-    sharpness: float = 1.0
+    none: float = 1.5
+    other: float = 6.0
+    kin: float = 0.12
+    temper: float = 0.8
+    decisive: float = 1.8
+    pair: float = 0.015
+    sharpness: float = 0.9
 
 
 CALIBRATION = Calibration()
@@ -64,7 +67,9 @@ def rank(
     pairs = _pairs(weights, priors, weighing, knowledge, math.log(calibration.pair))
     prior_none = calibration.none if observed else 1.0  # silence is no sign of health
     weights["none"] = math.log(prior_none) + weighing.none()
-    weights["other"] = math.log(calibration.other) + weighing.other()
+    unlike = math.log(calibration.other) + weighing.other()
+    alike = [priors[cause.id] + math.log(calibration.kin) + weighing.kin(cause) for cause in knowledge.causes.values()]
+    weights["other"] = _log_sum([unlike, *alike])
     shares = _shares(weights, pairs, calibration.sharpness)
     order = sorted(shares, key=lambda name: shares[name], reverse=True)
     shown = [name for place, name in enumerate(order) if shares[name] >= 0.01 or place < 3 or name in {"none", "other"}]
@@ -82,29 +87,36 @@ class _Weighing:
         self._weights = {
             name: calibration.temper / math.sqrt(sizes[seen.signal.group]) for name, seen in observed.items()
         }
-        self._single = {
-            name: {expected: math.log(seen.likelihood(expected)) for expected in Expected}
-            for name, seen in observed.items()
-        }
-        self._double: dict[tuple[str, Expected, Expected], float] = {}
+        self._plain, self._strict = (
+            {
+                name: {expected: math.log(seen.likelihood(expected, is_decisive=strict)) for expected in Expected}
+                for name, seen in observed.items()
+            }
+            for strict in (False, True)
+        )
+        self._double: dict[tuple[str, Expected, Expected, bool], float] = {}
 
     def cause(self, cause: Cause) -> float:
+        return sum(self._part(name, cause) for name in self._observed)
+
+    def kin(self, cause: Cause) -> float:
+        """Of an unknown fault that moves all but the decisive signals as this cause does."""
         return sum(
-            self._weight(name, name in cause.decisive) * logs[cause.expects.get(name, Expected.FLAT)]
-            for name, logs in self._single.items()
+            self._weights[name] * math.log(seen.likelihood_of_kin())
+            if name in cause.decisive
+            else self._part(name, cause)
+            for name, seen in self._observed.items()
         )
 
     def pair_gain(self, one: Cause, another: Cause) -> float:
         """By how much both together explain more than the first alone; only what the second moves can change."""
         gain = 0.0
         for name in another.expects.keys() | another.decisive:
-            if name not in self._single:
+            if name not in self._observed:
                 continue
-            mine = one.expects.get(name, Expected.FLAT)
-            before = self._weight(name, name in one.decisive) * self._single[name][mine]
+            mine, theirs = one.expects.get(name, Expected.FLAT), another.expects.get(name, Expected.FLAT)
             is_decisive = name in one.decisive or name in another.decisive
-            gain += self._weight(name, is_decisive) * self._both(name, mine, another.expects.get(name, Expected.FLAT))
-            gain -= before
+            gain += self._both(name, mine, theirs, is_decisive=is_decisive) - self._part(name, one)
         return gain
 
     def none(self) -> float:
@@ -113,14 +125,24 @@ class _Weighing:
     def other(self) -> float:
         return sum(self._weights[name] * math.log(seen.likelihood_of_other()) for name, seen in self._observed.items())
 
-    def _weight(self, name: str, is_decisive: bool) -> float:  # noqa: FBT001 - read as a sentence at both calls
-        return self._weights[name] * (self._calibration.decisive if is_decisive else 1.0)
+    def _part(self, name: str, cause: Cause) -> float:
+        expected = cause.expects.get(name, Expected.FLAT)
+        if name in cause.decisive:
+            return self._weights[name] * self._calibration.decisive * self._strict[name][expected]
+        return self._weights[name] * self._plain[name][expected]
 
-    def _both(self, name: str, one: Expected, another: Expected) -> float:
-        key = (name, one, another)
+    def _both(self, name: str, one: Expected, another: Expected, *, is_decisive: bool) -> float:
+        key = (name, one, another, is_decisive)
         if key not in self._double:
-            self._double[key] = math.log(self._observed[name].likelihood_of_both(one, another))
+            seen = self._observed[name]
+            weight = self._weights[name] * (self._calibration.decisive if is_decisive else 1.0)
+            self._double[key] = weight * math.log(seen.likelihood_of_both(one, another, is_decisive=is_decisive))
         return self._double[key]
+
+
+def _log_sum(weights: Sequence[float]) -> float:
+    top = max(weights)
+    return top + math.log(sum(math.exp(weight - top) for weight in weights))
 
 
 def _pairs(
