@@ -81,6 +81,20 @@ async def test_a_diagnosis_from_the_command_line_reads_the_journal(terminal: Ter
     assert [suspect["change"] for suspect in answer["suspects"]] == ["deploy-7"]
 
 
+async def test_a_diagnosis_can_be_of_another_time(terminal: Terminal) -> None:
+    """What came later is hidden from it; a time that nobody understands is refused before anything is asked."""
+    await terminal.type(*RECORD, "--id", "deploy-7")
+
+    status, said = await terminal.type("diagnose", "chat", "--at", "2026-01-02T03:04:05Z", "--json")
+    refused = await terminal.type("diagnose", "chat", "--at", "noon")
+
+    assert status == 0
+    answer = json.loads(said[said.index("{\n") :])
+    assert (answer["at"], answer["suspects"]) == ("2026-01-02T03:04:05Z", [])
+    assert refused[0] != 0
+    assert "'noon' is no time" in refused[1]
+
+
 async def test_a_script_that_runs_twice_records_once(terminal: Terminal) -> None:
     """By its id, or by what it says when it says when."""
     first = [await terminal.type(*RECORD, "--id", "deploy-7") for _ in range(2)]

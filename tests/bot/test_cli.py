@@ -87,7 +87,14 @@ def test_unexpected_words_are_refused(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("replay",), ("replay", "E1", "--all"), ("diagnose",), ("diagnose", "chat", "--case", ".")]
+    "words",
+    [
+        ("replay",),
+        ("replay", "E1", "--all"),
+        ("diagnose",),
+        ("diagnose", "chat", "--case", "."),
+        ("diagnose", "--case", ".", "--at", "10:00"),
+    ],
 )
 def test_what_is_meant_must_be_clear(run: Run, words: tuple[str, ...]) -> None:
     """Commands that need one of two things refuse none and both."""
