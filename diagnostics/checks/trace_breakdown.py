@@ -24,7 +24,7 @@ from diagnostics.diagnosis import Frame, Stage
 from diagnostics.findings import Finding, Measure
 from diagnostics.latency import dominant, is_regression, shares
 from diagnostics.look import CannotTellError, Compared
-from diagnostics.proportions import SURE, Share
+from diagnostics.proportions import ENOUGH_VOTES, SURE, Share
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Telemetry
 from diagnostics.traces.model import Trace, TraceSource
@@ -38,6 +38,8 @@ _ENOUGH_CALLS = 20
 _MORE_FAIL = 0.05
 _MORE_RETRIES = 0.15
 _MOST_ERRORS = 5
+_LEAST_CALLS = 0.1  # a service that calls hardly any tools has no fan-out whose growth means something
+_SURELY = 1.5  # times the two standard errors that are asked of metrics: traces are few, and their tails heavy
 _SIGNALS = {
     "guardrail": "trace_guardrail_share",
     "retrieval": "trace_retrieval_share",
@@ -73,7 +75,7 @@ async def run(target: Target, _telemetry: Telemetry, frame: Frame, source: Trace
 def _judged(target: Target, now: Sequence[Trace], then: Sequence[Trace]) -> Finding:
     sample = Sample(now=_requests(now, target, "recent window"), then=_requests(then, target, "baseline"))
     total, stages = _stages(sample)
-    is_slow = is_regression(total, sample.error(lambda one: sum(one.seconds.values())))
+    is_slow = is_regression(total, _SURELY * sample.error(lambda one: sum(one.seconds.values())))
     reason = dominant(stages) if is_slow else None
     complaints, measures = [], [*_stage_measures(stages, is_slow=is_slow), *_counts(sample)]
     if reason is not None:
@@ -135,7 +137,12 @@ def _counts(sample: Sample) -> list[Measure]:
         "trace_tool_calls": lambda one: len(one.tools),
         "trace_retry_ratio": lambda one: one.retries,
     }
-    return [measure(signal, sample.mean(of), "1/request") for signal, of in numbers.items()]
+    cells = {signal: sample.mean(of) for signal, of in numbers.items()}
+    return [
+        measure(signal, cell, "1/request")
+        for signal, cell in cells.items()
+        if signal == "trace_retry_ratio" or min(cell.now or 0.0, cell.baseline or 0.0) >= _LEAST_CALLS
+    ]
 
 
 def _slow(sample: Sample, total: Compared, stage: Stage) -> str:
@@ -161,8 +168,8 @@ def _tools(sample: Sample) -> tuple[list[str], list[Measure]]:
     failing = {name: _failing(sample, name) for name in sorted(names)}
     everything = sum(failing.values(), Share())
     measures = []
-    if everything.all_now >= _ENOUGH_CALLS and everything.all_then >= _ENOUGH_CALLS:
-        measures.append(measure("trace_tool_error_ratio", everything.compared(_ENOUGH_CALLS), "ratio"))
+    if min(everything.all_now, everything.all_then) >= ENOUGH_VOTES:
+        measures.append(measure("trace_tool_error_ratio", everything.compared(ENOUGH_VOTES), "ratio"))
     measures += _slowest_tool(sample, names)
     worse = {name: cell for name, cell in failing.items() if _is_worse(cell)}
     for name, cell in worse.items():

@@ -26,6 +26,7 @@ class _Tag(BaseModel):
 
 class _Reference(BaseModel):
     kind: str = Field(default="CHILD_OF", alias="refType")
+    trace_id: str = Field(default="", alias="traceID")
     span_id: str = Field(default="", alias="spanID")
 
 
@@ -94,17 +95,20 @@ class JaegerTraces:
 
 
 def _read(trace: _Trace) -> Trace:
-    return Trace(id=trace.trace_id, spans=tuple(_span(span, trace.processes) for span in trace.spans))
+    return Trace(id=trace.trace_id, spans=tuple(_span(span, trace) for span in trace.spans))
 
 
-def _span(span: _Span, processes: dict[str, _Process]) -> Span:
+def _span(span: _Span, trace: _Trace) -> Span:
+    """A span may refer to several others, in other traces too; its caller is the first that it is a child of here."""
     found = {tag.key: kept(tag.key, tag.value) for tag in span.tags or ()}
     attributes: dict[str, Attribute] = {name: value for name, value in found.items() if value is not None}
-    callers = [each.span_id for each in span.references or () if each.kind == "CHILD_OF" and each.span_id]
-    process = processes.get(span.process, _Process())
+    callers = [
+        each.span_id for each in span.references or () if each.kind == "CHILD_OF" and each.trace_id == trace.trace_id
+    ]
+    process = trace.processes.get(span.process, _Process())
     return Span(
         id=span.span_id,
-        parent=callers[0] if callers else None,
+        parent=next(iter(callers), None),
         service=process.service[:LONGEST],
         name=span.name[:LONGEST],
         start_ns=span.start_us * 1000,

@@ -33,15 +33,18 @@ class Sampled:
 
     name = "traces"
 
-    def __init__(self, now: Kind, then: Kind, *, count: int = 120, count_then: int | None = None) -> None:
+    def __init__(
+        self, now: Kind, then: Kind, *, count: int = 120, count_then: int | None = None, seed: int = 0
+    ) -> None:
         self._now = (now, count)
         self._then = (then, count if count_then is None else count_then)
+        self._seed = seed
         self.asked: list[tuple[datetime, datetime]] = []
 
     async def traces(self, start: datetime, end: datetime) -> Sequence[Trace]:
         self.asked.append((start, end))
         kind, count = self._now if end == FRAME.at else self._then
-        draw = random.Random(str(start))
+        draw = random.Random(f"{self._seed} {start}")
         return [kind(draw) for _ in range(count)]
 
 
@@ -86,6 +89,17 @@ def _laid_out(parts: Sequence[tuple[float, dict[str, Any]]]) -> list[Span]:
         spans.append(span(clock, clock + seconds, of=root, **attributes))
         clock += seconds
     return spans
+
+
+async def test_chance_rarely_complains() -> None:
+    """Of sixty looks at unchanged requests with a long tail, at most one calls them slower, failing or retried."""
+
+    def long_tailed(draw: random.Random) -> Trace:
+        return requests(decode=draw.expovariate(1 / 4.8))(draw)
+
+    answers = [await answer(Sampled(long_tailed, long_tailed, count=60, seed=seed)) for seed in range(60)]
+
+    assert sum(one.status is Status.BAD for one in answers) <= 1
 
 
 async def answer(source: Sampled, target: Target = TARGET) -> Finding:
@@ -173,6 +187,18 @@ async def test_the_fan_out_to_tools_is_measured() -> None:
     calls = of(finding, "trace_tool_calls")
     assert (calls.value, calls.baseline) == (4, 1)
     assert of(finding, "trace_tool_time", ("tool", "crm")).value == pytest.approx(0.5, rel=0.1)
+
+
+async def test_a_stray_tool_call_is_no_growth() -> None:
+    """Where hardly any tool is called, twice as many are still hardly any, and no signal."""
+
+    def strays(share: float) -> Kind:
+        return lambda draw: requests(tools=int(draw.random() < share))(draw)
+
+    finding = await answer(Sampled(strays(0.06), strays(0.0)))
+
+    assert "trace_tool_calls" not in {one.signal for one in finding.measures}
+    assert "trace_tool_error_ratio" not in {one.signal for one in finding.measures}
 
 
 @pytest.mark.parametrize(("now", "then"), [(49, 120), (120, 49), (0, 0)])

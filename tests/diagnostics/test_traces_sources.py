@@ -269,6 +269,25 @@ async def test_jaeger_s_own_errors_are_ours(jaeger: Asked) -> None:
             await Asked(server=server, client=jaeger.client).traces()
 
 
+async def test_jaeger_s_references_lead_elsewhere_too(jaeger: Asked) -> None:
+    """A span may be the child of one in another trace, and follow others; its caller is the one in its own."""
+    stored = began()
+    elsewhere = {"refType": "CHILD_OF", "traceID": "f" * 32, "spanID": "f" * 16}
+    before = {"refType": "FOLLOWS_FROM", "traceID": stored.id, "spanID": stored.spans[2].id}
+    jaeger.server.stored = [stored]
+    jaeger.server.adds = lambda one: {
+        "references": [
+            elsewhere,
+            before,
+            *({"refType": "CHILD_OF", "traceID": stored.id, "spanID": parent} for parent in [one.parent] if parent),
+        ]
+    }
+
+    [found] = await jaeger.traces()
+
+    assert [one.parent for one in found.spans] == [one.parent for one in stored.spans]
+
+
 async def test_jaeger_s_sample_spreads_over_the_window(jaeger: Asked) -> None:
     """It answers the newest first, so a window asked at once would be its last minute only."""
     jaeger.server.stored = [began(number / 4) for number in range(1200)]
