@@ -8,6 +8,7 @@ OpenTelemetry's generative AI conventions, old (1.27 to 1.36: `gen_ai.system`, `
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,8 @@ KEPT = frozenset(
 )
 """The only attributes that are kept; whatever an instrumentation writes beside them is dropped unread."""
 
+_TYPE = re.compile(r"[\w.:/$*<>-]{1,80}")
+_TOOL = re.compile(r"[\w.:/@-]+(?: [\w.:/@-]+){0,2}")
 _OPERATIONS = {
     "chat": "model",
     "text_completion": "model",
@@ -73,10 +76,20 @@ _GATEWAY_SPANS = ("Received Proxy Server Request", "litellm_request", "litellm_p
 
 
 def kept(name: str, value: Any) -> Attribute | None:
-    """The attribute's value if it is one of those we read, cut to a name's length; else None."""
+    """
+    The attribute's value if it is one of those we read; else None.
+
+    Names are cut, and what is no name is not kept: some instrumentations write a whole message where a type belongs.
+    """
     if name not in KEPT or not isinstance(value, str | int | float):
         return None
-    return value[:LONGEST] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if name in _ERRORS and not _TYPE.fullmatch(value):
+        return "error"
+    if name in _TOOL_NAMES and not _TOOL.fullmatch(value):
+        return None
+    return value[:LONGEST]
 
 
 def role_of(span: Span) -> str | None:
@@ -127,8 +140,9 @@ def engine_parts(span: Span, seconds: float) -> Mapping[str, float]:
 
 
 def tool_of(span: Span) -> str:
-    """The tool's name, as the instrumentation gives it."""
-    return next((name for key in _TOOL_NAMES if (name := _text(span, key))), span.name)[:LONGEST]
+    """The tool's name, as the instrumentation gives it; a span's own name where that looks like one."""
+    named = next((name for key in _TOOL_NAMES if (name := _text(span, key))), span.name)
+    return named if _TOOL.fullmatch(named) else "unnamed"
 
 
 def error_of(span: Span) -> str | None:

@@ -184,6 +184,17 @@ def test_a_tool_s_client_and_server_are_one_call() -> None:
     assert request.errors == {("tool", "timeout"): 1}
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("crm", "crm"), ("execute_tool crm", "execute_tool crm"), ("find me all of the people who owe us", "unnamed")],
+)
+def test_a_tool_without_a_name_is_called_by_its_span_s(name: str, shown: str) -> None:
+    """Unless that is a sentence: somebody may have said it."""
+    [call] = read(trace(span(0, 1, name=name, **TOOL))).tools
+
+    assert call.tool == shown
+
+
 def test_a_trace_without_any_work_of_a_language_model_is_no_request() -> None:
     """Health checks and billing share the service, and say nothing about it."""
     root = span(0, 1, name="GET /healthz")

@@ -118,7 +118,8 @@ async def test_nothing_that_anybody_said_is_kept(backend: Asked) -> None:
         "db.query.text": SECRET,
         "db.statement": SECRET,
         "exception.message": SECRET,
-        "error.type": SECRET * 100,
+        "error.type": SECRET,
+        "gen_ai.tool.name": f"{SECRET}, and so on",
     }
     stored = began()
     loud = replace(stored, spans=tuple(replace(one, attributes={**one.attributes, **spoken}) for one in stored.spans))
@@ -130,9 +131,8 @@ async def test_nothing_that_anybody_said_is_kept(backend: Asked) -> None:
 
     [found] = await backend.traces()
 
-    kept = [value for one in found.spans for key, value in one.attributes.items() if key != "error.type"]
-    assert SECRET not in str(kept)
-    assert all(len(str(one.attributes["error.type"])) <= 80 for one in found.spans)
+    assert "bank" not in str(found)
+    assert {one.attributes["error.type"] for one in found.spans} == {"error"}
     assert "gen_ai.operation.name" in found.spans[1].attributes
 
 
