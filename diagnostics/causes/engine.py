@@ -37,7 +37,7 @@ class Calibration:
     temper: float = 0.8
     decisive: float = 1.8
     pair: float = 0.015
-    sharpness: float = 0.9
+    sharpness: float = 1.05
 
 
 CALIBRATION = Calibration()
