@@ -83,10 +83,10 @@ def _judged(target: Target, now: Sequence[Trace], then: Sequence[Trace]) -> Find
     said, more = _tools(sample)
     complaints += [*said, *_more_retries(sample)]
     measures += [*more, *_errors(sample)]
-    counted = f"({len(sample.now)} traces, {len(sample.then)} before)"
+    counted = f"{len(sample.now)} traces, {len(sample.then)} before"
     if complaints:
-        return Finding.bad("trace_breakdown", f"{' '.join(complaints)} {counted}", *measures)
-    text = f"Requests wait for the same stages as before: {compared(total, 's')} on the critical path {counted}."
+        return Finding.bad("trace_breakdown", f"{' '.join(complaints)} Read from {counted}.", *measures)
+    text = f"Requests wait for the same stages as before: {compared(total, 's')} on the critical path ({counted})."
     return Finding.ok("trace_breakdown", text, *measures)
 
 
