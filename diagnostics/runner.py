@@ -14,7 +14,7 @@ from diagnostics.causes import knowledge
 from diagnostics.causes.knowledge import Knowledge
 from diagnostics.changes.change import Change, ChangeSource, ChangeSourceError
 from diagnostics.changes.merge import distinct
-from diagnostics.checks import CHECKS, Check, with_traces
+from diagnostics.checks import CHECKS, TRACES, Check, with_traces
 from diagnostics.conclusion import Gathered, conclude
 from diagnostics.diagnosis import BlindSpot, Diagnosis, Frame, Stage
 from diagnostics.engines import speaking
@@ -62,6 +62,8 @@ class Diagnoser:
         self._sources = tuple(sources)
         self._patience_s = patience_s
         self._checks = checks if traces is None else with_traces(checks, traces)
+        # Who keeps no traces misses nothing: a blind spot on every card would say otherwise.
+        self._asked = [name for name in self._checks if traces is not None or name != TRACES]
         self._known = known
 
     @property
@@ -84,7 +86,7 @@ class Diagnoser:
             changes = asyncio.ensure_future(self._all_changes(target, instant))
             history = await self._history(telemetry, target, instant, blind)
             frame = frame_for(instant, history)
-            findings = await self._run(list(self._checks), target, telemetry, frame)
+            findings = await self._run(self._asked, target, telemetry, frame)
             stages = await self._stages(telemetry, target, frame)
             found, unread = await changes
         finally:

@@ -41,6 +41,9 @@ class Calibration:
 
 
 CALIBRATION = Calibration()
+_SHOWN = 3
+"""So many causes are named however unlikely: whoever reads wants to see what was considered."""
+
 _PARTNERS = 10
 """Pairs are formed from the best so many causes with every other one."""
 
@@ -72,7 +75,8 @@ def rank(
     weights["other"] = _log_sum([unlike, *alike])
     shares = _shares(weights, pairs, calibration.sharpness)
     order = sorted(shares, key=lambda name: shares[name], reverse=True)
-    shown = [name for place, name in enumerate(order) if shares[name] >= 0.01 or place < 3 or name in {"none", "other"}]
+    first = {"none", "other", *[name for name in order if name in knowledge.causes][:_SHOWN]}
+    shown = [name for name in order if shares[name] >= 0.01 or name in first]
     # Rounding down keeps the sum at most 1.
     return tuple(evidence.ranked(name, math.floor(shares[name] * 10000) / 10000, observed, knowledge) for name in shown)
 

@@ -122,10 +122,13 @@ def _answering(name: str, run: Check) -> Check:
 CHECKS: Mapping[str, Check] = {name: _answering(name, module.run) for name, module in _MODULES.items()}
 
 
+TRACES = "trace_breakdown"
+
+
 def with_traces(checks: Mapping[str, Check], source: TraceSource) -> Mapping[str, Check]:
     """The same checks, where the one about traces asks this source instead of answering that there is none."""
     run = partial(trace_breakdown.run, source=source)
-    return {**checks, "trace_breakdown": _answering("trace_breakdown", run)}
+    return {**checks, TRACES: _answering(TRACES, run)}
 
 
 def documentation(name: str) -> str:
