@@ -33,11 +33,11 @@ class Calibration:
 
     none: float = 1.5
     other: float = 6.0
-    kin: float = 0.12
+    kin: float = 0.1
     temper: float = 0.8
-    decisive: float = 1.8
+    decisive: float = 1.5
     pair: float = 0.015
-    sharpness: float = 1.05
+    sharpness: float = 1.1
 
 
 CALIBRATION = Calibration()
@@ -91,14 +91,11 @@ class _Weighing:
         self._weights = {
             name: calibration.temper / math.sqrt(sizes[seen.signal.group]) for name, seen in observed.items()
         }
-        self._plain, self._strict = (
-            {
-                name: {expected: math.log(seen.likelihood(expected, is_decisive=strict)) for expected in Expected}
-                for name, seen in observed.items()
-            }
-            for strict in (False, True)
-        )
-        self._double: dict[tuple[str, Expected, Expected, bool], float] = {}
+        self._single = {
+            name: {expected: math.log(seen.likelihood(expected)) for expected in Expected}
+            for name, seen in observed.items()
+        }
+        self._double: dict[tuple[str, Expected, Expected], float] = {}
 
     def cause(self, cause: Cause) -> float:
         return sum(self._part(name, cause) for name in self._observed)
@@ -119,8 +116,8 @@ class _Weighing:
             if name not in self._observed:
                 continue
             mine, theirs = one.expects.get(name, Expected.FLAT), another.expects.get(name, Expected.FLAT)
-            is_decisive = name in one.decisive or name in another.decisive
-            gain += self._both(name, mine, theirs, is_decisive=is_decisive) - self._part(name, one)
+            weight = self._weight(name, one, another)
+            gain += weight * self._both(name, mine, theirs) - self._part(name, one)
         return gain
 
     def none(self) -> float:
@@ -130,17 +127,16 @@ class _Weighing:
         return sum(self._weights[name] * math.log(seen.likelihood_of_other()) for name, seen in self._observed.items())
 
     def _part(self, name: str, cause: Cause) -> float:
-        expected = cause.expects.get(name, Expected.FLAT)
-        if name in cause.decisive:
-            return self._weights[name] * self._calibration.decisive * self._strict[name][expected]
-        return self._weights[name] * self._plain[name][expected]
+        return self._weight(name, cause) * self._single[name][cause.expects.get(name, Expected.FLAT)]
 
-    def _both(self, name: str, one: Expected, another: Expected, *, is_decisive: bool) -> float:
-        key = (name, one, another, is_decisive)
+    def _weight(self, name: str, *causes: Cause) -> float:
+        is_decisive = any(name in cause.decisive for cause in causes)
+        return self._weights[name] * (self._calibration.decisive if is_decisive else 1.0)
+
+    def _both(self, name: str, one: Expected, another: Expected) -> float:
+        key = (name, one, another)
         if key not in self._double:
-            seen = self._observed[name]
-            weight = self._weights[name] * (self._calibration.decisive if is_decisive else 1.0)
-            self._double[key] = weight * math.log(seen.likelihood_of_both(one, another, is_decisive=is_decisive))
+            self._double[key] = math.log(self._observed[name].likelihood_of_both(one, another))
         return self._double[key]
 
 

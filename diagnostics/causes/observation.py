@@ -22,13 +22,6 @@ _LIKELIHOODS = {
     Expected.MAYBE_DOWN: (0.03, 0.55, 0.42),
     Expected.DOWN: (0.02, 0.08, 0.90),
 }
-_DECISIVE = {
-    **_LIKELIHOODS,
-    Expected.UP: (0.95, 0.04, 0.01),
-    Expected.DOWN: (0.01, 0.04, 0.95),
-}
-"""What tells a cause from its look-alikes is there when the cause is; without it another cause is likelier."""
-
 _EITHER = (0.40, 0.20, 0.40)
 _UNTOLD = (0.16, 0.68, 0.16)  # a decisive signal under a fault that only resembles the cause
 _OTHER = (0.07, 0.87, 0.06)  # a fault that resembles nothing moves any signal now and then
@@ -57,21 +50,21 @@ class Observation:
             return "up"
         return "down" if self.down >= 0.5 else "flat"
 
-    def likelihood(self, expected: Expected, *, is_decisive: bool = False) -> float:
+    def likelihood(self, expected: Expected) -> float:
         """How likely this is under a cause that moves the signal so."""
-        table = (_DECISIVE if is_decisive else _LIKELIHOODS)[expected]
+        table = _LIKELIHOODS[expected]
         return self._under(self._calm(table, _FLAT_LEAST) if expected is Expected.FLAT else table)
 
-    def likelihood_of_both(self, one: Expected, another: Expected, *, is_decisive: bool = False) -> float:
+    def likelihood_of_both(self, one: Expected, another: Expected) -> float:
         """How likely this is when two causes act at once: what moves a signal prevails over what leaves it alone."""
         if one is another or another is Expected.FLAT:
-            return self.likelihood(one, is_decisive=is_decisive)
+            return self.likelihood(one)
         if one is Expected.FLAT:
-            return self.likelihood(another, is_decisive=is_decisive)
+            return self.likelihood(another)
         sides = {expected.value.removeprefix("maybe_") for expected in (one, another)}
         if len(sides) == 2:
             return self._under(_EITHER)
-        return max(self.likelihood(each, is_decisive=is_decisive) for each in (one, another))
+        return max(self.likelihood(one), self.likelihood(another))
 
     def likelihood_of_kin(self) -> float:
         """How likely this is, as a decisive signal, under an unknown fault that resembles the cause in the rest."""
