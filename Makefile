@@ -24,14 +24,15 @@ help: ## Show this help
 demo: $(VENV)/.demo-$(FAISS) ## Play a whole incident on this machine (HEADLESS=1: as text; SCENARIO=S03; SCENARIO=all with HEADLESS=1)
 	$(BIN)/watchkeeper demo$(if $(HEADLESS), --headless)$(if $(SCENARIO), --scenario $(SCENARIO))
 
-# On all cores what needs no processes of its own, first without real parts, then with them; one after the other the rest.
+# On all cores what needs no processes of its own, first without real parts, then with them; two at a time the stories of
+# several processes, which mostly wait.
 test: $(VENV)/.dev-$(FAISS) ## Run all tests (ARGS="tests/bot -x" for some)
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not integration and not acceptance"
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "integration and not acceptance"
-	$(BIN)/python -m pytest -m acceptance
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m acceptance
 endif
 
 check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks, example configuration

@@ -21,7 +21,7 @@ from lab.listening import local_client
 from lab.people import BOT_USER
 from lab.progress import Progress
 
-DEADLINE_S = 150
+DEADLINE_S = 240
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(DEADLINE_S + 30)]
 
