@@ -14,9 +14,13 @@ import httpx
 from diagnostics.compute_thread import in_compute_thread
 from diagnostics.telemetry.instants import instants_between, to_datetime, to_milliseconds
 from diagnostics.telemetry.model import Key, Matrix, Query, TelemetryError, Vector
-from diagnostics.telemetry.promql import to_promql, to_selector
+from diagnostics.telemetry.promql import to_names, to_promql
 
-EXPORTED_WITHIN = "1h"
+EXPORTED_WITHIN = timedelta(hours=1)
+_TICKS = 3
+"""Turns of the event loop in which questions about names gather: those of one moment, no longer."""
+
+_Moment = tuple[datetime, tuple[tuple[str, str], ...]]
 
 
 def _wall() -> datetime:
@@ -50,6 +54,7 @@ class PrometheusTelemetry:
         self._turns = asyncio.Semaphore(max_concurrency)
         self._most_bytes = most_bytes
         self._clock = clock
+        self._wondering: dict[_Moment, tuple[set[str], asyncio.Future[frozenset[str]]]] = {}
 
     async def now(self) -> datetime:
         return self._clock()
@@ -81,9 +86,27 @@ class PrometheusTelemetry:
         return {key: points for key, points in answer.items() if points}
 
     async def exported(self, metric: str, at: datetime, where: Mapping[str, str] | None = None) -> bool:
-        promql = f"count(last_over_time({to_selector(metric, where or {})}[{EXPORTED_WITHIN}]))"
-        form = {"query": promql, "time": _seconds(to_milliseconds(at))}
-        return bool(await self._ask("query", form, "vector"))
+        """Whoever asks in the same moment is asked for together: a diagnosis wonders about a hundred metrics."""
+        key = (at, tuple(sorted((where or {}).items())))
+        question = self._wondering.get(key)
+        if question is None:
+            wanted: set[str] = set()
+            answer = asyncio.ensure_future(self._names(wanted, at, dict(where or {}), key))
+            answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
+            question = self._wondering[key] = (wanted, answer)
+        question[0].add(metric)
+        return metric in await asyncio.shield(question[1])
+
+    async def _names(self, wanted: set[str], at: datetime, where: Mapping[str, str], key: _Moment) -> frozenset[str]:
+        for _ in range(_TICKS):
+            await asyncio.sleep(0)
+        del self._wondering[key]
+        form = {"query": to_names(wanted, where, EXPORTED_WITHIN), "time": _seconds(to_milliseconds(at))}
+        result = await self._ask("query", form, "vector")
+        try:
+            return frozenset(str(series["metric"]["__name__"]) for series in result)
+        except (KeyError, TypeError) as error:
+            raise self._not_understood(error) from error
 
     async def _ask(self, endpoint: str, form: dict[str, str], kind: str) -> list[Any]:
         async with self._turns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from diagnostics.telemetry.matchers import read_matchers
@@ -17,14 +17,16 @@ def to_promql(query: Query) -> str:
     """
     if query.function is Function.QUANTILE:
         return _quantile(query)
-    series = to_selector(query.metric, query.where)
+    series = f"{query.metric}{_braces(query.where)}"
     inner = series if query.window is None else f"{query.function}({series}[{duration(query.window)}])"
     return f"{query.aggregation}{_by(query.by)}({inner})"
 
 
-def to_selector(metric: str, where: Mapping[str, str]) -> str:
-    """The series of one metric: `name{label="value"}`."""
-    return f"{metric}{_braces(where)}"
+def to_names(metrics: Collection[str], where: Mapping[str, str], within: timedelta) -> str:
+    """The names, of these, that had any sample in the time before."""
+    either = "|".join(sorted(metrics))  # a metric's name holds nothing that a regular expression reads otherwise
+    matchers = ", ".join(part for part in (f'__name__=~"{either}"', _braces(where)[1:-1]) if part)
+    return f"count by (__name__) (last_over_time({{{matchers}}}[{duration(within)}]))"
 
 
 def duration(window: timedelta) -> str:

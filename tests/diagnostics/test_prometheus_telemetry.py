@@ -86,11 +86,40 @@ async def test_a_matrix_keeps_the_instants_of_its_points() -> None:
 async def test_exported_asks_for_any_sample_of_the_last_hour() -> None:
     """Zero series is an answer here: not exported."""
     prometheus = _Prometheus(lambda _: _answers([]))
-    there = _Prometheus(lambda _: _answers([{"metric": {}, "value": [1, "4"]}]))
+    there = _Prometheus(lambda _: _answers([{"metric": {"__name__": "up"}, "value": [1, "4"]}]))
 
     assert await _telemetry(prometheus).exported("up", AT, {"pod": "a"}) is False
-    assert prometheus.form["query"] == ['count(last_over_time(up{pod="a"}[1h]))']
+    assert prometheus.form["query"] == ['count by (__name__) (last_over_time({__name__=~"up", pod="a"}[3600s]))']
     assert await _telemetry(there).exported("up", AT) is True
+
+
+async def test_names_asked_for_at_once_are_one_question() -> None:
+    """Each gets its own answer; other matchers, or another moment, are another question."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(parse_qs(request.content.decode())["query"][0])
+        return _answers([{"metric": {"__name__": "vllm:b"}, "value": [1, "4"]}])
+
+    telemetry = _telemetry(_Prometheus(answer))
+    found = await asyncio.gather(
+        *(telemetry.exported(name, AT, {"pod": "a"}) for name in ("c", "vllm:b", "a")), telemetry.exported("c", AT)
+    )
+
+    assert found == [False, True, False, False]
+    assert sorted(asked) == [
+        'count by (__name__) (last_over_time({__name__=~"a|c|vllm:b", pod="a"}[3600s]))',
+        'count by (__name__) (last_over_time({__name__=~"c"}[3600s]))',
+    ]
+    assert await telemetry.exported("vllm:b", AT, {"pod": "a"})
+    assert len(asked) == 3
+
+
+async def test_a_failed_question_about_names_fails_for_everybody_who_asked() -> None:
+    """Nobody takes it for "not exported"."""
+    telemetry = _telemetry(_Prometheus(_refuse))
+    answers = await asyncio.gather(*(telemetry.exported(name, AT) for name in ("a", "b")), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [TelemetryError, TelemetryError]
 
 
 def _refuse(_: httpx.Request) -> httpx.Response:
