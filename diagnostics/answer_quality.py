@@ -129,6 +129,7 @@ EMPTY = Aspect(
     loss=0.008,
     matters=0.008,
     times=5.0,
+    enough=1000.0,  # two in a thousand are empty: among a few hundred, three more are chance
 )
 TRUNCATED = Aspect(
     signal="length_finish_ratio",

@@ -107,7 +107,8 @@ class Application:
         self._gateway.step(e2e, calls, too_long=too_long)
         self._retrieval.step(round(sum(answered.values()) * ROUTES[0].share))
         # Neither a client's repeated requests nor a batch job call tools.
-        people = self.stage.gateway.organic_rps * STEP.total_seconds()
+        gateway = self.stage.gateway
+        people = gateway.organic_rps * gateway.surge * STEP.total_seconds()
         self._tools.step(round(min(people, sum(answered.values()))))
         self._verdicts.step(answered, {one.load.model: one.answered for one in calls}, versions, everybody)
 
