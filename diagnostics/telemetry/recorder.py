@@ -149,8 +149,12 @@ class Recorder(Recorded):
             return
         while not self._is_writer:
             await asyncio.sleep(min(self._interval_s, FOLLOW_S))
-            self._is_writer = await asyncio.to_thread(self._file.claim)
-            await self._catch_up(self._file)
+            try:
+                is_ours = await asyncio.to_thread(self._file.claim)
+                await self._catch_up(self._file)
+                self._is_writer = is_ours
+            except TelemetryError as error:  # a follower that gave up would answer with old samples for ever
+                log.warning("the recorder's file cannot be followed just now", why=str(error))
         log.info("recording from now on", file=self._file.name)
         await self._begin_to_write()
         self._scrape_from_now_on()

@@ -12,7 +12,8 @@ import fcntl
 import json
 import sqlite3
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -134,13 +135,8 @@ class SampleFile:
         if connection is None:
             raise TelemetryError(f"the recorder's file {self._path} is not open")
         try:
-            connection.execute("BEGIN")
-            try:
-                if _edition(connection) != self._edition:
-                    return None
-                return self._read_news(connection)
-            finally:
-                connection.execute("COMMIT")
+            with _one_look(connection):
+                return self._read_news(connection) if _edition(connection) == self._edition else None
         except (sqlite3.Error, ValueError, zlib.error) as error:
             raise TelemetryError(f"the recorder's file {self._path} cannot be read: {error}") from error
 
@@ -202,9 +198,11 @@ class SampleFile:
 
     def _read(self, connection: sqlite3.Connection) -> Samples:
         self._series_kept = self._layouts_kept = self._last_row = 0
-        self._edition = _edition(connection)
         samples = Samples()
-        self._read_news(connection).add_to(samples)
+        with _one_look(connection):
+            self._edition = _edition(connection)
+            news = self._read_news(connection)
+        news.add_to(samples)
         return samples
 
     def _read_news(self, connection: sqlite3.Connection) -> News:
@@ -225,6 +223,16 @@ class SampleFile:
         self._layouts_kept += len(news.layouts)
         self._last_row = max((row for *_, row in rows), default=self._last_row)
         return news
+
+
+@contextmanager
+def _one_look(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is read within is of one moment, whatever the writer commits meanwhile: rows need their layouts."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
 
 
 def _edition(connection: sqlite3.Connection) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -99,6 +101,55 @@ def filled(file: SampleFile, *names: str) -> Samples:
         assert row is not None
         file.write(file.batch(samples, [row]), 0)
     return samples
+
+
+class Interrupted:
+    """A follower's connection: right after it has read the series, the writer commits."""
+
+    def __init__(self, connection: sqlite3.Connection, commit: Callable[[], object]) -> None:
+        self._connection = connection
+        self._commit = [commit]
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        cursor = self._connection.execute(sql, *parameters)
+        if "FROM series" in sql and self._commit:
+            self._commit.pop()()
+        return cursor
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.mark.parametrize("read", ["read_anew", "news"])
+def test_a_commit_in_the_middle_of_reading_comes_with_the_next(tmp_path: Path, read: str) -> None:
+    """Rows whose series were not read yet would be nobody's for ever."""
+    writer, follower = SampleFile(tmp_path / "samples"), SampleFile(tmp_path / "samples")
+    assert writer.claim()
+    samples = writer.open()
+    known = follower.open()
+
+    def commit() -> None:
+        row = samples.append(1000, np.array([samples.number("up", {})], dtype=np.int32), np.array([1.0]))
+        assert row is not None
+        writer.write(writer.batch(samples, [row]), 0)
+
+    assert follower._connection is not None
+    follower._connection = Interrupted(follower._connection, commit)  # type: ignore[assignment]  # as far as it is used
+    if read == "read_anew":
+        known = follower.read_anew()
+    else:
+        nothing = follower.news()
+        assert nothing is not None
+        nothing.add_to(known)
+    assert (known.series, known.rows) == ([], [])
+
+    news = follower.news()
+    assert news is not None
+    news.add_to(known)
+    assert [series.name for series in known.series] == ["up"]
+    assert [row.time for row in known.rows] == [1000]
+    follower.close()
+    writer.close()
 
 
 def test_what_was_written_anew_is_read_anew(tmp_path: Path) -> None:
