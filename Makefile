@@ -47,7 +47,8 @@ bench: $(VENV)/.dev-$(FAISS) ## Measure: webhooks accepted, a storm of them, car
 	$(BIN)/python -m tests.bench $(ARGS)
 	$(BIN)/python -m tests.redaction_bench
 
-chaos: $(VENV)/.dev-$(FAISS) ## Kill and freeze processes at random while hundreds of fixes run (ARGS="--runs 40")
+chaos: $(VENV)/.dev-$(FAISS) ## Take-over, freeze and upgrade one by one, then kill and freeze at random while hundreds of fixes run (ARGS="--runs 40")
+	$(BIN)/python -m pytest -v --no-header --durations=0 --durations-min=1 tests/faults/test_takeover.py
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 migration: $(VENV)/.dev-$(FAISS) ## Write a migration from the tables' changes (NAME="add a column")
