@@ -67,6 +67,7 @@ def conclude(target: Target, gathered: Gathered, *, seconds: float, known: Knowl
     measured = engine.rank(observed, (), known, changes_known=False)
     scene = Scene(
         service=target.service,
+        engines=frozenset(one.name for one in target.deployments if one.kind == "engine"),
         onset=gathered.onset,
         causes=measured,
         knowledge=known.causes,

@@ -32,7 +32,8 @@ _PLACES = (
     "pod", "node", "rack", "revision", "model", "api_key", "tenant", "route", "provider", "account", "tool", "agent",
     "data_source", "policy", "evaluator", "segment", "adapter",
 )  # fmt: skip
-_UNKNOWN_SCOPE = 0.7
+_UNKNOWN_SCOPE = 0.5
+_OUR_ENGINES = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,10 @@ _DELAYS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What the changes are held against: service, onset, the causes as measured, and the measures."""
+    """What the changes are held against: service with its engines, onset, the causes as measured, and the measures."""
 
     service: str
+    engines: frozenset[str] = frozenset()  # names of its engine deployments
     onset: Onset | None
     causes: Sequence[RankedCause]
     knowledge: Mapping[str, Cause]
@@ -134,8 +136,11 @@ def _scope(change: Change, scene: Scene) -> _Factor:
         if touched and anomalous:
             overlap = len(touched & anomalous) / len(touched | anomalous)
             if overlap == 0:
-                return _Factor(value=_INNOCENT, reason=f"the trouble is on {label}s that it did not touch")
-            return _Factor(value=0.4 + 0.6 * overlap, reason=f"it touched the {label}s where the trouble is")
+                return _Factor(value=_INNOCENT, reason=f"the trouble is elsewhere ({label}) than what it touched")
+            return _Factor(value=0.7 + 0.5 * overlap, reason=f"it touched where the trouble is ({label})")
+    engines = scene.engines.intersection(change.scope.get("deployment", ()))
+    if engines:
+        return _Factor(value=_OUR_ENGINES, reason=f"it changed the engines ({', '.join(sorted(engines))})")
     return _Factor(value=_UNKNOWN_SCOPE)
 
 

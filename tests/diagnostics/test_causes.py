@@ -81,7 +81,7 @@ def test_two_causes_never_expect_the_same() -> None:
 
 async def test_every_signal_is_measured_by_some_check() -> None:
     """A signal that no check reports would be a cause's dead letter: each is reported here, or named in the code."""
-    diagnosis = await Diagnoser(recorded("S04")).diagnose(synthetic.target())
+    diagnosis = await Diagnoser(recorded("S04"), patience_s=30).diagnose(synthetic.target())
     seen = {measure.signal for found in diagnosis.findings for measure in found.measures}
     room = Path(knowledge.__file__).parents[1]
     files = (file for file in room.rglob("*.py") if "causes" not in file.parts)
@@ -160,7 +160,7 @@ def test_zero_baselines_are_survived(value: float, baseline: float, expected: fl
 @pytest.mark.parametrize("scenario", [name for name in synthetic.SCENARIOS if name != "none"])
 async def test_a_scenario_is_recognised(scenario: str) -> None:
     """Its cause comes first, from the serving equations' numbers and without any change to go by."""
-    diagnosis = await Diagnoser(recorded(scenario)).diagnose(synthetic.target())
+    diagnosis = await Diagnoser(recorded(scenario), patience_s=30).diagnose(synthetic.target())
     first = diagnosis.causes[0]
     assert first.cause == scenario, [(cause.cause, cause.probability) for cause in diagnosis.causes[:3]]
     assert first.probability > 0.3
@@ -170,7 +170,7 @@ async def test_a_scenario_is_recognised(scenario: str) -> None:
 
 async def test_a_healthy_service_accuses_nobody() -> None:
     """`none` first, nothing else near it, nobody hurt, no onset and no scope."""
-    diagnosis = await Diagnoser(recorded("none")).diagnose(synthetic.target())
+    diagnosis = await Diagnoser(recorded("none"), patience_s=30).diagnose(synthetic.target())
     assert diagnosis.causes[0].cause == "none"
     assert max(cause.probability for cause in diagnosis.causes if cause.cause not in {"none", "other"}) < 0.1
     assert (diagnosis.user_impact, diagnosis.since, diagnosis.scope) == (False, None, None)
@@ -179,7 +179,7 @@ async def test_a_healthy_service_accuses_nobody() -> None:
 async def test_missing_exporters_leave_the_cause_findable() -> None:
     """Without GPU and gateway metrics the lost cache is still first; what is missing is said."""
     telemetry = recorded("S04", without=("DCGM_", "litellm_", "kube_", "container_"))
-    diagnosis = await Diagnoser(telemetry).diagnose(synthetic.target())
+    diagnosis = await Diagnoser(telemetry, patience_s=30).diagnose(synthetic.target())
     assert diagnosis.causes[0].cause == "S04"
     assert {"gpu_xid", "gpu_ecc", "gpu_throttling", "replicas"} <= {spot.check for spot in diagnosis.blind_spots}
     assert {found.check for found in diagnosis.findings} == CHECKS.keys() - {TRACES}  # this service keeps none

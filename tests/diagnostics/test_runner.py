@@ -23,6 +23,9 @@ from tests import synthetic
 from tests.diagnosed import recorded
 from tests.diagnostics_prompts import DECOY, GUILTY
 
+PATIENCE_S = 30.0
+"""What is tested is not how quick the machine is just now."""
+
 
 class Broken:
     """Telemetry that refuses every question."""
@@ -75,7 +78,9 @@ class Source:
 async def test_the_reference_story() -> None:
     """A lost prefix cache: cause, onset, culprit with diff, breakdown, next step, and nobody else accused."""
     sources = [RecordedChanges([GUILTY, DECOY])]
-    diagnosis = await Diagnoser(recorded("S04"), sources).diagnose(synthetic.target(), alert="LLMHighTTFT")
+    diagnosis = await Diagnoser(recorded("S04"), sources, patience_s=PATIENCE_S).diagnose(
+        synthetic.target(), alert="LLMHighTTFT"
+    )
 
     assert diagnosis.causes[0].cause == "S04"
     assert diagnosis.causes[0].probability > 0.8
@@ -93,7 +98,9 @@ async def test_the_reference_story() -> None:
 
 async def test_a_decoy_alone_is_no_culprit() -> None:
     """The cause stays, the innocent change is not blamed for it."""
-    diagnosis = await Diagnoser(recorded("S04"), [RecordedChanges([DECOY])]).diagnose(synthetic.target())
+    diagnosis = await Diagnoser(recorded("S04"), [RecordedChanges([DECOY])], patience_s=PATIENCE_S).diagnose(
+        synthetic.target()
+    )
     assert diagnosis.causes[0].cause == "S04"
     assert diagnosis.culprit_change is None
 
@@ -101,14 +108,18 @@ async def test_a_decoy_alone_is_no_culprit() -> None:
 async def test_a_change_after_the_onset_is_never_named() -> None:
     """Whatever it changed, it came too late."""
     late = replace(GUILTY, at=synthetic.ONSET + timedelta(minutes=4))
-    diagnosis = await Diagnoser(recorded("S04"), [RecordedChanges([late])]).diagnose(synthetic.target())
+    diagnosis = await Diagnoser(recorded("S04"), [RecordedChanges([late])], patience_s=PATIENCE_S).diagnose(
+        synthetic.target()
+    )
     assert diagnosis.culprit_change is None
     assert late.id not in {suspect.change.id for suspect in diagnosis.suspects}
 
 
 async def test_a_healthy_service_with_changes_blames_none() -> None:
     """Changes without trouble are no suspects worth naming."""
-    diagnosis = await Diagnoser(recorded("none"), [RecordedChanges([GUILTY, DECOY])]).diagnose(synthetic.target())
+    diagnosis = await Diagnoser(recorded("none"), [RecordedChanges([GUILTY, DECOY])], patience_s=PATIENCE_S).diagnose(
+        synthetic.target()
+    )
     assert diagnosis.causes[0].cause == "none"
     assert diagnosis.culprit_change is None
 
@@ -116,7 +127,7 @@ async def test_a_healthy_service_with_changes_blames_none() -> None:
 async def test_a_page_soon_after_the_onset_is_understood() -> None:
     """Five minutes in, the baseline still lies before the trouble."""
     early = synthetic.ONSET + timedelta(minutes=5)
-    diagnosis = await Diagnoser(recorded("S04")).diagnose(synthetic.target(), at=early)
+    diagnosis = await Diagnoser(recorded("S04"), patience_s=PATIENCE_S).diagnose(synthetic.target(), at=early)
     assert diagnosis.causes[0].cause == "S04"
     assert diagnosis.frame.baseline_end <= synthetic.ONSET
 
