@@ -93,11 +93,13 @@ class Fleet:
     All exporters of the reference fleet. Step 0 is at `start`; each step is one scrape interval of lab time.
 
     `peak` is when the day has most traffic; the state of everything else at each step decides what is measured.
+    A drill's fleet is as busy on a Sunday as on any other day, so that its fault bites; a case's `has_weekends`.
     """
 
     start: datetime
     peak: datetime
     stage: Stage
+    has_weekends: bool = False
     registry: Registry = field(default_factory=Registry)
     steps: int = -1
     _replicas: dict[str, Replica] = field(default_factory=dict)
@@ -154,7 +156,8 @@ class Fleet:
         day = (self.now - self.peak) / timedelta(days=1)
         swing = (1 + _DAILY_SWING * cos(tau * day)) / (1 + _DAILY_SWING)
         hour = self.now.weekday() * 24 + self.now.hour + self.now.minute / 60
-        return self.stage.normal.fleet_rps * swing * float(np.interp(hour, _WEEK_HOURS, _WEEK_LEVELS))
+        level = float(np.interp(hour, _WEEK_HOURS, _WEEK_LEVELS)) if self.has_weekends else 1.0
+        return self.stage.normal.fleet_rps * swing * level
 
     def _loads(self) -> dict[str, Load]:
         """What each ready pod is asked to do: the gateway shares the traffic out by the weights of their nodes."""

@@ -99,7 +99,7 @@ def _world(rng: np.random.Generator, start: datetime) -> tuple[Stage, Fleet]:
     )
     stage.judge.lag = timedelta(minutes=float(rng.uniform(5, 10)))
     peak = start.replace(hour=int(rng.integers(9, 19)), minute=0, second=0)
-    return stage, Fleet(start=start, peak=peak, stage=stage)
+    return stage, Fleet(start=start, peak=peak, stage=stage, has_weekends=True)
 
 
 def _until_alert(

@@ -13,7 +13,7 @@ from diagnostics.telemetry.model import Aggregation, Function, Query
 from diagnostics.telemetry.recorder import Recorder
 from lab.engine_physics import Load, means
 from lab.exposition import STEP
-from lab.fleet import hit_ratio
+from lab.fleet import Fleet, hit_ratio
 from lab.history import kept_steps
 from lab.prompt_store import PRODUCTION
 from lab.prompt_texts import CHAT_SUMMARY, CHAT_SYSTEM_TIMESTAMPED, chat_system
@@ -304,3 +304,15 @@ def test_thinning_keeps_what_a_rate_needs() -> None:
     assert kept_steps(stepped, every=1).tolist() == [0, 16, 20, 21, 32, 40]
     late = np.where(np.arange(41) < 21, np.nan, 8.0)
     assert kept_steps(late, every=1).tolist() == [21, 32, 40]
+
+
+def test_a_drill_is_as_busy_on_a_sunday() -> None:
+    """A fault that needs the day's load would not bite at weekends; only cases have those."""
+    small = SmallWorld()
+    sunday = small.fleet.start + timedelta(days=(6 - small.fleet.start.weekday()) % 7 + 7)
+    plain, weekly = (
+        Fleet(start=sunday, peak=sunday, stage=small.stage, has_weekends=has_weekends)._organic_rps()
+        for has_weekends in (False, True)
+    )
+    assert plain == pytest.approx(small.stage.normal.fleet_rps, rel=0.01)
+    assert weekly == pytest.approx(0.9 * plain, rel=0.02)
