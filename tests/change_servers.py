@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -32,8 +33,9 @@ class Guarded(RememberingServer):
             return web.json_response({"message": "unauthorized"}, status=401)
         return self.told(request)
 
+    @abstractmethod
     def told(self, request: web.Request) -> web.StreamResponse:
-        raise NotImplementedError
+        """What it tells who may ask."""
 
 
 @dataclass(kw_only=True)

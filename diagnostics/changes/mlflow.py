@@ -13,12 +13,12 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 from pydantic import BaseModel, Field
 
-from diagnostics.changes.api import PATIENCE_S, ReadingApi, valid
+from diagnostics.changes.api import valid
 from diagnostics.changes.change import Change
-from diagnostics.changes.labels import Journal, change_id, look, prompt_text
+from diagnostics.changes.followed_prompts import FollowedPrompts
+from diagnostics.changes.labels import change_id, look, prompt_text
 from diagnostics.target import Target
 
 _MODEL = "/api/2.0/mlflow/registered-models/get"
@@ -67,30 +67,8 @@ class _FoundVersion(BaseModel):
     model_version: _Version
 
 
-class MlflowPrompts:
+class MlflowPrompts(FollowedPrompts):
     """The change source of one MLflow server; `label` is the alias that production follows."""
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        url: str,
-        client: httpx.AsyncClient,
-        label: str = "production",
-        journal: Journal | None = None,
-        patience_s: float = PATIENCE_S,
-    ) -> None:
-        self.name = name
-        self._api = ReadingApi(name=name, url=url, client=client, patience_s=patience_s)
-        self._label = label
-        self._journal = journal
-
-    async def changes(self, target: Target, since: datetime, until: datetime) -> list[Change]:
-        """Where the alias moved within this time, for the target's prompts. Raises ChangeSourceError."""
-        names = [prompt.name for prompt in target.prompts if prompt.source in {"", self.name}]
-        found = await asyncio.gather(*(self._of_prompt(target, name, until) for name in names))
-        changes = [change for change in found if change is not None and since <= change.at <= until]
-        return sorted(changes, key=lambda change: change.at)
 
     async def _of_prompt(self, target: Target, name: str, until: datetime) -> Change | None:
         about = f"the answer about prompt {name!r}"

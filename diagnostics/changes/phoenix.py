@@ -8,17 +8,16 @@ API: GET /v1/prompts/{name}/versions?limit=&cursor= (newest first), GET /v1/prom
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 from pydantic import BaseModel
 
-from diagnostics.changes.api import PATIENCE_S, ReadingApi, valid
+from diagnostics.changes.api import valid
 from diagnostics.changes.change import Change, ChangeSourceError
-from diagnostics.changes.labels import Journal, LabelMove, change_id, look, prompt_text
+from diagnostics.changes.followed_prompts import FollowedPrompts
+from diagnostics.changes.labels import LabelMove, change_id, look, prompt_text
 from diagnostics.target import Target
 
 _PAGE, _MOST_PAGES = 100, 20
@@ -44,30 +43,8 @@ class _Tagged(BaseModel):
     data: _Version
 
 
-class PhoenixPrompts:
+class PhoenixPrompts(FollowedPrompts):
     """The change source of one Phoenix server; `label` is the tag that production follows."""
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        url: str,
-        client: httpx.AsyncClient,
-        label: str = "production",
-        journal: Journal | None = None,
-        patience_s: float = PATIENCE_S,
-    ) -> None:
-        self.name = name
-        self._api = ReadingApi(name=name, url=url, client=client, patience_s=patience_s)
-        self._label = label
-        self._journal = journal
-
-    async def changes(self, target: Target, since: datetime, until: datetime) -> list[Change]:
-        """Where the tag was seen to move within this time, for the target's prompts. Raises ChangeSourceError."""
-        names = [prompt.name for prompt in target.prompts if prompt.source in {"", self.name}]
-        found = await asyncio.gather(*(self._of_prompt(target, name, until) for name in names))
-        changes = [change for change in found if change is not None and since <= change.at <= until]
-        return sorted(changes, key=lambda change: change.at)
 
     async def _of_prompt(self, target: Target, name: str, until: datetime) -> Change | None:
         about = f"the answer about prompt {name!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from datetime import datetime
 
 from lab.gateway import OVERFLOW, Gateway, ModelDeployment
@@ -66,8 +67,9 @@ class _ProviderRefuses(Fault):
         self.share = 0.98
 
     @property
+    @abstractmethod
     def trouble(self) -> Trouble:
-        raise NotImplementedError
+        """Why, with the provider's own code."""
 
     def draw(self, stage: Stage) -> None:
         self.provider = str(stage.rng.choice(list(ACCOUNTS)))
