@@ -46,6 +46,10 @@ class Series:
     index: int
     labels: Mapping[str, str]
 
+    @property
+    def is_bucket(self) -> bool:
+        return self.family.kind == "histogram" and "le" in self.labels
+
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:

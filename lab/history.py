@@ -46,13 +46,15 @@ class History:
         only: AbstractSet[str] | None = None,
         every: int = 1,
         bucket_steps: int = BUCKET_STEPS,
+        without_buckets: AbstractSet[str] = frozenset(),
         rename: Rename | None = None,
     ) -> int:
         """
         Write the file whole, by way of a neighbour with another name, and return the number of samples.
 
         `only` names the families that are wanted. `every` keeps each so-many-th step only, as a slower scrape does, and
-        `bucket_steps` is the same for buckets. `rename` may give labels other values.
+        `bucket_steps` is the same for buckets; `without_buckets` names histograms of which only sum and count are kept.
+        `rename` may give labels other values.
 
         OpenMetrics has no counters without `_total` in their name, so such ones (DCGM's) are declared `unknown`.
         """
@@ -66,8 +68,9 @@ class History:
                 kind = "unknown" if counts and name == family.name else family.kind
                 file.write(f"# HELP {name} {family.help}\n# TYPE {name} {kind}\n")
                 for series in members:
-                    is_bucket = "le" in series.labels and series.family.kind == "histogram"
-                    apart = max(every, bucket_steps if is_bucket else series.family.steps)
+                    if series.is_bucket and family.name in without_buckets:
+                        continue
+                    apart = max(every, bucket_steps if series.is_bucket else series.family.steps)
                     lines = self._lines(_text(series, rename), table[:, series.index], apart)
                     samples += len(lines)
                     file.writelines(lines)

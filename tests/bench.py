@@ -1,7 +1,8 @@
 """
-`make bench`: how fast webhooks are accepted, how a storm of them is survived, how long a page takes to become a card.
+`make bench`: how fast webhooks are accepted, how a storm of them is survived, how long a page takes to become a card,
+how a diagnosis grows with the fleet.
 
-One run on one machine; compare figures only within a run. `--only doors|storm|pages|start` measures a part, and
+One run on one machine; compare figures only within a run. `--only doors|storm|pages|fleet|start` measures a part, and
 `--database sqlite|postgresql` on one database. The exit status is 1 when a budget is missed.
 """
 
@@ -27,14 +28,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tests import bench_fleet
 from tests.bench_doors import measure
 from tests.bench_pages import Bench, warm_drill
 
 DATABASES = ("sqlite", "postgresql")
-PARTS = ("doors", "storm", "pages", "start")
+OF_DATABASE = ("doors", "storm", "pages")
+PARTS = (*OF_DATABASE, "fleet", "start")
 FLOOR_SHARE = 0.8
 ACKNOWLEDGED_WITHIN_S = 0.5
 CARD_BUDGET_S, VERDICT_BUDGET_S, BURST_BUDGET_S, HELP_BUDGET_S = 2.0, 5.0, 2.0, 0.3
+DIAGNOSIS_BUDGET_S = 3.0
 STORM_EVENTS, STORM_S, STORM_INCIDENTS = 5000, 60.0, 250
 AT_ONCE = (1, 10, 50)
 
@@ -73,11 +77,17 @@ def main() -> int:
     options = parser.parse_args()
     parts = options.only or PARTS
     figures: list[Figure] = []
-    for name in options.database or DATABASES:
+    for name in (options.database or DATABASES) if set(OF_DATABASE) & set(parts) else ():
         with tempfile.TemporaryDirectory() as folder, databases(name, Path(folder)) as (new_database, words):
             found = list(_of_database(parts, Path(folder), new_database, options.rounds))
         print(f"\n{machine()}\n{words}; uvicorn {version('uvicorn')}, SQLAlchemy {version('sqlalchemy')}\n")
         print(f"{'':58}{'n':>7}{'':>11}        budget")
+        print("\n".join(each.line() for each in found))
+        figures += found
+    if "fleet" in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            found = list(_fleet(Path(folder)))
+        print(f"\n{machine()}\na diagnosis of fault {bench_fleet.FAULT} over a local Prometheus\n")
         print("\n".join(each.line() for each in found))
         figures += found
     if "start" in parts:
@@ -164,6 +174,21 @@ async def _storm(bench: Bench) -> list[Figure]:
         Figure(what=f"{what}: not accepted at once", value=_refused(storm.answers), unit="", n=n),
         Figure(what=f"{what}: all folded after the last", value=storm.folded_after_s, unit="s", n=n),
     ]
+
+
+def _fleet(folder: Path) -> Iterator[Figure]:
+    """Time and questions over fleets of copies; growing as the fleet does would be a ratio of 1."""
+    fleets = list(bench_fleet.measure(folder, rounds=20))
+    for fleet in fleets:
+        what = f"{fleet.replicas} replicas, {fleet.gpus} GPUs, {fleet.series} series"
+        yield from _spread(what, fleet.seconds, DIAGNOSIS_BUDGET_S if fleet is fleets[0] else None)
+        yield Figure(what=f"{what}: questions", value=fleet.questions, unit="", n=1)
+    small, large = fleets[0], fleets[-1]
+    larger = large.replicas / small.replicas
+    slower = statistics.median(large.seconds) / statistics.median(small.seconds)
+    yield Figure(what="growth of its time / of the fleet", value=slower / larger, unit="", n=2, budget=1.0)
+    more = large.questions / small.questions
+    yield Figure(what="growth of its questions / of the fleet", value=more / larger, unit="", n=2, budget=1.0)
 
 
 def _refused(answers: dict[str, Any]) -> int:

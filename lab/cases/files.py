@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,17 @@ _ESSENTIAL = frozenset(
 
 _MISSING = 0.05
 
+MOST_SERIES = 1_500
+"""More than this and the cluster's scrape leaves out buckets, as many do to save space, then whole families."""
+
+_WITH_BUCKETS = frozenset(
+    {
+        "vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds", "vllm:request_queue_time_seconds",
+        "vllm:e2e_request_latency_seconds",
+    }
+)  # fmt: skip
+"""Histograms whose quantiles somebody promised or alerts on."""
+
 
 def write(life: Life, folder: Path) -> dict[str, Any]:
     """Write the case and return what the manifest says of it: folder, cause, strength, series, samples."""
@@ -42,16 +53,16 @@ def write(life: Life, folder: Path) -> dict[str, Any]:
     (folder / "service.toml").write_text(renamed.text(_SERVICE), encoding="utf-8")
     truth = _truth(life, renamed, culprit)
     _json(folder / "truth.json", truth)
-    missing = _missing_families(life, rng)
-    samples = _telemetry(life, renamed, missing, folder)
+    scrape = _draw_scrape(life, rng)
+    samples = _telemetry(life, renamed, scrape, folder)
     return {
         "case": folder.name,
         "cause": truth["cause"],
         "shape": [shape.value for shape in life.shapes],
         "strength": round(life.faults[0].strength, 3) if life.faults else None,
-        "series": len(life.fleet.registry.series),
+        "series": scrape.series,
         "samples": samples,
-        "missing": sorted(missing),
+        "missing": sorted(scrape.missing),
     }
 
 
@@ -128,20 +139,52 @@ def _truth(life: Life, renamed: Names, culprit: str | None) -> dict[str, Any]:
     return truth
 
 
-def _missing_families(life: Life, rng: np.random.Generator) -> frozenset[str]:
-    families = list(dict.fromkeys(series.family.name for series in life.fleet.registry.series))
-    gone = rng.random(len(families)) < _MISSING
-    return frozenset(name for name, is_gone in zip(families, gone, strict=True) if is_gone and name not in _ESSENTIAL)
+@dataclass(frozen=True, kw_only=True)
+class _Scrape:
+    """What this cluster's Prometheus keeps: which families, and which of them without their buckets."""
+
+    kept: frozenset[str]
+    missing: frozenset[str]
+    without_buckets: frozenset[str]
+    series: int
 
 
-def _telemetry(life: Life, renamed: Names, missing: frozenset[str], folder: Path) -> int:
+def _draw_scrape(life: Life, rng: np.random.Generator) -> _Scrape:
+    members = {family.name: series for family, series in life.fleet.registry.families().items()}
+    gone = rng.random(len(members)) < _MISSING
+    missing = {name for name, is_gone in zip(members, gone, strict=True) if is_gone and name not in _ESSENTIAL}
+    whole = {name: len(series) for name, series in members.items() if name not in missing}
+    buckets = {name: sum(each.is_bucket for each in members[name]) for name in whole}
+    without_buckets = set()
+    for name in rng.permutation(sorted(name for name in whole if buckets[name] and name not in _WITH_BUCKETS)):
+        if sum(whole.values()) > MOST_SERIES:
+            without_buckets.add(str(name))
+            whole[str(name)] -= buckets[str(name)]
+    for name in rng.permutation(sorted(whole.keys() - _ESSENTIAL)):
+        if sum(whole.values()) > MOST_SERIES:
+            missing.add(str(name))
+            del whole[str(name)]
+    return _Scrape(
+        kept=frozenset(whole),
+        missing=frozenset(missing),
+        without_buckets=frozenset(without_buckets),
+        series=sum(whole.values()),
+    )
+
+
+def _telemetry(life: Life, renamed: Names, scrape: _Scrape, folder: Path) -> int:
     """The history up to the alert, scraped every 15, 30 or 60 s, its buckets every one to four minutes."""
     every = int(life.rng.choice([1, 2, 4], p=[0.4, 0.4, 0.2]))
     buckets = max(every, int(life.rng.choice([4, 8, 16], p=[0.5, 0.3, 0.2])))
-    kept = {series.family.name for series in life.fleet.registry.series} - missing
     draft = folder / "metrics.om"
     samples = life.history.write(
-        life.fleet.registry, draft, only=kept, every=every, bucket_steps=buckets, rename=renamed.labels
+        life.fleet.registry,
+        draft,
+        only=scrape.kept,
+        every=every,
+        bucket_steps=buckets,
+        without_buckets=scrape.without_buckets,
+        rename=renamed.labels,
     )
     with draft.open("rb") as plain, gzip.open(folder / "metrics.om.gz", "wb", compresslevel=1) as packed:
         while block := plain.read(1 << 20):

