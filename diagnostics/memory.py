@@ -1,4 +1,4 @@
-"""Telemetry that is asked each question once per diagnosis, however many checks ask it."""
+"""Telemetry that is asked each question once per diagnosis, however many checks ask it, and not without end."""
 
 from __future__ import annotations
 
@@ -7,21 +7,31 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
-from diagnostics.telemetry.model import Matrix, Query, Telemetry, Vector
+from diagnostics.telemetry.model import Matrix, Query, Telemetry, TelemetryError, Vector
 
 _Answer = TypeVar("_Answer")
+
+MOST_QUESTIONS = 1_000
+"""A diagnosis asks some 300; a label with a value per user must not make it ask one for each."""
 
 
 class RememberedTelemetry:
     """
     The same answers as the telemetry behind it, each asked for once; `close` cancels what nobody waits for any more.
 
-    A check that is left behind does not take the answer away from the others that wait for it.
+    A check that is left behind does not take the answer away from the others that wait for it. After `most_questions`
+    different ones, another raises TelemetryError.
     """
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, *, most_questions: int = MOST_QUESTIONS) -> None:
         self._telemetry = telemetry
+        self._most_questions = most_questions
         self._asked: dict[Hashable, asyncio.Task[Any]] = {}
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it was asked, and no question at all has got an answer or an error yet."""
+        return bool(self._asked) and not any(task.done() for task in self._asked.values())
 
     async def now(self) -> datetime:
         return await self._telemetry.now()
@@ -47,6 +57,8 @@ class RememberedTelemetry:
     async def _once(self, key: Hashable, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         task = self._asked.get(key)
         if task is None:
+            if len(self._asked) >= self._most_questions:
+                raise TelemetryError(f"the diagnosis has asked its {self._most_questions} questions and asks no more")
             task = asyncio.ensure_future(ask())
             task.add_done_callback(_notice)
             self._asked[key] = task

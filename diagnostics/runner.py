@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -35,6 +36,8 @@ UNSEEN = timedelta(minutes=30)
 
 CHANGES_BEFORE = timedelta(hours=6)
 """How far back changes are asked for: the slow ones (certificates, memory) take hours to bite."""
+
+SILENT = "the telemetry answers nothing at all"
 
 log = structlog.get_logger()
 
@@ -86,8 +89,13 @@ class Diagnoser:
             changes = asyncio.ensure_future(self._all_changes(target, instant))
             history = await self._history(telemetry, target, instant, blind)
             frame = frame_for(instant, history)
-            findings = await self._run(self._asked, target, telemetry, frame)
-            stages = await self._stages(telemetry, target, frame)
+            stages: tuple[Stage, ...] = ()
+            if remembered.is_silent:  # every check would wait as long again, and in vain
+                findings = [Finding.unknown(name, SILENT) for name in self._asked]
+            else:
+                findings, stages = await asyncio.gather(
+                    self._run(self._asked, target, telemetry, frame), self._stages(telemetry, target, frame)
+                )
             found, unread = await changes
         finally:
             await remembered.close()
@@ -149,8 +157,14 @@ class Diagnoser:
     async def _history(
         self, telemetry: Telemetry, target: Target, instant: datetime, blind: list[BlindSpot]
     ) -> History:
+        async def knock() -> None:
+            """A question so small that only a telemetry that answers nothing leaves it open."""
+            with suppress(TelemetryError):
+                await telemetry.exported("up", instant)
+
+        both = asyncio.gather(look_back(telemetry, target, instant), knock())
         try:
-            return await asyncio.wait_for(look_back(telemetry, target, instant), self._patience_s)
+            return (await asyncio.wait_for(both, self._patience_s))[0]
         except (TelemetryError, TimeoutError) as error:
             blind.append(
                 BlindSpot(check="onset", why=f"the history cannot be read: {str(error) or 'no answer in time'}")

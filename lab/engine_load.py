@@ -49,6 +49,7 @@ def load(stage: Stage, pod: Json, traffic: Traffic, share: float) -> Load:
         prefill_slowness=stage.hardware.prefill_slowness(node),
         frontend_s=stage.builds.frontend(pod, rps / stage.normal.replica_rps).seconds,
         cut=cut,
+        max_tokens=stage.flags.max_tokens,
         is_stuck=name in stage.builds.deadlocked or stage.hardware.is_stalled(node),
         normal=stage.normal,
     )

@@ -106,7 +106,8 @@ class Load:
 
     `slowness` is by how much its GPU decodes slower than a healthy one, `prefill_slowness` the same for prefill.
     `frontend_s` is what its API server needs for a request before the engine sees it, `cut` the share of answers that
-    end at their limit. An engine that `is_stuck` takes no step. `normal` says what model and GPU it is.
+    end at their limit, `max_tokens` the limit that most requests ask for. An engine that `is_stuck` takes no step.
+    `normal` says what model and GPU it is.
     """
 
     rps: float
@@ -117,6 +118,7 @@ class Load:
     prefill_slowness: float = 1.0
     frontend_s: float = FRONTEND_S
     cut: float = 0.03
+    max_tokens: int = 1024
     is_stuck: bool = False
     normal: Normal = REFERENCE
 

@@ -20,6 +20,7 @@ _REQUEST = (0.5, 1, 2.5, 5, 10, 15, 20, 30, 60)
 _STAGE = (0.5, 2.5, 10)
 _TOKENS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 _ANSWER_TOKENS = (50, 100, 200, 500, 1000, 2000)
+_ASKED_TOKENS = (200, 500)
 _ITERATION = (64, 512, 8192)
 
 _HISTOGRAMS: Mapping[str, tuple[str, tuple[float, ...]]] = {
@@ -32,6 +33,7 @@ _HISTOGRAMS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "vllm:request_inference_time_seconds": ("Time from scheduling to the last token.", _STAGE),
     "vllm:request_prompt_tokens": ("Prompt tokens per request.", _TOKENS),
     "vllm:request_generation_tokens": ("Generated tokens per request.", _ANSWER_TOKENS),
+    "vllm:request_params_max_tokens": ("The max_tokens that a request asks for.", _ASKED_TOKENS),
     "vllm:iteration_tokens_total": ("Tokens per engine step.", _ITERATION),
 }
 _COUNTERS = {
@@ -59,6 +61,9 @@ _FAMILIES = {
     **{name: Family(name=name, kind="counter", help=text) for name, text in _COUNTERS.items()},
     **{name: Family(name=name, kind="gauge", help=text) for name, text in _GAUGES.items()},
 }
+_SOME_ASK = (256, 0.15)
+"""A limit of their own that some callers set, and how many do."""
+
 _USUALLY_ENDED = {"abort": 0.004, "error": 0.001}
 _REASONS = ("stop", "length", *_USUALLY_ENDED)
 
@@ -234,6 +239,9 @@ class Replica:
         self._observe("vllm:request_inference_time_seconds", finished.prefill_s + finished.decode_s)
         self._observe("vllm:request_prompt_tokens", finished.prompt_tokens)
         self._observe("vllm:request_generation_tokens", finished.output_tokens)
+        limit, share = _SOME_ASK
+        asked = np.where(self.rng.random(len(finished.done_s)) < share, min(limit, load.max_tokens), load.max_tokens)
+        self._observe("vllm:request_params_max_tokens", asked.astype(float))
         self._count("vllm:prompt_tokens_total", float(finished.prompt_tokens.sum()))
         self._count("vllm:generation_tokens_total", float(finished.output_tokens.sum()))
         others = sum(_USUALLY_ENDED.values())

@@ -3,7 +3,8 @@ Do answers run longer than usual, or into their limit?
 
 Compares the mean number of generated tokens with the baseline (40 % longer is bad), and the share of answers cut off
 by the length limit (bad when it gained 0.15, or passed 0.2 having grown). Longer answers and more cut-offs together
-mean runaway generation; shorter answers with more cut-offs mean that the limit was lowered.
+mean runaway generation; shorter answers with more cut-offs mean that the limit was lowered, and so does a lower limit
+in the requests, where the engine tells it.
 """
 
 from __future__ import annotations
@@ -20,18 +21,24 @@ from diagnostics.telemetry.model import Telemetry
 from diagnostics.wording import compared
 
 FINISHED = "vllm:request_success_total"
+ASKED = "vllm:request_params_max_tokens"
 
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
     await look.require("serving", f"{latency.OUTPUT_TOKENS}_count")
-    length, reasons = await asyncio.gather(
-        look.mean(latency.OUTPUT_TOKENS, "serving"), look.rates(FINISHED, "serving", by=("finished_reason",))
+    length, asked, reasons = await asyncio.gather(
+        look.mean(latency.OUTPUT_TOKENS, "serving"),
+        look.mean(ASKED, "serving"),
+        look.rates(FINISHED, "serving", by=("finished_reason",)),
     )
     if length.now is None:
         raise CannotTellError("fewer than 30 requests finished in the recent window")
     measures = [measure("output_tokens", length, "tokens")]
     text = f"An answer has {compared(length, 'tokens')}."
+    if asked.now is not None:
+        measures.append(measure("max_tokens", asked, "tokens"))
+        text += f" A request asks for at most {compared(asked, 'tokens')}."
     cut_off = NOTHING
     if set(reasons) - {("",)}:  # an engine that tells no reasons cuts off an unknown share, not none
         whole = total(reasons)

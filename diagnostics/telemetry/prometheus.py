@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,13 +14,22 @@ import httpx
 from diagnostics.compute_thread import in_compute_thread
 from diagnostics.telemetry.instants import instants_between, to_datetime, to_milliseconds
 from diagnostics.telemetry.model import Key, Matrix, Query, TelemetryError, Vector
-from diagnostics.telemetry.promql import to_names, to_promql
+from diagnostics.telemetry.promql import PLACE, to_names, to_promql, to_union
+from diagnostics.telemetry.together import Together
 
 EXPORTED_WITHIN = timedelta(hours=1)
-_TICKS = 3
-"""Turns of the event loop in which questions about names gather: those of one moment, no longer."""
+_NAMES_AT_ONCE = 200
+_VALUES_AT_ONCE = 10
+"""Prometheus works them off one after the other, and two cores should both have something to do."""
 
 _Moment = tuple[datetime, tuple[tuple[str, str], ...]]
+
+
+_THE_QUESTIONS_FAULT = frozenset({httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY})
+
+
+class _RefusedError(TelemetryError):
+    """Prometheus is well, and does not answer this question."""
 
 
 def _wall() -> datetime:
@@ -54,19 +63,15 @@ class PrometheusTelemetry:
         self._turns = asyncio.Semaphore(max_concurrency)
         self._most_bytes = most_bytes
         self._clock = clock
-        self._wondering: dict[_Moment, tuple[set[str], asyncio.Future[frozenset[str]]]] = {}
+        self._names = Together(self._ask_names, most=_NAMES_AT_ONCE)
+        self._values: Together[datetime, tuple[Query, str], Vector] = Together(self._ask_values, most=_VALUES_AT_ONCE)
 
     async def now(self) -> datetime:
         return self._clock()
 
     async def vector(self, query: Query, at: datetime) -> Vector:
-        form = {"query": to_promql(query), "time": _seconds(to_milliseconds(at))}
-        result = await self._ask("query", form, "vector")
-        try:
-            answer = {_key(query, series["metric"]): float(series["value"][1]) for series in result}
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise self._not_understood(error) from error
-        return {key: value for key, value in answer.items() if math.isfinite(value)}
+        """Questions of one moment about the same instant are asked together; a refused one does not spoil the rest."""
+        return await self._values.answer(at, (query, to_promql(query)))
 
     async def matrix(self, query: Query, start: datetime, end: datetime, step: timedelta) -> Matrix:
         instants = instants_between(start, end, step)
@@ -87,26 +92,37 @@ class PrometheusTelemetry:
 
     async def exported(self, metric: str, at: datetime, where: Mapping[str, str] | None = None) -> bool:
         """Whoever asks in the same moment is asked for together: a diagnosis wonders about a hundred metrics."""
-        key = (at, tuple(sorted((where or {}).items())))
-        question = self._wondering.get(key)
-        if question is None:
-            wanted: set[str] = set()
-            answer = asyncio.ensure_future(self._names(wanted, at, dict(where or {}), key))
-            answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
-            question = self._wondering[key] = (wanted, answer)
-        question[0].add(metric)
-        return metric in await asyncio.shield(question[1])
+        return await self._names.answer((at, tuple(sorted((where or {}).items()))), metric)
 
-    async def _names(self, wanted: set[str], at: datetime, where: Mapping[str, str], key: _Moment) -> frozenset[str]:
-        for _ in range(_TICKS):
-            await asyncio.sleep(0)
-        del self._wondering[key]
-        form = {"query": to_names(wanted, where, EXPORTED_WITHIN), "time": _seconds(to_milliseconds(at))}
+    async def _ask_names(self, moment: _Moment, wanted: Sequence[str]) -> list[bool]:
+        at, where = moment
+        form = {"query": to_names(wanted, dict(where), EXPORTED_WITHIN), "time": _seconds(to_milliseconds(at))}
         result = await self._ask("query", form, "vector")
         try:
-            return frozenset(str(series["metric"]["__name__"]) for series in result)
+            found = frozenset(str(series["metric"]["__name__"]) for series in result)
         except (KeyError, TypeError) as error:
             raise self._not_understood(error) from error
+        return [metric in found for metric in wanted]
+
+    async def _ask_values(self, at: datetime, asked: Sequence[tuple[Query, str]]) -> list[Vector | TelemetryError]:
+        is_alone = len(asked) == 1
+        text = asked[0][1] if is_alone else to_union([text for _, text in asked])
+        try:
+            result = await self._ask("query", {"query": text, "time": _seconds(to_milliseconds(at))}, "vector")
+        except _RefusedError as error:
+            if is_alone:
+                return [error]
+            return [answer for one in asked for answer in await self._ask_values(at, [one])]
+        answers: list[dict[Key, float]] = [{} for _ in asked]
+        try:
+            for series in result:
+                place = 0 if is_alone else int(series["metric"][PLACE])
+                value = float(series["value"][1])
+                if math.isfinite(value):
+                    answers[place][_key(asked[place][0], series["metric"])] = value
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise self._not_understood(error) from error
+        return list(answers)
 
     async def _ask(self, endpoint: str, form: dict[str, str], kind: str) -> list[Any]:
         async with self._turns:
@@ -145,7 +161,8 @@ def _read_answer(status: int, body: bytes, kind: str) -> list[Any]:
         raise TelemetryError(f"Prometheus answered {status} and no object")
     if status != httpx.codes.OK or answer.get("status") != "success":
         kind_of_error, text = answer.get("errorType", "no error type"), str(answer.get("error", "no reason"))
-        raise TelemetryError(f"Prometheus answered {status}, {kind_of_error}: {text[:300]}")
+        refusal = _RefusedError if status in _THE_QUESTIONS_FAULT else TelemetryError
+        raise refusal(f"Prometheus answered {status}, {kind_of_error}: {text[:300]}")
     if warnings := answer.get("warnings"):
         raise TelemetryError(f"Prometheus' answer may be partial: {str(warnings)[:300]}")
     outcome = answer.get("data")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 from diagnostics.telemetry.matchers import read_matchers
 from diagnostics.telemetry.model import Function, Query
+
+PLACE = "watchkeeper_question"
 
 
 def to_promql(query: Query) -> str:
@@ -20,6 +22,11 @@ def to_promql(query: Query) -> str:
     series = f"{query.metric}{_braces(query.where)}"
     inner = series if query.window is None else f"{query.function}({series}[{duration(query.window)}])"
     return f"{query.aggregation}{_by(query.by)}({inner})"
+
+
+def to_union(queries: Sequence[str]) -> str:
+    """The answers to all queries in one, each series with its query's place in the label `PLACE`."""
+    return " or ".join(f'label_replace({query}, "{PLACE}", "{place}", "", "")' for place, query in enumerate(queries))
 
 
 def to_names(metrics: Collection[str], where: Mapping[str, str], within: timedelta) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 
-from diagnostics.telemetry.model import Function, Query, TelemetryError
+from diagnostics.telemetry.model import Aggregation, Function, Query, TelemetryError
 from diagnostics.telemetry.prometheus import PrometheusTelemetry
 
 AT = datetime(2026, 3, 1, 10, 0, 0, 250_000, tzinfo=UTC)
@@ -122,6 +122,66 @@ async def test_a_failed_question_about_names_fails_for_everybody_who_asked() -> 
     assert [type(answer) for answer in answers] == [TelemetryError, TelemetryError]
 
 
+async def test_values_asked_for_at_once_are_one_question() -> None:
+    """Each gets its own groups; another instant is another question."""
+    prometheus = _Prometheus(
+        lambda _: _answers(
+            [
+                {"metric": {"pod": "a", "watchkeeper_question": "0"}, "value": [1, "2"]},
+                {"metric": {"watchkeeper_question": "1"}, "value": [1, "3"]},
+                {"metric": {"watchkeeper_question": "1"}, "value": [1, "NaN"]},
+            ]
+        )
+    )
+    telemetry = _telemetry(prometheus)
+    counted = Query(metric="up", aggregation=Aggregation.COUNT)
+
+    found = await asyncio.gather(*(telemetry.vector(query, AT) for query in (BY_POD, counted, Query(metric="down"))))
+
+    assert found == [{("a",): 2.0}, {(): 3.0}, {}]
+    assert prometheus.form["query"] == [
+        (
+            'label_replace(sum by (pod)(up), "watchkeeper_question", "0", "", "")'
+            ' or label_replace(count(up), "watchkeeper_question", "1", "", "")'
+            ' or label_replace(sum(down), "watchkeeper_question", "2", "", "")'
+        )
+    ]
+    await asyncio.gather(telemetry.vector(BY_POD, AT), telemetry.vector(BY_POD, AT + MINUTE))
+    assert len(prometheus.requests) == 3
+
+
+async def test_a_question_that_is_refused_does_not_spoil_the_others() -> None:
+    """When Prometheus says that a joint question is at fault, each is asked alone, and one fails."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "down" in request.content.decode():
+            refusal = {"status": "error", "errorType": "execution", "error": "too many samples"}
+            return httpx.Response(422, json=refusal)
+        return _answers([{"metric": {"pod": "a"}, "value": [1, "2"]}])
+
+    telemetry = _telemetry(_Prometheus(answer))
+    well, refused = await asyncio.gather(
+        telemetry.vector(BY_POD, AT), telemetry.vector(Query(metric="down"), AT), return_exceptions=True
+    )
+
+    assert well == {("a",): 2.0}
+    assert isinstance(refused, TelemetryError)
+    assert "too many samples" in str(refused)
+
+
+async def test_a_busy_prometheus_is_not_asked_ten_times_as_often() -> None:
+    """It did not refuse the question, it has no time: asking each alone would make that worse."""
+    busy = {"status": "error", "errorType": "timeout", "error": "query timed out"}
+    prometheus = _Prometheus(lambda _: httpx.Response(503, json=busy))
+    telemetry = _telemetry(prometheus)
+    many = [Query(metric=f"metric_{number}") for number in range(10)]
+
+    found = await asyncio.gather(*(telemetry.vector(query, AT) for query in many), return_exceptions=True)
+
+    assert {type(each) for each in found} == {TelemetryError}
+    assert len(prometheus.requests) == 1
+
+
 def _refuse(_: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("connection refused")
 
@@ -192,7 +252,7 @@ async def test_no_more_questions_at_once_than_allowed() -> None:
 
     client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
     telemetry = PrometheusTelemetry("http://prometheus:9090", client=client, max_concurrency=3)
-    await asyncio.gather(*(telemetry.vector(BY_POD, AT) for _ in range(20)))
+    await asyncio.gather(*(telemetry.vector(BY_POD, AT + number * MINUTE) for number in range(20)))
 
     assert most == 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -15,7 +16,7 @@ from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding, Status
 from diagnostics.memory import RememberedTelemetry
 from diagnostics.onset import History, Onset
-from diagnostics.runner import Diagnoser, frame_for
+from diagnostics.runner import SILENT, Diagnoser, frame_for
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Matrix, Query, Telemetry, TelemetryError, Vector
 from diagnostics.telemetry.recorded import load_openmetrics
@@ -39,7 +40,7 @@ class Broken:
     async def matrix(self, query: Query, start: datetime, end: datetime, step: timedelta) -> Matrix:
         raise TelemetryError("connection refused")
 
-    async def exported(self, metric: str, at: datetime, where: object = None) -> bool:
+    async def exported(self, metric: str, at: datetime, where: Mapping[str, str] | None = None) -> bool:
         raise TelemetryError("connection refused")
 
 
@@ -55,7 +56,7 @@ class Hanging(Broken):
     async def matrix(self, query: Query, start: datetime, end: datetime, step: timedelta) -> Matrix:
         return await asyncio.Event().wait() and {}
 
-    async def exported(self, metric: str, at: datetime, where: object = None) -> bool:
+    async def exported(self, metric: str, at: datetime, where: Mapping[str, str] | None = None) -> bool:
         return await asyncio.Event().wait()
 
 
@@ -190,6 +191,40 @@ async def test_a_source_that_fails_is_a_blind_spot(source: Source, why: str) -> 
     [spot] = [spot for spot in diagnosis.blind_spots if spot.check == "changes in prompts"]
     assert why in spot.why
     assert diagnosis.causes[0].cause == "S04"
+
+
+async def test_a_telemetry_that_answers_nothing_is_not_asked_everything() -> None:
+    """One patience is over before that is known; the checks do not wait another."""
+    diagnosis = await Diagnoser(Hanging(), patience_s=0.3).diagnose(synthetic.target())
+    assert {finding.summary for finding in diagnosis.findings} == {SILENT}
+
+
+async def test_a_slow_history_does_not_silence_the_checks() -> None:
+    """A Prometheus that is too busy for ranges may well answer instants."""
+
+    real = recorded("S04")
+
+    class NoRanges(Hanging):
+        async def vector(self, query: Query, at: datetime) -> Vector:
+            return await real.vector(query, at)
+
+        async def exported(self, metric: str, at: datetime, where: Mapping[str, str] | None = None) -> bool:
+            return await real.exported(metric, at, where)
+
+    diagnosis = await Diagnoser(NoRanges(), patience_s=2.0).diagnose(synthetic.target())
+    assert "onset" in {spot.check for spot in diagnosis.blind_spots}
+    assert {finding.status for finding in diagnosis.findings} > {Status.UNKNOWN}
+
+
+async def test_a_diagnosis_asks_only_so_much() -> None:
+    """A label with too many values makes nobody ask for ever; what was asked already is still answered."""
+    remembered = RememberedTelemetry(recorded("S04"), most_questions=2)
+    await remembered.vector(Query(metric="up"), synthetic.END)
+    await remembered.exported("up", synthetic.END)
+    with pytest.raises(TelemetryError, match="asked its 2 questions"):
+        await remembered.vector(Query(metric="down"), synthetic.END)
+    assert await remembered.exported("up", synthetic.END)
+    await remembered.close()
 
 
 @pytest.mark.parametrize("telemetry", [Broken(), Hanging()])
