@@ -20,8 +20,8 @@ from lab.cases.life import Recipe, live
 from lab.evaluation.real_prometheus import prometheus_over
 
 SEED, FAULT = 20_261_101, "S04"  # its shape is the same on every pod, so a fleet of copies has it as well
-SIZES = ((1, 1), (7, 10), (50, 84))
-"""How often pods are copied, and how often nodes with their GPUs: a case has 4 replicas and 12 GPUs."""
+SIZES = ((1, 1), (7, 13), (50, 168))
+"""How often pods are copied, and how often nodes with their GPUs: a case has 4 replicas and 6 GPUs."""
 
 PATIENCE_S = 60.0
 _APART = re.compile(r'((?:pod|node|Hostname|UUID|rack|instance)=")([^"]*)"')
