@@ -61,8 +61,8 @@ _FAMILIES = {
     **{name: Family(name=name, kind="counter", help=text) for name, text in _COUNTERS.items()},
     **{name: Family(name=name, kind="gauge", help=text) for name, text in _GAUGES.items()},
 }
-_SOME_ASK = (256, 0.15)
-"""A limit of their own that some callers set, and how many do."""
+_OWN_LIMIT, _ONE_IN = 256, 7
+"""A limit of their own that some callers set, and how many of them do."""
 
 _USUALLY_ENDED = {"abort": 0.004, "error": 0.001}
 _REASONS = ("stop", "length", *_USUALLY_ENDED)
@@ -239,9 +239,9 @@ class Replica:
         self._observe("vllm:request_inference_time_seconds", finished.prefill_s + finished.decode_s)
         self._observe("vllm:request_prompt_tokens", finished.prompt_tokens)
         self._observe("vllm:request_generation_tokens", finished.output_tokens)
-        limit, share = _SOME_ASK
-        asked = np.where(self.rng.random(len(finished.done_s)) < share, min(limit, load.max_tokens), load.max_tokens)
-        self._observe("vllm:request_params_max_tokens", asked.astype(float))
+        asked = np.full(len(finished.done_s), float(load.max_tokens))
+        asked[::_ONE_IN] = min(_OWN_LIMIT, load.max_tokens)
+        self._observe("vllm:request_params_max_tokens", asked)
         self._count("vllm:prompt_tokens_total", float(finished.prompt_tokens.sum()))
         self._count("vllm:generation_tokens_total", float(finished.output_tokens.sum()))
         others = sum(_USUALLY_ENDED.values())
