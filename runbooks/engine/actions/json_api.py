@@ -61,8 +61,25 @@ async def change(
 
     Raises ActionError when it certainly was not done, OutcomeUnknownError when it may have been.
     """
+    answer = await send(client, system, method, path, body, token)
     try:
-        answer = await client.request(method, path, json=body, headers={"X-Request-Id": token})
+        return object_of(answer, system)
+    except ActionError as error:
+        raise OutcomeUnknownError(str(error)) from error
+
+
+async def send(
+    client: httpx.AsyncClient,
+    system: str,
+    method: str,
+    path: str,
+    body: JsonObject | None,
+    token: str,
+    headers: Mapping[str, str] | None = None,
+) -> httpx.Response:
+    """As `change`, for a system that may answer a success with nothing, or expects `headers` of its own."""
+    try:
+        answer = await client.request(method, path, json=body, headers={"X-Request-Id": token, **(headers or {})})
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
         raise ActionError(f"{system} cannot be reached ({_words(error)}): nothing was changed") from error
     # Sent, or perhaps: an answer may be gzip that is none, and TLS may break, which httpx does not translate.
@@ -73,10 +90,7 @@ async def change(
         raise OutcomeUnknownError(f"{system} answered HTTP {status}")
     if not 200 <= status < 300:
         raise ActionError(f"{system} refused with HTTP {status}{reason(answer)}: nothing was changed")
-    try:
-        return object_of(answer, system)
-    except ActionError as error:
-        raise OutcomeUnknownError(str(error)) from error
+    return answer
 
 
 def object_of(answer: httpx.Response, system: str) -> JsonObject:
