@@ -23,6 +23,9 @@ from diagnostics.target import Target
 from diagnostics.telemetry.model import Telemetry, TelemetryError
 
 _LULL = 6  # minutes: an intermittent fault pauses so long without being over
+_SAME = 0.4
+"""What came before a lull and was lower than this share of what came after it was another matter, or chance."""
+
 _LEAST_POINTS = 12
 
 _CASCADE = timedelta(minutes=8)
@@ -102,10 +105,12 @@ def left_since(points: Points, level: Level) -> int | None:
     noise = noise_of(values)
     bounds = [0, *change_points(values), len(values)]
     began: int | None = None
-    lull = 0
+    height, lull = 0.0, 0
     for start, end in reversed(list(pairwise(bounds))):
-        if level.is_left(statistics.fmean(values[start:end]), normal, noise / math.sqrt(end - start)):
-            began, lull = start, 0
+        mean = statistics.fmean(values[start:end])
+        is_same = not lull or abs(mean - normal) >= _SAME * height
+        if is_same and level.is_left(mean, normal, noise / math.sqrt(end - start)):
+            began, height, lull = start, max(height, abs(mean - normal)), 0
             continue
         lull += end - start
         if lull > _LULL:

@@ -14,6 +14,7 @@ from diagnostics.telemetry.model import Function, Matrix, Query, Telemetry
 
 STEPS = "vllm:iteration_tokens_total_count"
 REQUESTS = "llm_app_requests_total"
+GATEWAY_SPEND = "litellm_spend_metric_total"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,9 @@ def questions(telemetry: Telemetry, target: Target, at: datetime) -> list[Questi
         asked += _serving(history, serving)
     if (application := target.selectors.get("application")) is not None:
         asked += _application(history, application)
+        if (gateway := target.selectors.get("gateway")) is not None:
+            spent = history.ratio(_rate(GATEWAY_SPEND, gateway), _rate(REQUESTS, application))
+            asked.append((GATEWAY_SPEND, _PER_REQUEST["llm_app_cost_usd_total"], spent))
     if (kubernetes := target.selectors.get("kubernetes")) is not None:
         ready = history.matrix(Query(metric="kube_deployment_status_replicas_available", where=kubernetes))
         asked.append(("ready_replicas", Level(side=-1, absolute=0.5), ready))

@@ -58,6 +58,11 @@ def test_a_level_that_was_left_and_taken_again_is_no_onset() -> None:
     assert left_since(at_minutes(values), UP) is None
 
 
+def test_a_blip_shortly_before_is_another_matter() -> None:
+    """Three minutes a little above normal, then calm: the trouble began when it came for good, and much higher."""
+    assert left_since(at_minutes(noisy([(80, 1.0), (3, 2.2), (4, 1.0), (13, 9.0)], 0.05)), UP) == 87
+
+
 def test_a_short_lull_does_not_end_the_trouble() -> None:
     """An intermittent fault pauses for minutes; the onset is its first minute."""
     values = noisy([(80, 1.0), (8, 2.0), (4, 1.0), (8, 2.0)], 0.05)
