@@ -27,6 +27,9 @@ _Moment = tuple[datetime, tuple[tuple[str, str], ...]]
 
 _THE_QUESTIONS_FAULT = frozenset({httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY})
 
+_REMARK = "PromQL info: "
+"""A remark on the question (a counter without _total in its name); Prometheus 2.48 to 2.53 calls it a warning."""
+
 
 class _RefusedError(TelemetryError):
     """Prometheus is well, and does not answer this question."""
@@ -44,7 +47,8 @@ class PrometheusTelemetry:
     to give up after `timeout_s` (waiting for its turn not counted), and no answer above `most_bytes` is read.
     Redirects are not followed: they could carry the credentials elsewhere.
 
-    An answer with warnings (Thanos: partial) is an error, since a missing group would look like silence.
+    An answer with warnings (Thanos: partial) is an error, since a missing group would look like silence. A warning of
+    PromQL itself is that of one question, and spoils no other that travelled with it.
     """
 
     def __init__(
@@ -163,8 +167,10 @@ def _read_answer(status: int, body: bytes, kind: str) -> list[Any]:
         kind_of_error, text = answer.get("errorType", "no error type"), str(answer.get("error", "no reason"))
         refusal = _RefusedError if status in _THE_QUESTIONS_FAULT else TelemetryError
         raise refusal(f"Prometheus answered {status}, {kind_of_error}: {text[:300]}")
-    if warnings := answer.get("warnings"):
-        raise TelemetryError(f"Prometheus' answer may be partial: {str(warnings)[:300]}")
+    if warnings := _warnings(answer):
+        is_one_questions = all(text.startswith("PromQL ") or text.endswith(" omitted") for text in warnings)
+        partial = _RefusedError if is_one_questions else TelemetryError
+        raise partial(f"Prometheus' answer may be partial: {str(warnings)[:300]}")
     outcome = answer.get("data")
     if not isinstance(outcome, dict) or outcome.get("resultType") != kind:
         raise TelemetryError(f"Prometheus answered without a {kind}")
@@ -172,6 +178,13 @@ def _read_answer(status: int, body: bytes, kind: str) -> list[Any]:
     if not isinstance(result, list):
         raise TelemetryError(f"Prometheus answered a {kind} without its list")
     return result
+
+
+def _warnings(answer: Mapping[str, Any]) -> list[str]:
+    """What it warns of, remarks aside; further warnings that it only counts ("3 more ... omitted") may be any."""
+    told = answer.get("warnings") or []
+    texts = [str(each) for each in told] if isinstance(told, list) else [str(told)]
+    return [text for text in texts if not text.startswith(_REMARK)]
 
 
 def _key(query: Query, labels: Mapping[str, str]) -> Key:

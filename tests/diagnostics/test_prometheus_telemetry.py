@@ -68,6 +68,29 @@ async def test_what_is_no_number_is_absent() -> None:
     assert await _telemetry(_Prometheus(lambda _: _answers(series))).vector(BY_POD, AT) == {("",): 0.0}
 
 
+async def test_a_remark_is_no_warning() -> None:
+    """Prometheus 2.48 to 2.53 calls it a warning that a counter's name has no _total; the answer is whole."""
+    remark = 'PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "up" (1:5)'
+    series = [{"metric": {"pod": "a"}, "value": [1, "2.5"]}]
+    answer = await _telemetry(_Prometheus(lambda _: _answers(series, warnings=[remark]))).vector(BY_POD, AT)
+    assert answer == {("a",): 2.5}
+
+
+async def test_a_warning_about_one_question_spoils_no_other() -> None:
+    """A histogram with a broken bucket: only whoever asked for it goes without an answer."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        text = parse_qs(request.content.decode())["query"][0]
+        warnings = ["PromQL warning: bucket label le is missing"] if "broken" in text else []
+        return _answers([{"metric": {"pod": "a"}, "value": [1, "2.5"]}], warnings=warnings)
+
+    telemetry = _telemetry(_Prometheus(answer))
+    broken = Query(metric="broken", by=("pod",))
+    good, bad = await asyncio.gather(telemetry.vector(BY_POD, AT), telemetry.vector(broken, AT), return_exceptions=True)
+    assert good == {("a",): 2.5}
+    assert isinstance(bad, TelemetryError)
+
+
 async def test_a_matrix_keeps_the_instants_of_its_points() -> None:
     """The end is asked for only as far as steps reach, and groups without any number are absent."""
     series = [
@@ -205,6 +228,7 @@ def _refuse(_: httpx.Request) -> httpx.Response:
         (lambda _: httpx.Response(200, json={"status": "success"}), "without a vector"),
         (lambda _: _answers([], "matrix"), "without a vector"),
         (lambda _: _answers([], warnings=["store 2 is away"]), "may be partial: .*store 2 is away"),
+        (lambda _: _answers([], warnings=7), "may be partial: .*7"),
         (lambda _: _answers([{"metric": {"pod": "a"}}]), "not the form of its API: KeyError"),
         (lambda _: _answers([{"metric": {"pod": "a"}, "value": [1, "much"]}]), "not the form of its API"),
         (lambda _: _answers([7]), "not the form of its API"),
