@@ -97,6 +97,16 @@ def summed(cells: Mapping[Key, Compared], *positions: int) -> dict[Key, Compared
     return found
 
 
+def named(cells: Mapping[Key, Compared]) -> dict[Key, Compared]:
+    """The same rates, where a label that says None (LiteLLM writes it for a request without a team or key) is empty."""
+    found: dict[Key, Compared] = {}
+    for key, cell in cells.items():
+        place = tuple("" if value == "None" else value for value in key)
+        so_far = found.get(place, NOTHING)
+        found[place] = Compared(now=_add(so_far.now, cell.now), baseline=_add(so_far.baseline, cell.baseline))
+    return found
+
+
 def chance_of_shares(hits_1: float, all_1: float, hits_0: float, all_0: float) -> float:
     """Two-sided p-value of the pooled two-proportion z-test; 1 where there is nothing to compare."""
     if all_1 <= 0 or all_0 <= 0:

@@ -17,7 +17,7 @@ from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding, Measure
 from diagnostics.look import NOTHING, CannotTellError, Compared, Look, total
-from diagnostics.proportions import ENOUGH_EVENTS, summed
+from diagnostics.proportions import ENOUGH_EVENTS, named, summed
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Key, Telemetry
 from diagnostics.wording import compared, number
@@ -45,7 +45,7 @@ SOURCES = (
     Source(
         family="gateway",
         metric="litellm_total_tokens_metric_total",
-        labels=("api_key_alias", "team", "litellm_model_name"),
+        labels=("api_key_alias", "team", "model"),
     ),
 )
 _KEY, _TENANT, _MODEL = range(3)
@@ -91,7 +91,7 @@ async def tokens_by_consumer(look: Look) -> tuple[Source, dict[Key, Compared]]:
     """Tokens per second by key, tenant and model, from the first source that tells consumers apart."""
     for source in SOURCES:
         if source.family in look.target.selectors:
-            cells = await look.rates(source.metric, source.family, by=source.labels)
+            cells = named(await look.rates(source.metric, source.family, by=source.labels))
             if any(key[_KEY] or key[_TENANT] for key in cells):
                 return source, cells
     raise CannotTellError(f"no tokens are counted by key or tenant: neither {SOURCES[0].metric} nor the gateway's")

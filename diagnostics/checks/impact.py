@@ -22,7 +22,7 @@ from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding, Measure
 from diagnostics.impact import Impact, burn_rate, share_above
 from diagnostics.look import ENOUGH, NOTHING, CannotTellError, Compared, Look
-from diagnostics.proportions import NO_EVENTS, SURE, Share, folded, shares
+from diagnostics.proportions import NO_EVENTS, SURE, Share, folded, named, shares
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Key, Telemetry
 
@@ -83,7 +83,7 @@ async def _requests(look: Look) -> dict[Key, Share]:
     """Failing requests by tenant; 4xx that are as usual are the callers' own."""
     for source in _SOURCES:
         observed = source.family in look.target.selectors
-        cells = await look.rates(source.metric, source.family, by=source.by) if observed else {}
+        cells = named(await look.rates(source.metric, source.family, by=source.by)) if observed else {}
         if cells:
             failed = shares(cells, look.frame, lambda status: kind_of(status) in _FAILED)
             refused = shares(cells, look.frame, lambda status: kind_of(status) == "4xx")

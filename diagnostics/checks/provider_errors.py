@@ -126,12 +126,16 @@ async def _asked(look: Look) -> Cells:
 
 
 async def _failures(look: Look) -> Cells:
-    """Failures by provider and code: LiteLLM's own class of the exception where we know it, its status otherwise."""
+    """
+    Failures by provider and code: LiteLLM's own class of the exception where we know it, its status otherwise.
+
+    LiteLLM puts the provider before the class ("Openai.Timeout"), whose status (408, 400) says less.
+    """
     if "gateway" not in look.target.selectors:
         return {}
     cells = await look.rates(FAILURES, "gateway", by=("api_provider", "exception_status", "exception_class"))
     named: Cells = {
-        (provider, status if signal_of(kind) is None else kind, status, kind): cell
+        (provider, status if signal_of(name := kind.rpartition(".")[2]) is None else name, status, kind): cell
         for (provider, status, kind), cell in cells.items()
     }
     return summed(named, 0, 1)

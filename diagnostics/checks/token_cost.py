@@ -26,7 +26,7 @@ from diagnostics.wording import compared, number
 
 SPEND = (
     ("application", "llm_app_cost_usd_total", "model"),
-    ("gateway", "litellm_spend_metric_total", "litellm_model_name"),
+    ("gateway", "litellm_spend_metric_total", "model"),
 )
 
 _GREW = 1.8

@@ -135,6 +135,27 @@ async def test_the_gateways_exception_class_tells_a_400_apart() -> None:
     assert (of_service(finding, "provider_context_ratio").value or 0) == pytest.approx(0.2, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "signal"),
+    [
+        ("Openai.Timeout", "408", "provider_5xx_ratio"),
+        ("Vertex_ai.ContextWindowExceededError", "400", "provider_context_ratio"),
+        ("Openai.RateLimitError", "429", "provider_429_ratio"),
+    ],
+)
+async def test_litellm_puts_the_provider_before_the_class(kind: str, status: str, signal: str) -> None:
+    """A provider that only times out fails as much as one that answers 500."""
+    gateway = {"model_group": "chat", "api_provider": "openai"}
+    failures = {"exception_status": status, "exception_class": kind, **gateway}
+    series = [
+        counter("litellm_deployment_total_requests_total", 10.0, **gateway),
+        born("litellm_deployment_failure_responses_total", 4.0, **failures),
+    ]
+    finding = await answer("provider_errors", series)
+    assert finding.status is Status.BAD
+    assert values(finding, "provider", signal) == {"openai"}
+
+
 async def test_dead_deployments_and_fallbacks_are_measured() -> None:
     """The gateway took a provider out, and a fifth of the requests went to a fallback."""
     gateway = {"model_group": "chat", "api_provider": "openai"}

@@ -46,6 +46,34 @@ def writes(agent: str, rate: float, since: float, *, unapproved: float = 0.02, t
 EDGE = [counter(REQUESTS, 20.0, status="ok")]
 
 
+def used(key: str, team: str, model: str, before: float, since: float) -> Series:
+    """Tokens as LiteLLM counts them: a key without an alias, or no team, is the word None."""
+    labels = {"model_group": "chat", "api_key_alias": key, "team": team, "model": model}
+    return counter("litellm_total_tokens_metric_total", before, since, **labels)
+
+
+async def test_a_key_without_an_alias_is_nobody() -> None:
+    """The team that grew is named, and never a consumer called None."""
+    target = replace(synthetic.target(), selectors={"gateway": {"model_group": "chat"}})
+    finding = await answer("consumers", [used("None", "a", "m", 1e3, 5e3), used("None", "b", "m", 1e3, 1e3)], target)
+    assert finding.status is Status.BAD
+    assert values(finding, "tenant") == {"a"}
+    nobody = await answer("consumers", [used("None", "None", "m", 1e3, 5e3), used("k", "b", "m", 1e3, 1e3)], target)
+    assert "None" not in nobody.summary
+
+
+async def test_the_gateways_models_are_told_apart() -> None:
+    """LiteLLM's tokens and spend have the label model; a dearer mix is seen without the application."""
+    target = replace(synthetic.target(), selectors={"gateway": {"model_group": "chat"}})
+    paid = [
+        counter("litellm_spend_metric_total", before, since, model_group="chat", model=model)
+        for model, before, since in (("cheap", 0.01, 0.001), ("dear", 0.0001, 0.1))
+    ]
+    tokens = [used("k", "t", "cheap", 1000.0, 100.0), used("k", "t", "dear", 1.0, 900.0)]
+    finding = await answer("token_cost", [*paid, *tokens], target)
+    assert (of_service(finding, "model_mix").value or 0) == pytest.approx(0.9, abs=0.02)
+
+
 async def test_one_failing_tool_is_named() -> None:
     """Its backend fails; the others work."""
     finding = await answer("tool_calls", [*EDGE, *calls("search", 5, 0.007, 0.45), *calls("mail", 5, 0.007)])
