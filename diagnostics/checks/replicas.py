@@ -73,25 +73,40 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
 
 def _engines(target: Target) -> dict[str, str]:
     """The engines' deployments, or all of the selector's when the service names none."""
-    names = [deployment.name for deployment in target.deployments if deployment.kind == "engine"]
+    names = _engine_names(target)
     return {"deployment": "~" + "|".join(re.escape(name) for name in names)} if names else {}
 
 
+def _engine_names(target: Target) -> list[str]:
+    return [deployment.name for deployment in target.deployments if deployment.kind == "engine"]
+
+
 async def _desired(look: Look) -> float | None:
-    """What the autoscaler wants; None without one. An HPA's name need not be its deployment's."""
+    """
+    What the autoscaler wants; None without one.
+
+    An HPA's name need not be its deployment's: one that is named after none of them counts where it is the only one.
+    """
     probed, scaled = await asyncio.gather(
         _probed(look, DESIRED), look.peak(AUTOSCALER, "kubernetes", by=("horizontalpodautoscaler",))
     )
     if probed and not scaled:
         return sum(probed.values())
-    names = [deployment.name for deployment in look.target.deployments if deployment.kind == "engine"]
-    own = {key: value for key, value in scaled.items() if any(name in key[0] for name in names)} or scaled
-    return max(own.values(), default=None)
+    kinds = {key: _kind_scaled(look.target, key[0]) for key in scaled}
+    own = [value for key, value in scaled.items() if kinds[key] == "engine"]
+    nameless = [value for key, value in scaled.items() if not kinds[key]]
+    return max(own or (nameless if len(nameless) == 1 else []), default=None)
+
+
+def _kind_scaled(target: Target, autoscaler: str) -> str:
+    """The kind of the deployment whose name the autoscaler's has in it; "" where it has none of them."""
+    within = [deployment for deployment in target.deployments if deployment.name in autoscaler]
+    return max(within, key=lambda deployment: len(deployment.name)).kind if within else ""
 
 
 async def _probed(look: Look, metric: str) -> Vector:
     """What the probe knows of the engines' deployments, by deployment and reason; empty without the probe."""
-    names = [deployment.name for deployment in look.target.deployments if deployment.kind == "engine"]
+    names = _engine_names(look.target)
     where = await where_found(look, "kubernetes", metric, "deployment", names)
     if where is None:
         return {}
@@ -111,7 +126,10 @@ async def _pods(look: Look) -> Pods:
     ours = frozenset(known.pods)
     restarted = {pod: count for (pod,), count in restarts.items() if count >= 0.5 and _is_ours(pod, ours)}
     stuck = {(pod, reason) for (pod, reason), value in waiting.items() if value >= 0.5 and _is_ours(pod, ours)}
-    asleep = {pod for (pod,), value in phases.items() if value >= 1.0}
+    starts = tuple(f"{name}-" for name in _engine_names(look.target))
+    asleep = {
+        pod for (pod,), value in phases.items() if value >= 1.0 and (_is_ours(pod, ours) or pod.startswith(starts))
+    }
     asleep |= {pod for pod, reason in stuck if reason not in CRASHES}
     ends = {
         (pod, reason)

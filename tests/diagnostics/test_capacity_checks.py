@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from diagnostics.checks import CHECKS
 from diagnostics.findings import Finding, Status
+from diagnostics.target import Deployment
 from diagnostics.telemetry.recorded import load_openmetrics
 from tests import synthetic
 from tests.application_signals import Series, born, counter, gauge, gone, of_service, text, values
@@ -69,6 +72,29 @@ async def test_a_blocked_scale_out_is_told_though_all_wanted_replicas_are_ready(
     assert "Unschedulable" in finding.summary
     assert of_service(finding, "scale_gap").value == 4
     assert of_service(finding, "pending_pods").value == 4
+
+
+async def test_another_deployments_autoscaler_and_pods_are_not_the_engines() -> None:
+    """The gateway scales out and a nightly job waits for a place: no engine is missing."""
+    others = (*synthetic.target().deployments, Deployment(name="chat-gateway", kind="gateway"))
+    desired = "kube_horizontalpodautoscaler_status_desired_replicas"
+    job = gauge("kube_pod_status_phase", None, 1, pod="nightly-report-29384-x7k2p", phase="Pending")
+    whole = text(
+        [*replicas(4, 4), running(OLD, "v1"), job, gauge(desired, 4, 10, horizontalpodautoscaler="chat-gateway")],
+        selector={"namespace": "chat"},
+    )
+    target = replace(synthetic.target(), deployments=others)
+    finding = await CHECKS["replicas"](target, load_openmetrics(whole), frame_of())
+    assert finding.status is Status.OK, finding.summary
+    assert of_service(finding, "scale_gap").value == 0
+    assert of_service(finding, "pending_pods").value == 0
+
+
+async def test_an_engines_pod_that_waits_for_a_place_is_pending() -> None:
+    """It has never run, so no engine has told of it; its name does."""
+    waiting = gauge("kube_pod_status_phase", None, 1, pod=NEW, phase="Pending")
+    finding = await ask("replicas", *replicas(4, 3), running(OLD, "v1"), waiting)
+    assert of_service(finding, "pending_pods").value == 1
 
 
 async def test_pods_that_never_start_are_pending_and_not_crashing() -> None:
