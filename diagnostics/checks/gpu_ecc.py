@@ -62,7 +62,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     if "ecc_double_bit" not in known:
         reason = f"No remap trouble, but {gpus.DOUBLE_BIT[0]} is not exported; {remedy_for(gpus.DOUBLE_BIT[0])}"
         return Finding.unknown("gpu_ecc", reason, *measures)
-    return Finding.ok("gpu_ecc", "No uncorrectable memory error, no remap pending or failed.", *measures)
+    return Finding.ok("gpu_ecc", "No new uncorrectable memory error; no remap became pending or failed.", *measures)
 
 
 async def _flags(look: Look, spellings: tuple[tuple[str, ...], ...]) -> Vector | None:
@@ -70,11 +70,12 @@ async def _flags(look: Look, spellings: tuple[tuple[str, ...], ...]) -> Vector |
     found = [cells for names in spellings if (cells := await gpus.cells(look, names)) is not None]
     if not found:
         return None
-    return {
-        key: 1.0 if (cell.now or 0.0) > 0 and not (cell.baseline or 0.0) > 0.5 else 0.0
-        for cells in found
-        for key, cell in cells.items()
-    }
+    is_set: dict[gpus.Key, float] = {}
+    for cells in found:  # of two flags that one GPU has, either is enough
+        for key, cell in cells.items():
+            is_new = (cell.now or 0.0) > 0 and not (cell.baseline or 0.0) > 0.5
+            is_set[key] = max(float(is_new), is_set.get(key, 0.0))
+    return is_set
 
 
 def _measures(signal: str, cells: Vector, owners: gpus.Owners) -> list[Measure]:

@@ -9,6 +9,7 @@ When all GPUs of the service vanish at once, their exporter is gone and nothing 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from diagnostics import gpus
 from diagnostics.diagnosis import Frame
@@ -77,13 +78,14 @@ async def _vanished(look: Look) -> list[gpus.Key] | None:
     if name is None:
         return None
     query = Query(metric=name, where=look.where("gpu"), by=gpus.GPU, aggregation=Aggregation.COUNT)
-    cells, still = await asyncio.gather(
-        look.levels(name, "gpu", by=gpus.GPU), look.telemetry.vector(query, look.frame.at)
-    )
+    spellings = gpus.CLOCK if name in gpus.CLOCK else (name,)  # where DCGM is upgraded node by node, a GPU has either
+    now = (look.telemetry.vector(replace(query, metric=spelling), look.frame.at) for spelling in spellings)
+    cells, answers = await asyncio.gather(look.levels(name, "gpu", by=gpus.GPU), asyncio.gather(*now))
+    still = {key for answer in answers for key in answer}
     before = {key for key, cell in cells.items() if cell.baseline is not None}
     if not still or not before:
         return None
-    return sorted(before - still.keys())
+    return sorted(before - still)
 
 
 async def _unallocatable(look: Look) -> dict[str, float] | None:

@@ -273,3 +273,21 @@ async def test_missing_labels_are_no_crash() -> None:
     finding = await ask("gpu_throttling", gauge(CLOCK, 1900, 900))
     assert finding.status is Status.BAD
     assert not [measure for measure in finding.measures if any(not value for _, value in measure.scope)]
+
+
+async def test_one_of_two_flags_is_enough() -> None:
+    """A GPU reports both kinds of repair: what remapping waits for is not outweighed by retirement that does not."""
+    flags = [
+        gauge("DCGM_FI_DEV_ROW_REMAP_PENDING", 0, 1, **gpu(0)),
+        gauge("DCGM_FI_DEV_RETIRED_PENDING", 0, 0, **gpu(0)),
+    ]
+    finding = await ask("gpu_ecc", *flags)
+    assert finding.status is Status.BAD
+    assert of_service(finding, "row_remap_pending").value == 1
+
+
+async def test_a_gpu_that_is_exported_under_its_new_name_is_not_gone() -> None:
+    """DCGM is upgraded node by node, and a node's GPUs change their metrics' names."""
+    clocks = [gauge(CLOCK, 1900, 1900, **gpu(0)), gauge(CLOCK, 1900, None, **gpu(1))]
+    finding = await ask("gpu_missing", *clocks, gauge(f"{CLOCK}_MHZ", None, 1900, **gpu(1)))
+    assert finding.status is Status.OK, finding.summary
