@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from diagnostics.target import Target
-from diagnostics.telemetry.model import Function, Matrix, Query, Telemetry, Vector
+from diagnostics.telemetry.model import Function, Key, Matrix, Query, Telemetry, Vector
 
 CANONICAL = "vllm:"
 _SUFFIXES = ("_sum", "_count", "_bucket")
@@ -196,19 +196,24 @@ class EngineTelemetry:
         found = await self._translated(query, at)
         if found is None:
             return {}
-        theirs, factor = found
+        theirs, factor, edge = found
         vector = await self._telemetry.vector(theirs, at)
-        return vector if factor == 1.0 else {key: factor * value for key, value in vector.items()}
+        if factor == edge == 1.0:
+            return vector
+        return {_in_our_unit(key, query.by, edge): factor * value for key, value in vector.items()}
 
     async def matrix(self, query: Query, start: datetime, end: datetime, step: timedelta) -> Matrix:
         found = await self._translated(query, end)
         if found is None:
             return {}
-        theirs, factor = found
+        theirs, factor, edge = found
         matrix = await self._telemetry.matrix(theirs, start, end, step)
-        if factor == 1.0:
+        if factor == edge == 1.0:
             return matrix
-        return {key: [(instant, factor * value) for instant, value in points] for key, points in matrix.items()}
+        return {
+            _in_our_unit(key, query.by, edge): [(instant, factor * value) for instant, value in points]
+            for key, points in matrix.items()
+        }
 
     async def exported(self, metric: str, at: datetime, where: Mapping[str, str] | None = None) -> bool:
         found = await self._translated(Query(metric=metric, where=where or {}), at)
@@ -223,16 +228,18 @@ class EngineTelemetry:
             return None
         return f"{metric} is not exported; {engine.title} measures no such thing"
 
-    async def _translated(self, query: Query, at: datetime) -> tuple[Query, float] | None:
+    async def _translated(self, query: Query, at: datetime) -> tuple[Query, float, float] | None:
+        """Their question, the factor of its answer, and that of its buckets' edges (`le`)."""
         if not query.metric.startswith(CANONICAL):
-            return query, 1.0
+            return query, 1.0, 1.0
         aliases = _aliases(await self._speaker(at), query.metric)
         if not aliases:
             return None
         alias = aliases[0] if len(aliases) == 1 else await self._spoken(aliases, query.function, at)
         theirs = replace(query, metric=alias.metric, where={**query.where, **alias.where})
         is_time = query.function is Function.QUANTILE or not alias.metric.endswith(("_count", "_bucket"))
-        return theirs, alias.factor if is_time else 1.0
+        is_bucket = alias.metric.endswith("_bucket")
+        return theirs, alias.factor if is_time else 1.0, alias.factor if is_bucket else 1.0
 
     async def _spoken(self, aliases: tuple[Alias, ...], function: Function, at: datetime) -> Alias:
         """The spelling that is exported; the newest where none is."""
@@ -253,6 +260,18 @@ class EngineTelemetry:
             if await self._telemetry.exported(engine.sign, at, self._where):
                 return engine
         return ENGINES[0]
+
+
+def _in_our_unit(key: Key, by: tuple[str, ...], factor: float) -> Key:
+    """The key with its bucket's edge in our unit; an edge that is no number stays as it is."""
+    if factor == 1.0 or "le" not in by:
+        return key
+    place = by.index("le")
+    try:
+        edge = f"{factor * float(key[place]):g}"
+    except ValueError:
+        return key
+    return (*key[:place], edge, *key[place + 1 :])
 
 
 def speaking(telemetry: Telemetry, target: Target) -> EngineTelemetry:

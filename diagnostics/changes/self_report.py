@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from diagnostics.changes.change import Change, ChangeSourceError
+from diagnostics.engines import speaking
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Aggregation, Matrix, Query, Telemetry, TelemetryError
 
@@ -106,19 +107,23 @@ class SelfReport:
         """Where what is reported began to differ within this time, oldest first. Raises ChangeSourceError."""
         wanted = [report for report in self._reports if report.family in target.selectors]
         try:
-            found = await asyncio.gather(*(self._of(report, target, since, until) for report in wanted))
+            telemetry = speaking(self._telemetry, target)
+            found = await asyncio.gather(*(self._of(telemetry, report, target, since, until) for report in wanted))
         except TelemetryError as error:
             raise ChangeSourceError(f"the telemetry cannot be asked what it reports of itself: {error}") from error
         return sorted((change for changes in found for change in changes), key=lambda change: change.at)
 
-    async def _of(self, report: Report, target: Target, since: datetime, until: datetime) -> list[Change]:
+    @staticmethod
+    async def _of(
+        telemetry: Telemetry, report: Report, target: Target, since: datetime, until: datetime
+    ) -> list[Change]:
         where = target.selectors[report.family]
         by = (report.place, *report.labels)
         query = Query(metric=report.metric, where=where, by=by, aggregation=Aggregation.MAX)
-        coarse = await self._telemetry.matrix(query, _on_grid(since), until, _COARSE)
+        coarse = await telemetry.matrix(query, _on_grid(since), until, _COARSE)
         changes = []
         for places, before, after, seen in differences(coarse):
-            fine = await self._telemetry.matrix(query, seen - _COARSE, seen, _FINE)
+            fine = await telemetry.matrix(query, seen - _COARSE, seen, _FINE)
             at = min((points[0][0] for key, points in fine.items() if key[1:] == after and points), default=seen)
             changes.append(_change(report, target, places, before, after, at))
         return [change for change in changes if since <= change.at]

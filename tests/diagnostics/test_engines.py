@@ -114,6 +114,24 @@ async def test_a_triton_histogram_in_milliseconds_is_scaled_but_not_its_count() 
         assert points[-1][1] == pytest.approx(expected, rel=0.01)
 
 
+async def test_a_triton_buckets_edge_is_in_seconds() -> None:
+    """Its edges are milliseconds: held against a promise in seconds, every answer would be late."""
+    name = "nv_inference_first_response_histogram_ms_bucket"
+    buckets = [counter(f"{name}_total", rate, rate, le=edge) for edge, rate in (("100", 1), ("500", 6), ("+Inf", 6))]
+    whole = text([gauge("nv_inference_request_success", 1, 1), *buckets], selector=CHAT).replace(
+        "_bucket_total", "_bucket"
+    )
+    spoken = speaking(load_openmetrics(whole.replace("_bucket counter", "_bucket gauge")), synthetic.target())
+    query = Query(
+        metric="vllm:time_to_first_token_seconds_bucket",
+        function=Function.RATE,
+        window=frame_of().recent,
+        by=("le", "pod"),
+    )
+    found = await spoken.vector(query, synthetic.END)
+    assert {key: round(rate) for key, rate in found.items()} == {("0.1", "a"): 1, ("0.5", "a"): 6, ("inf", "a"): 6}
+
+
 async def test_nim_without_a_prefix_is_recognised() -> None:
     """NVIDIA NIM exports vLLM's words without the prefix."""
     series = [

@@ -57,8 +57,10 @@ class Exported:
     async def vector(self, *_: Any) -> Any:
         raise AssertionError
 
-    async def exported(self, *_: Any) -> bool:
-        raise AssertionError
+    async def exported(self, metric: str, *_: Any) -> bool:
+        if self._fails:
+            raise TelemetryError("connection refused")
+        return any(name == metric for name, *_ in self._series)
 
 
 def cache(pod: str, since: float, until: float = 0, **labels: str) -> Series:
@@ -67,6 +69,16 @@ def cache(pod: str, since: float, until: float = 0, **labels: str) -> Series:
 
 async def reported(*series: Series) -> list[Change]:
     return await SelfReport(Exported(*series)).changes(CHAT, SINCE, UNTIL)
+
+
+async def test_an_engine_behind_another_prefix_reports_the_same() -> None:
+    """Ray Serve renames vLLM's metrics; a configuration that nobody declared is found all the same."""
+    labels = {**CONFIG, "pod": "b", "gpu_memory_utilization": "0.6"}
+    sign: Series = ("ray_vllm_num_requests_running", {"pod": "a"}, 600, 0)
+    old: Series = ("ray_vllm_cache_config_info", {**CONFIG, "pod": "a"}, 600, 33)
+    new: Series = ("ray_vllm_cache_config_info", labels, 31, 0)
+    [change] = await reported(sign, old, new)
+    assert "gpu_memory_utilization 0.9 -> 0.6" in change.summary
 
 
 async def test_an_engine_with_another_configuration_is_a_change() -> None:
