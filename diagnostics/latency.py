@@ -217,7 +217,7 @@ async def _errors(look: Look) -> dict[str, float]:
 def _together(errors: Mapping[str, float], *names: str) -> float | None:
     """The error of a sum of stages that scatter independently; None when nothing is known."""
     known = [errors[name] for name in names if name in errors]
-    return math.sqrt(sum(error**2 for error in known)) if known else None
+    return math.hypot(*known) if known else None
 
 
 def shares(cells: dict[str, Compared], errors: Mapping[str, float]) -> tuple[Compared, tuple[Stage, ...]]:

@@ -44,13 +44,13 @@ def error_of_change(points: Points, look: Look) -> float | None:
     then = [value for instant, value in points if frame.baseline_start + WINDOW <= instant <= frame.baseline_end]
     if len(now) < 3 or len(then) < 3:
         return None
-    return math.sqrt(_error(now) ** 2 + _error(then) ** 2)
+    return math.hypot(_error(now), _error(then))
 
 
 def _error(values: Sequence[float]) -> float:
     middle = sum(values) / len(values)
-    variance = sum((value - middle) ** 2 for value in values) / (len(values) - 1)
-    return _OVERLAP * math.sqrt(variance / len(values))
+    deviation = math.dist(values, [middle] * len(values)) / math.sqrt(len(values) - 1)  # a power would overflow
+    return _OVERLAP * deviation / math.sqrt(len(values))
 
 
 def difference(whole: Points, *parts: Points) -> Points:

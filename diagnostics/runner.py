@@ -165,7 +165,7 @@ class Diagnoser:
         both = asyncio.gather(look_back(telemetry, target, instant), knock())
         try:
             return (await asyncio.wait_for(both, self._patience_s))[0]
-        except (TelemetryError, TimeoutError) as error:
+        except (TelemetryError, TimeoutError, ArithmeticError, ValueError) as error:
             blind.append(
                 BlindSpot(check="onset", why=f"the history cannot be read: {str(error) or 'no answer in time'}")
             )
@@ -175,7 +175,7 @@ class Diagnoser:
         """The breakdown's stages for the picture; its check has asked the same questions, so they cost nothing."""
         try:
             found = await asyncio.wait_for(latency.breakdown(Look(target, telemetry, frame)), self._patience_s)
-        except (CannotTellError, TelemetryError, TimeoutError):
+        except (CannotTellError, TelemetryError, TimeoutError, ArithmeticError, ValueError):
             return ()  # the check latency_breakdown says why
         return found.stages
 

@@ -110,7 +110,8 @@ def deviation_of(signal: Signal, measure: Measure) -> float | None:
         return 3.0 if value >= 0.5 else 0.0
     if signal.above is not None:
         return value / signal.above * 3.0 - 2.0 if value > 0.67 * signal.above else 0.0
-    return None if measure.baseline is None else _against_baseline(signal, value, measure.baseline)
+    baseline = measure.baseline
+    return None if baseline is None or not math.isfinite(baseline) else _against_baseline(signal, value, baseline)
 
 
 def _observation(signal: Signal, measure: Measure) -> Observation | None:

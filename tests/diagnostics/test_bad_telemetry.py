@@ -16,7 +16,9 @@ from diagnostics.findings import Status
 from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.model import Matrix, Query, Telemetry, TelemetryError, Vector
 from diagnostics.telemetry.prometheus import PrometheusTelemetry
+from diagnostics.telemetry.recorded import load_openmetrics
 from tests import synthetic
+from tests.application_signals import counter, gauge, text
 from tests.diagnosed import recorded
 
 MANY_BYTES = 10 * 2**20
@@ -85,6 +87,17 @@ async def test_nonsense_is_no_evidence(answer: Callable[[httpx.Request], httpx.R
     assert diagnosis.causes[0].cause == "other"
     assert diagnosis.causes[0].probability < 0.5
     assert not diagnosis.user_impact
+    json.dumps([cause.probability for cause in diagnosis.causes], allow_nan=False)
+
+
+@pytest.mark.parametrize("large", [1e160, 1e300])
+async def test_a_sum_beyond_all_bounds_is_no_crash(large: float) -> None:
+    """A counter that jumps so far that its square overflows: the diagnosis comes back all the same."""
+    name = "vllm:time_to_first_token_seconds"
+    series = [gauge("vllm:num_requests_running", 3, 3), counter(f"{name}_count", 6), counter(f"{name}_sum", 2, large)]
+    diagnosis = await diagnosed(load_openmetrics(text(series, selector={"namespace": "chat", "pod": "a"})))
+
+    assert [finding.summary for finding in diagnosis.findings if "itself failed" in finding.summary] == []
     json.dumps([cause.probability for cause in diagnosis.causes], allow_nan=False)
 
 
