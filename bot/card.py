@@ -253,7 +253,7 @@ def _progress(step: PlannedStep, entries: Sequence[JournalEntry]) -> tuple[StepS
 
 
 def _after(entry: JournalEntry, step: PlannedStep, note: str) -> tuple[StepState, str]:
-    acted = StepState.VERIFYING if step.verify else StepState.DONE
+    acted = StepState.VERIFYING if step.is_verified else StepState.DONE
     match record_from_json(entry.record):
         case Intent():
             return StepState.RUNNING, note

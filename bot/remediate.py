@@ -172,7 +172,7 @@ class Remediate:
         try:
             async with self._pulse.guard():  # what cuts this off is passed on: the move is made again, as a probe
                 await self._write(row, entries, Intent(step=step.index, token=token))
-                async with asyncio.timeout(_patience_s(action, params)):
+                async with asyncio.timeout(step.timeout_s or _patience_s(action, params)):
                     answer = await action.act(params, step.before, token)
         except ActionError as error:
             await self._write(row, entries, Outcome(step=step.index, ok=False, detail=str(error)), after=1)

@@ -186,6 +186,7 @@ class Respond:
             suspect_undo=suspect.change.undo if suspect else {},
             scope={found.scope.dimension: found.scope.values} if found.scope else {},
             frame=FRAME.dump_python(found.frame, mode="json"),
+            answers={finding.check: finding.status.value for finding in found.findings},
         )
 
     async def conclude(self, incident_id: str, number: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from bot.config import Config
+from bot.measured import measured
 from bot.respond import FRAME
 from diagnostics.findings import Finding, Status
 from diagnostics.runner import Diagnoser
@@ -57,6 +58,7 @@ class Verifier:
             try:
                 await wait_until(diagnoser.telemetry, at, stalled_after_s=STALLED_AFTER_S)
                 findings = await diagnoser.check(step.verify, service.target(), replace(frame, at=at))
+                findings += await measured(step.verify_ranges, service.target(), diagnoser.telemetry, at)
             except TelemetryError as error:
                 return Status.UNKNOWN, f"the telemetry stopped answering: {error}"
             good = good + 1 if findings and all(finding.status is Status.OK for finding in findings) else 0

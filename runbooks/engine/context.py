@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from runbooks.engine.declared import CheckAnswers, Condition
 from runbooks.engine.placeholders import (
     Literal,
     Placeholder,
@@ -29,8 +30,9 @@ class PlanContext:
 
     `deployments` are the service's engine deployments. `suspect` is the id of the change that the diagnosis holds
     guilty and `suspect_undo` its literals (for a prompt: prompt, label, version, previous_version). `scope` is where
-    the trouble is: a dimension of the diagnosis (node, pod, api_key, ...) and its values. `requester` is the person
-    who asked or edited; None for Watchkeeper's own unedited plan. `frame` is the diagnosis' frame as JSON.
+    the trouble is: a dimension of the diagnosis (node, pod, api_key, ...) and its values. `answers` are the diagnosis'
+    by check (ok, bad, unknown). `params` are values for the parameters that a runbook declares. `requester` is the
+    person who asked or edited; None for Watchkeeper's own unedited plan. `frame` is the diagnosis' frame as JSON.
     """
 
     incident_id: str
@@ -48,6 +50,14 @@ class PlanContext:
     expiry: timedelta = timedelta(minutes=15)
     requester: str | None = None
     frame: JsonObject = field(default_factory=dict)
+    answers: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, Literal] = field(default_factory=dict)
+
+    def holds(self, condition: Condition | None) -> bool:
+        """Does the diagnosis say so? What it did not ask is `unknown`."""
+        if isinstance(condition, CheckAnswers):
+            return self.answers.get(condition.check, "unknown") == condition.answer
+        return condition is None or len(self.scope.get(condition.scope, ())) == 1
 
     def value_of(self, name: str) -> Literal:
         """What `{name}` stands for. Raises CannotPlanError when nobody knows."""
@@ -57,6 +67,8 @@ class PlanContext:
             return self._suspect(name.removeprefix("suspect."))
         if name.startswith("scope."):
             return self._only(name.removeprefix("scope."))
+        if name.startswith("params."):
+            return self._chosen(name.removeprefix("params."))
         plain = {
             "service": self.service,
             "namespace": self.namespace,
@@ -91,6 +103,11 @@ class PlanContext:
         if len(values) > 1:
             raise CannotPlanError(f"the trouble is on {len(values)} {words}s ({', '.join(values)}): choose one")
         return values[0]
+
+    def _chosen(self, name: str) -> Literal:
+        if name not in self.params:
+            raise CannotPlanError(f"the runbook declares no parameter `{name}`")
+        return self.params[name]
 
     def _suspect(self, key: str) -> Literal:
         if self.suspect is None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from runbooks.engine.context import CONTEXT_DEFAULTS
+from runbooks.engine.declared import CheckAnswers
 from runbooks.engine.placeholders import PlaceholderError, placeholders, texts_in
 from runbooks.engine.problems import Problem
 from runbooks.engine.values import Action, GuardedAction, Runbook, StepTemplate, Tier
@@ -89,6 +90,13 @@ def _step(runbook: Runbook, step: StepTemplate, vocabulary: Vocabulary) -> Itera
                 f"the check `{check}` does not exist",
                 f"use one of {', '.join(sorted(vocabulary.checks))}",
             )
+    if isinstance(step.when, CheckAnswers) and step.when.check not in vocabulary.checks:
+        yield _at(
+            runbook,
+            step.line,
+            f"the check `{step.when.check}` does not exist",
+            f"use one of {', '.join(sorted(vocabulary.checks))}",
+        )
     if not step.prose:
         yield _at(runbook, step.line, f"`{step.title}` has no text", "say how to do it by hand")
     action = vocabulary.actions.get(step.action)
@@ -96,7 +104,7 @@ def _step(runbook: Runbook, step: StepTemplate, vocabulary: Vocabulary) -> Itera
         known = ", ".join(sorted(vocabulary.actions))
         yield _at(runbook, step.line, f"the action `{step.action}` does not exist", f"use one of {known}")
         return
-    if action.tier > Tier.R0 and not step.verify:
+    if action.tier > Tier.R0 and not (step.verify or step.verify_ranges):
         yield _at(
             runbook, step.line, f"nothing verifies `{step.action}`", "name the checks that must turn ok: `verify:`"
         )
@@ -133,5 +141,8 @@ def _placeholders(runbook: Runbook, step: StepTemplate, name: str, text: str, ac
         if not placeholder.is_known:
             message = f"`{{{placeholder.name}}}` is not a known placeholder"
             yield _at(runbook, step.line, message, "see README.md for the list")
+        elif placeholder.param and placeholder.param not in runbook.params:
+            message = f"the runbook declares no parameter `{placeholder.param}`"
+            yield _at(runbook, step.line, message, "declare it in the front matter: `params:`")
         elif placeholder.from_state and not isinstance(action, GuardedAction):
             yield _at(runbook, step.line, f"`{step.action}` reads no state", f"write `{name}` as a literal")

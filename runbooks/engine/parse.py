@@ -8,26 +8,20 @@ and not ten.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from runbooks.engine.fields import Fields
+from runbooks.engine.front_matter import Front, read_front
 from runbooks.engine.problems import Problem, RunbookError
-from runbooks.engine.values import JsonObject, Runbook, StepTemplate
+from runbooks.engine.step_block import read_step
+from runbooks.engine.values import Runbook, StepTemplate
 from runbooks.engine.yaml_block import Entry, YamlBlockError, load_mapping
 
-FORMAT = 1
 MAX_CHARS = 256 * 1024
-FRONT_KEYS = ("format", "title", "alerts", "causes", "services", "owner")
-STEP_KEYS = ("action", "with", "verify", "undo", "settle")
 STEP_INFO = "yaml step"
-_DURATION = re.compile(r"([0-9]{1,6})\s*(s|m|h)", re.ASCII)
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
-_MAX_SETTLE_S = 3600.0
 
 
 def parse(text: str, runbook_id: str) -> Runbook:
@@ -44,18 +38,22 @@ def parse(text: str, runbook_id: str) -> Runbook:
     except UnicodeEncodeError:
         raise RunbookError([_problem(path, 1, "it holds half a character", "save the file as UTF-8")]) from None
     reader = _Reader(path=path, lines=text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
-    front, body_start = reader.front_matter()
+    front, body_start = reader.front_matter(runbook_id)
     headings = reader.headings_and_steps(body_start)
     if reader.problems:
         raise RunbookError(reader.problems)
     return Runbook(
         runbook_id=runbook_id,
-        title=front["title"],
+        title=front.title,
         revision=revision,
-        alerts=front["alerts"],
-        causes=front["causes"],
-        services=front["services"],
-        owner=front["owner"],
+        alerts=front.alerts,
+        causes=front.causes,
+        services=front.services,
+        owner=front.owner,
+        labels=front.labels,
+        reviewed=front.reviewed,
+        review_by=front.review_by,
+        params=front.params,
         sections=tuple((heading.title, heading.prose) for heading in headings if heading.prose),
         steps=tuple(heading.step for heading in headings if heading.step is not None),
     )
@@ -101,63 +99,20 @@ class _Reader:
 
     # The front matter.
 
-    def front_matter(self) -> tuple[dict[str, Any], int]:
+    def front_matter(self, runbook_id: str) -> tuple[Front, int]:
         """The front matter's fields, complete even after complaints, and the index of the first line behind it."""
         if self.lines[0].rstrip() != "---":
             self.complain(0, "no front matter", "start the file with `---`, `format: 1`, `title: ...`, `---`")
-            return {}, 0
+            return Front(), 0
         fence = next((i for i, line in enumerate(self.lines) if i and line.rstrip() == "---"), None)
         if fence is None:
             self.complain(0, "the front matter does not end", "close it with a line `---`")
-            return {}, len(self.lines)
+            return Front(), len(self.lines)
         before = len(self.problems)
         entries = self.load(1, fence)
         if len(self.problems) > before:
-            return {}, fence + 1
-        self._refuse_unknown(entries, FRONT_KEYS)
-        self._check_format(entries.get("format"))
-        return {
-            "title": self._text(entries, "title", required=True),
-            "owner": self._text(entries, "owner", required=False),
-            "alerts": self._words(entries, "alerts"),
-            "causes": self._words(entries, "causes"),
-            "services": self._words(entries, "services"),
-        }, fence + 1
-
-    def _check_format(self, entry: Entry | None) -> None:
-        if entry is None:
-            self.complain(0, "`format` is missing", f"write `format: {FORMAT}`")
-        elif entry.value is True or entry.value != FORMAT:
-            self.complain(entry.line, f"format {entry.value!r} is not known", f"write `format: {FORMAT}`")
-
-    def _refuse_unknown(self, entries: dict[str, Entry], known: Sequence[str]) -> None:
-        for name, entry in entries.items():
-            if name not in known:
-                self.complain(entry.line, f"`{name[:60]}` is not known here", f"use {', '.join(known)}")
-
-    def _text(self, entries: dict[str, Entry], name: str, *, required: bool) -> str:
-        entry = entries.get(name)
-        if entry is None:
-            if required:
-                self.complain(0, f"`{name}` is missing", f"write `{name}: ...` in the front matter")
-            return ""
-        if not isinstance(entry.value, str) or not entry.value.strip():
-            self.complain(entry.line, f"`{name}` is not a text", f"write `{name}: a few words`")
-            return ""
-        return entry.value.strip()
-
-    def _words(self, entries: dict[str, Entry], name: str) -> tuple[str, ...]:
-        """One word or a list of words."""
-        entry = entries.get(name)
-        if entry is None:
-            return ()
-        words = entry.value if isinstance(entry.value, list) else [entry.value]
-        if not all(isinstance(word, str) and word.strip() for word in words):
-            self.complain(entry.line, f"`{name}` is not a list of names", f"write `{name}: [First, Second]`")
-            return ()
-        if len(set(words)) < len(words):
-            self.complain(entry.line, f"`{name}` names something twice", "keep one of them")
-        return tuple(words)
+            return Front(), fence + 1
+        return read_front(Fields(entries=entries, complain=self.complain, start=0), runbook_id), fence + 1
 
     # The body.
 
@@ -216,70 +171,9 @@ class _Reader:
         entries = self.load(start + 1, end - 1)
         if len(self.problems) > before:
             return None
-        self._refuse_unknown(entries, STEP_KEYS)
-        step = StepTemplate(
-            title=heading.title,
-            action=self._action(entries, start),
-            params=self._params(entries),
-            verify=self._words(entries, "verify"),
-            undo=self._undo(entries),
-            settle_s=self._settle(entries),
-            prose=heading.prose,
-            line=start + 1,
-        )
+        fields = Fields(entries=entries, complain=self.complain, start=start)
+        step = read_step(fields, title=heading.title, prose=heading.prose)
         return step if len(self.problems) == before else None
-
-    def _action(self, entries: dict[str, Entry], line: int) -> str:
-        entry = entries.get("action")
-        if entry is None or not isinstance(entry.value, str):
-            self.complain(entry.line if entry else line, "the step names no action", "write `action: manual`")
-            return ""
-        return entry.value
-
-    def _params(self, entries: dict[str, Entry]) -> JsonObject:
-        entry = entries.get("with")
-        if entry is None or entry.value is None:
-            return {}
-        if not isinstance(entry.value, dict):
-            self.complain(entry.line, "`with` is not a mapping", "write `with: {name: value}`")
-            return {}
-        for name, value in entry.value.items():
-            if _has_bare_placeholder(value):
-                self.complain(
-                    entry.line,
-                    f"the value of `{name[:60]}` is not plain",
-                    f'quote placeholders: {name[:60]}: "{{service}}"',
-                )
-        params: JsonObject = entry.value
-        return params
-
-    def _undo(self, entries: dict[str, Entry]) -> str:
-        entry = entries.get("undo")
-        if entry is None:
-            return "none"
-        if entry.value not in ("previous", "none"):
-            self.complain(entry.line, f"undo cannot be {entry.value!r}"[:120], "write `undo: previous` or `undo: none`")
-            return "none"
-        return str(entry.value)
-
-    def _settle(self, entries: dict[str, Entry]) -> float:
-        entry = entries.get("settle")
-        if entry is None:
-            return 120.0
-        match = _DURATION.fullmatch(str(entry.value))
-        if match and 0 < int(match[1]) * _SECONDS[match[2]] <= _MAX_SETTLE_S:
-            return float(int(match[1]) * _SECONDS[match[2]])
-        self.complain(entry.line, f"settle cannot be {entry.value!r}"[:120], "write `90s` or `4m`, at most `1h`")
-        return 120.0
-
-
-def _has_bare_placeholder(value: Any) -> bool:
-    """Without quotes YAML reads `{service}` as a mapping of a name to nothing."""
-    if isinstance(value, list):
-        return any(map(_has_bare_placeholder, value))
-    if not isinstance(value, dict):
-        return False
-    return all(member is None for member in value.values()) or any(map(_has_bare_placeholder, value.values()))
 
 
 def _heading_lines(lines: list[str], heading: _Heading) -> int:

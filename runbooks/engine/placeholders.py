@@ -17,7 +17,7 @@ Literal = str | int | float | bool | None
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _GRAMMAR = re.compile(r"\s*([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)\s*(?:([+-])\s*([0-9]{1,9})\s*)?", re.ASCII)
 
-# What the plan's context knows; `suspect.`, `scope.` and `before.` carry further names.
+# What the plan's context knows; `suspect.`, `scope.`, `params.` and `before.` carry further names.
 CONTEXT_NAMES = ("service", "namespace", "cluster", "gateway", "environment", "deployment", "incident")
 # The dimensions in which the causes' catalogue says where a cause acts; a test across rooms holds the two together.
 SCOPE_KEYS = (
@@ -46,10 +46,15 @@ class Placeholder:
         return self.name in STATE_NAMES or self.name.startswith("before.")
 
     @property
+    def param(self) -> str:
+        """The runbook's own parameter that it stands for, "" if it stands for something else."""
+        return self.name.removeprefix("params.") if self.name.startswith("params.") else ""
+
+    @property
     def is_known(self) -> bool:
         group, _, key = self.name.partition(".")
         keys = {"suspect": SUSPECT_KEYS, "scope": SCOPE_KEYS}.get(group, ())
-        return self.name in CONTEXT_NAMES or self.from_state or key in keys
+        return self.name in CONTEXT_NAMES or self.from_state or bool(self.param) or key in keys
 
 
 def texts_in(value: Any) -> Iterator[str]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ValidationError
 
 from runbooks.engine.context import CONTEXT_DEFAULTS, PlanContext, filled, parsed
+from runbooks.engine.declared import Range, settled
 from runbooks.engine.placeholders import texts_in
 from runbooks.engine.values import (
     Action,
@@ -44,12 +46,14 @@ async def plan(runbook: Runbook, context: PlanContext, actions: Mapping[str, Act
         raise CannotPlanError(f"{runbook.runbook_id} has no step that can be planned; follow its text by hand")
     if runbook.services and context.service not in runbook.services:
         raise CannotPlanError(f"{runbook.runbook_id} is not for {context.service}")
+    context = _with_params(runbook, context)
+    templates = _applying(runbook, context)
     steps: list[PlannedStep] = []
-    for index, template in enumerate(runbook.steps):
+    for index, template in enumerate(templates):
         action = _action(actions, template.action, template.title)
         steps.append(await _planned(index, template, action, context))
     _refuse_same_target(steps)
-    uses_suspect = any(_names_suspect(template.params) for template in runbook.steps)
+    uses_suspect = any(_names_suspect(template.params) for template in templates)
     return Plan(
         plan_id=f"plan-{secrets.token_hex(8)}",
         incident_id=context.incident_id,
@@ -67,6 +71,22 @@ async def plan(runbook: Runbook, context: PlanContext, actions: Mapping[str, Act
         requester=context.requester,
         frame=context.frame,
     )
+
+
+def _with_params(runbook: Runbook, context: PlanContext) -> PlanContext:
+    try:
+        return replace(context, params=settled(runbook.params, context.params))
+    except ValueError as error:
+        raise CannotPlanError(f"{runbook.runbook_id}: {error}") from error
+
+
+def _applying(runbook: Runbook, context: PlanContext) -> list[StepTemplate]:
+    """The steps whose condition the diagnosis meets; the others are not in the plan, so nobody approves them."""
+    found = [template for template in runbook.steps if context.holds(template.when)]
+    if not found:
+        titles = ", ".join(template.title for template in runbook.steps)
+        raise CannotPlanError(f"{runbook.runbook_id}: by the diagnosis none of its steps applies ({titles})")
+    return found
 
 
 async def undo_plan(
@@ -163,19 +183,35 @@ async def _planned(index: int, template: StepTemplate, action: Action, context: 
         params,
         before,
         undo=template.undo == "previous",
+        irreversible=template.irreversible,
         verify=template.verify,
+        verify_ranges=tuple(_filled_range(title, each, context) for each in template.verify_ranges),
         settle_s=template.settle_s,
+        timeout_s=template.timeout_s,
     )
+
+
+def _filled_range(title: str, asked: Range, context: PlanContext) -> Range:
+    """With literal labels. A value that would turn a plain matcher into another kind is refused."""
+    where = {}
+    for label, matcher in asked.query.where.items():
+        where[label] = str(filled(title, f"verify.{label}", matcher, context))
+        if where[label][:1] in ("!", "~") and matcher[:1] != where[label][:1]:
+            raise CannotPlanError(f"{title}: verify: {label} {where[label]!r} would be read as a matcher")
+    return asked.model_copy(update={"query": asked.query.model_copy(update={"where": where})})
 
 
 def _stay_at_home(title: str, params: JsonObject, context: PlanContext) -> None:
     """
-    Who may approve is decided by the incident's service, so a runbook that names another's place is refused.
+    Who may approve is decided by the incident's service, so a runbook that names another's place, another service or
+    another incident is refused.
 
     Otherwise whoever writes runbooks could let the owners of one service change another.
     """
     for name in CONTEXT_DEFAULTS:
         own = getattr(context, name)
+        if name in ("service", "incident") and params.get(name, own) != own:
+            raise CannotPlanError(f"{title}: the {name} {params[name]} is not this plan's own, which is {own}")
         if name in params and params[name] != own:
             whose = f"{context.service}'s own is {own}" if own else f"{context.service} has none in the configuration"
             raise CannotPlanError(f"{title}: {name} {params[name]} is not this service's: {whose}")
@@ -194,7 +230,7 @@ async def _undone(index: int, step: PlannedStep, actions: Mapping[str, Action]) 
     params = _validated(inverse.params, step.undo or {}, step.title)
     before = await _read(inverse, params, step.title)
     title = step.title.removeprefix("Undo: ") if step.title.startswith("Undo: ") else f"Undo: {step.title}"
-    return _step(index, title, inverse, params, before, undo=True, verify=(), settle_s=step.settle_s)
+    return _step(index, title, inverse, params, before, undo=True, settle_s=step.settle_s, timeout_s=step.timeout_s)
 
 
 def _step(
@@ -205,12 +241,16 @@ def _step(
     before: JsonObject,
     *,
     undo: bool,
-    verify: tuple[str, ...],
+    verify: tuple[str, ...] = (),
+    verify_ranges: tuple[Range, ...] = (),
+    irreversible: str = "",
     settle_s: float,
+    timeout_s: float | None = None,
 ) -> PlannedStep:
     reason = action.refusal(params, before) if isinstance(action, GuardedAction) else None
     if reason is not None:
         raise CannotPlanError(f"{title}: {reason}")
+    effect = action.effect(params, before)
     return PlannedStep(
         index=index,
         title=title,
@@ -219,10 +259,12 @@ def _step(
         target=action.target(params),
         params=params.model_dump(mode="json"),
         before=dict(before),
-        effect=action.effect(params, before),
+        effect=f"Cannot be undone ({irreversible}). {effect}" if irreversible else effect,
         undo=action.undo(params, before) if undo else None,
         verify=verify,
+        verify_ranges=verify_ranges,
         settle_s=settle_s,
+        timeout_s=timeout_s,
         undone_by=action.undone_by if isinstance(action, UndoneByAnother) else "",
     )
 

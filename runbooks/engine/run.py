@@ -85,7 +85,7 @@ def _move(step: PlannedStep, state: _State, calls: int, detail: str) -> Move | N
     if state is _State.READY:
         return _start(step, calls)
     if state is _State.ACTED:
-        return Verify(step=index) if step.verify else None
+        return Verify(step=index) if step.is_verified else None
     moves: dict[_State, Move | None] = {
         _State.CALLED: Probe(step=index),
         _State.IN_DOUBT: AskPerson(step=index, why="in_doubt"),

@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from enum import IntEnum, StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, TypeAdapter
+
+from runbooks.engine.declared import Condition, Parameter, Range
 
 JsonObject = Mapping[str, Any]
 
@@ -130,15 +132,24 @@ class StepTemplate:
     action: str
     params: JsonObject
     verify: tuple[str, ...] = ()
+    verify_ranges: tuple[Range, ...] = ()
     undo: str = "none"  # previous | none
+    irreversible: str = ""  # why there is no undo
+    when: Condition | None = None  # decided when the plan is made
     settle_s: float = 120.0  # how long the change needs to take effect, in telemetry time
+    timeout_s: float | None = None  # after how long the call's answer counts as lost; None: the action's own
     prose: str = ""
     line: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runbook:
-    """A parsed runbook; `runbook_id` is its file name without `.md`, `revision` the SHA-256 of its bytes."""
+    """
+    A parsed runbook; `runbook_id` is its file name without `.md`, `revision` the SHA-256 of its bytes.
+
+    `labels` sort it for people and search. `reviewed` is when somebody last held it against the world, `review_by`
+    when that is due again. `params` are what a person may choose when a plan is made.
+    """
 
     runbook_id: str
     title: str
@@ -147,6 +158,10 @@ class Runbook:
     causes: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     owner: str = ""
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reviewed: date | None = None
+    review_by: date | None = None
+    params: Mapping[str, Parameter] = field(default_factory=dict)
     sections: tuple[tuple[str, str], ...] = ()  # heading, text
     steps: tuple[StepTemplate, ...] = ()
 
@@ -167,6 +182,13 @@ class PlannedStep:
     verify: tuple[str, ...]
     settle_s: float
     undone_by: str = ""
+    verify_ranges: tuple[Range, ...] = ()
+    timeout_s: float | None = None
+
+    @property
+    def is_verified(self) -> bool:
+        """Does anything prove afterwards that it helped?"""
+        return bool(self.verify or self.verify_ranges)
 
     @property
     def undo_action(self) -> str:
@@ -218,8 +240,9 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain JSON; `plan_from_json` is its inverse."""
     result: dict[str, Any] = _PLAN.dump_python(plan, mode="json")
     for step in result["steps"]:
-        if not step["undone_by"]:  # younger than plans that are stored already, whose digests must stay
-            del step["undone_by"]
+        for name in ("undone_by", "verify_ranges", "timeout_s"):
+            if not step[name]:  # younger than plans that are stored already, whose digests must stay
+                del step[name]
     return result
 
 
