@@ -19,7 +19,7 @@ _REMEDIES = (
     ("litellm_", 'add "prometheus" to litellm_settings.callbacks and scrape the proxy\'s /metrics'),
     ("kube_", "run kube-state-metrics and scrape it"),
     ("container_", "scrape the kubelet's cAdvisor endpoint (/metrics/cadvisor)"),
-    ("llm_app_", "instrument the application, or map its own metric names in the service's configuration"),
+    ("llm_app_", "instrument the application, or rename its own metrics by recording rules (docs/telemetry.md)"),
     ("watchkeeper_probe_nvidia_smi", "run `watchkeeper probe` on the GPU nodes and scrape it"),
     ("watchkeeper_probe_kernel_xid", "run `watchkeeper probe` on the GPU nodes and scrape it"),
     ("watchkeeper_probe_", "export it from a job of your own (docs/telemetry.md says what it must measure)"),

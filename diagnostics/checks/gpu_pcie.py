@@ -1,9 +1,10 @@
 """
 Are the GPUs' PCIe links at full speed, and clean?
 
-Reads PCIe replays per minute, and the link's generation and width beside the most that GPU and slot can do. Bad above
-the rate from which DCGM warns for this link (31 per minute for sixteen lanes of generation 5), and for a link that runs
-narrower or slower than in the baseline. A slow link shows when weights are loaded and when tensors leave the GPU.
+Reads PCIe replays per minute, and the link's generation and width. Bad above the rate from which DCGM warns for this
+link (31 per minute for sixteen lanes of generation 5), and for a link with fewer lanes than in the baseline, or without
+one, than it can have. Its generation is not judged, since an idle GPU lowers it. A narrow link shows when weights are
+loaded and when tensors leave the GPU.
 """
 
 from __future__ import annotations

@@ -100,7 +100,12 @@ async def _kernel(look: Look) -> Seen | None:
     now, then = await asyncio.gather(
         look.telemetry.vector(query, look.frame.at), look.telemetry.vector(query, look.frame.baseline_end)
     )
-    return _by_code({key: count - then.get(key, 0.0) for key, count in now.items()})
+    return _by_code({key: _more(count, then.get(key, 0.0)) for key, count in now.items()})
+
+
+def _more(now: float, then: float) -> float:
+    """By how much a count grew; one that fell began anew, as the kernel's log does when the node reboots."""
+    return now - then if now >= then else now
 
 
 async def _lost_sight(look: Look) -> bool:

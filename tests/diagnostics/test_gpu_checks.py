@@ -275,6 +275,14 @@ async def test_missing_labels_are_no_crash() -> None:
     assert not [measure for measure in finding.measures if any(not value for _, value in measure.scope)]
 
 
+async def test_an_xid_after_a_reboot_counts_from_zero() -> None:
+    """The log of the boot before is gone with its three; one has come since."""
+    labels = {"node": "node-0", "gpu": "0", "UUID": "GPU-0", "xid": "79"}
+    finding = await ask("gpu_xid", running(0), gauge("watchkeeper_probe_kernel_xid_total", 3, 1, **labels))
+    assert finding.status is Status.BAD
+    assert of_service(finding, "xid_fallen_off_bus").value == 1
+
+
 async def test_one_of_two_flags_is_enough() -> None:
     """A GPU reports both kinds of repair: what remapping waits for is not outweighed by retirement that does not."""
     flags = [
