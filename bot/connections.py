@@ -17,6 +17,7 @@ import httpx
 from bot.change_sources import authorization, change_source, cluster_sources
 from bot.config import (
     Config,
+    FlagSource,
     GitSource,
     LangfuseSource,
     MlflowSource,
@@ -44,9 +45,11 @@ from diagnostics.traces.tempo import TempoTraces
 from runbooks.engine.actions import (
     ClusterAccess,
     CommandAccess,
+    FlagAccess,
     HttpAccess,
     LangfuseAccess,
     LiteLLMAccess,
+    MlflowAccess,
     build_actions,
 )
 from runbooks.engine.values import Action, Tier
@@ -198,6 +201,8 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
     """
     return build_actions(
         langfuse=_langfuse_access(settings, config),
+        mlflow=_mlflow_access(settings, config),
+        flags=_flag_access(settings, config),
         clusters=_cluster_access(settings, config),
         gateways=_gateway_access(settings, config),
         endpoints=_endpoint_access(settings, config),
@@ -218,6 +223,34 @@ def _langfuse_access(settings: Settings, config: Config) -> dict[str, LangfuseAc
                 ca_file=str(source.ca_file) if source.ca_file else None,
             )
     return found
+
+
+def _mlflow_access(settings: Settings, config: Config) -> dict[str, MlflowAccess]:
+    return {
+        source.name: MlflowAccess(
+            url=source.url,
+            authorization=authorization(source.kind, _secret(settings, source.action_credential, source.name)),
+            ca_file=str(source.ca_file) if source.ca_file else None,
+        )
+        for source in config.datasources
+        if isinstance(source, MlflowSource) and source.action_credential
+    }
+
+
+def _flag_access(settings: Settings, config: Config) -> dict[str, FlagAccess]:
+    return {
+        source.name: FlagAccess(
+            kind=source.kind,
+            url=source.url,
+            authorization=authorization(source.kind, _secret(settings, source.action_credential, source.name)),
+            project=source.project,
+            environment=source.environment,
+            flags=source.flags,
+            ca_file=str(source.ca_file) if source.ca_file else None,
+        )
+        for source in config.datasources
+        if isinstance(source, FlagSource) and source.action_credential
+    }
 
 
 def _cluster_access(settings: Settings, config: Config) -> dict[str, ClusterAccess]:

@@ -87,23 +87,24 @@ class GitSource(Entry):
     path: Path
 
 
-class _ReadApi(Entry):
-    """An HTTP API that is only read."""
+class _Api(Entry):
+    """An HTTP API that changes are read from."""
 
     name: Name
     url: PrivateAddress
     ca_file: Path | None = None
 
 
-class MlflowSource(_ReadApi):
+class MlflowSource(_Api):
     """Prompt versions from MLflow's registry; `label` is the alias that production follows."""
 
     kind: Literal["mlflow"]
     credential: CredentialName | None = None  # `user:password`, or a bearer token
+    action_credential: CredentialName | None = None
     label: str = Field(default="production", min_length=1)
 
 
-class PhoenixSource(_ReadApi):
+class PhoenixSource(_Api):
     """Prompt versions from Arize Phoenix; `label` is the tag that production follows."""
 
     kind: Literal["phoenix"]
@@ -111,7 +112,7 @@ class PhoenixSource(_ReadApi):
     label: str = Field(default="production", min_length=1)
 
 
-class ArgoSource(_ReadApi):
+class ArgoSource(_Api):
     """Deployments by Argo CD; `applications` are all that the token may see, unless they are named."""
 
     kind: Literal["argocd"]
@@ -119,11 +120,12 @@ class ArgoSource(_ReadApi):
     applications: tuple[str, ...] = ()
 
 
-class FlagSource(_ReadApi):
+class FlagSource(_Api):
     """Feature flags of one project and environment; `flags` are shell patterns for those that count, all when none."""
 
     kind: Literal["launchdarkly", "unleash"]
     credential: CredentialName
+    action_credential: CredentialName | None = None
     project: Name
     environment: Name
     flags: tuple[str, ...] = ()

@@ -97,7 +97,8 @@ class MlflowPrompts(FollowedPrompts):
     def _change(
         self, target: Target, name: str, current: _Version, previous: _Version | None, at: datetime, stretch: int
     ) -> Change:
-        undo = {"version": str(current.version)}  # no `prompt`: no action of ours moves an alias of MLflow's
+        # no `label`: that is Langfuse's word, and a step for Langfuse must not find all that it needs here
+        undo = {"prompt": name, "alias": self._label, "version": str(current.version)}
         if previous is not None:
             undo["previous_version"] = str(previous.version)
         before = f"before that on version {previous.version}" if previous else "its version before that is gone"

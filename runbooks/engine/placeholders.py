@@ -24,7 +24,9 @@ SCOPE_KEYS = (
     "account", "agent", "api_key", "data_source", "evaluator", "model", "node", "pod", "policy", "prompt_version",
     "provider", "rack", "revision", "route", "segment", "tenant", "tool",
 )  # fmt: skip
-SUSPECT_KEYS = ("id", "prompt", "label", "version", "previous_version", "deployment", "revision", "to_revision")
+SUSPECT_KEYS = (
+    "id", "prompt", "label", "alias", "version", "previous_version", "deployment", "revision", "to_revision", "commit",
+)  # fmt: skip
 STATE_NAMES = ("replicas_now",)
 
 

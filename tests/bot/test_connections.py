@@ -28,9 +28,19 @@ ENVIRON = {
     "KUBE_ACTION_TOKEN": "kube-acts",
     "LITELLM_READ": "litellm-reads",
     "LITELLM_ADMIN": "litellm-acts",
+    "MLFLOW_READ": "reader:mlflow-reads",
+    "MLFLOW_WRITE": "writer:mlflow-writes",
+    "FLAGS_READ": "flags-read",
+    "FLAGS_WRITE": "flags-write",
 }
 READING = {"Bearer prom-reads", basic("pk-read", "sk-read"), "Bearer kube-reads"}
-ACTING = {basic("pk-write", "sk-write"), "Bearer kube-acts", "Bearer litellm-acts"}
+ACTING = {
+    basic("pk-write", "sk-write"),
+    "Bearer kube-acts",
+    "Bearer litellm-acts",
+    basic("writer", "mlflow-writes"),
+    "flags-write",
+}
 
 CONFIG = """
 format = 1
@@ -49,6 +59,20 @@ kind = "langfuse"
 url = "{url}"
 credential = "LANGFUSE_READ"
 action_credential = "LANGFUSE_WRITE"
+[[datasource]]
+name = "registry"
+kind = "mlflow"
+url = "{url}"
+credential = "MLFLOW_READ"
+action_credential = "MLFLOW_WRITE"
+[[datasource]]
+name = "flags"
+kind = "launchdarkly"
+url = "{url}"
+credential = "FLAGS_READ"
+action_credential = "FLAGS_WRITE"
+project = "default"
+environment = "production"
 [[datasource]]
 name = "folder"
 kind = "git"
@@ -142,10 +166,15 @@ async def test_actions_never_show_the_credential_that_reads(server: Refusing, tm
     actions = connect_actions(Settings.load(ENVIRON), config_of(tmp_path, server.url))
     prompt = {"prompt": "chat-system", "label": "production", "version": 7}
     pods = {"cluster": "lab", "namespace": "chat", "deployment": "chat-vllm", "replicas": 5}
-
     key = {"gateway": "edge", "key": "key-tenant-04", "tpm": 1000, "rpm": 10}
-
-    for name, params in (("langfuse.move_label", prompt), ("kubernetes.scale", pods), ("litellm.limit_key", key)):
+    alias = {"prompt": "chat-system", "alias": "production", "version": 7}
+    for name, params in (
+        ("langfuse.move_label", prompt),
+        ("kubernetes.scale", pods),
+        ("litellm.limit_key", key),
+        ("mlflow.set_alias", alias),
+        ("flag.set", {"flag": "chat-new-prompt", "on": False}),
+    ):
         action = actions[name]
         with pytest.raises(ActionError):
             await action.read(action.params.model_validate(params))
@@ -164,7 +193,14 @@ async def test_a_missing_reading_credential_is_named(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "owner"), [("LANGFUSE_WRITE", "prompts"), ("KUBE_ACTION_TOKEN", "lab"), ("LITELLM_ADMIN", "edge")]
+    ("name", "owner"),
+    [
+        ("LANGFUSE_WRITE", "prompts"),
+        ("KUBE_ACTION_TOKEN", "lab"),
+        ("LITELLM_ADMIN", "edge"),
+        ("MLFLOW_WRITE", "registry"),
+        ("FLAGS_WRITE", "flags"),
+    ],
 )
 async def test_a_missing_acting_credential_is_named(name: str, owner: str, tmp_path: Path) -> None:
     """And reading goes on without it."""

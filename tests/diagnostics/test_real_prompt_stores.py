@@ -15,6 +15,8 @@ from diagnostics.changes.labels import LabelSeen
 from diagnostics.changes.mlflow import MlflowPrompts
 from diagnostics.changes.phoenix import PhoenixPrompts
 from diagnostics.target import PromptRef, Target
+from runbooks.engine.actions.mlflow import MlflowAccess, SetAlias, SetAliasParams
+from runbooks.engine.values import ActionError, Happened
 from tests.prompt_stores import real_mlflow, real_phoenix
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -115,7 +117,28 @@ async def test_mlflows_alias_is_followed_by_looking(mlflow: str, client: httpx.A
     assert "-Be brief." in diff
     assert forward.summary == "production of prompt followed is on version 2, before that on version 1 (reason 2)"
     assert forward.scope == {"prompt": ("followed",), "prompt_version": ("2",)}
-    assert "prompt" not in forward.undo
+    assert forward.undo == {"prompt": "followed", "alias": "production", "version": "2", "previous_version": "1"}
+
+
+async def test_an_approved_fix_moves_mlflows_alias_and_back(mlflow: str, client: httpx.AsyncClient) -> None:
+    """The action reads, moves, probes and undoes against the real registry, and leaves a model that is no prompt."""
+    await register(client, mlflow, "moved", OLD, NEW)
+    await point(client, mlflow, "moved", 2)
+    await post(client, f"{mlflow}{MLFLOW}/registered-models/create", {"name": "a-model"})
+    action = SetAlias({"store": MlflowAccess(url=mlflow, authorization="Bearer unasked", timeout_s=30)})
+    back = SetAliasParams(prompt="moved", alias="production", version=1)
+    before = await action.read(back)
+    await action.act(back, before, "t-1")
+    assert (before, await action.read(back)) == ({"version": 2}, {"version": 1})
+    assert await action.happened(back, before, "t-1") is Happened.YES
+
+    undo = SetAliasParams.model_validate(action.undo(back, before))
+    await action.act(undo, await action.read(undo), "t-2")
+    assert await action.happened(back, before, "t-1") is Happened.NO
+    with pytest.raises(ActionError, match="no version 3"):
+        await action.read(back.model_copy(update={"version": 3}))
+    with pytest.raises(ActionError, match="no prompt"):
+        await action.read(back.model_copy(update={"prompt": "a-model"}))
 
 
 async def test_mlflows_versions_tell_something_without_sightings(mlflow: str, client: httpx.AsyncClient) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from runbooks.engine.actions.cluster import Cluster, ClusterAccess
 from runbooks.engine.actions.command import CommandAccess, RunCommand
+from runbooks.engine.actions.flags import FlagAccess, SetFlag
 from runbooks.engine.actions.http_request import HttpAccess, HttpRequest
 from runbooks.engine.actions.kubernetes import RolloutUndo, Scale
 from runbooks.engine.actions.kubernetes_drain import Drain
@@ -18,14 +19,17 @@ from runbooks.engine.actions.litellm import SetFallbacks, SetWeight
 from runbooks.engine.actions.litellm_keys import BlockKey, LimitKey
 from runbooks.engine.actions.litellm_proxy import LiteLLMAccess, LiteLLMProxy
 from runbooks.engine.actions.manual import Manual
+from runbooks.engine.actions.mlflow import MlflowAccess, SetAlias
 from runbooks.engine.values import Action
 
 __all__ = [
     "ClusterAccess",
     "CommandAccess",
+    "FlagAccess",
     "HttpAccess",
     "LangfuseAccess",
     "LiteLLMAccess",
+    "MlflowAccess",
     "Right",
     "build_actions",
     "rights_of",
@@ -35,6 +39,8 @@ __all__ = [
 def build_actions(
     *,
     langfuse: Mapping[str, LangfuseAccess] | None = None,
+    mlflow: Mapping[str, MlflowAccess] | None = None,
+    flags: Mapping[str, FlagAccess] | None = None,
     clusters: Mapping[str, ClusterAccess] | None = None,
     gateways: Mapping[str, LiteLLMAccess] | None = None,
     endpoints: Mapping[str, HttpAccess] | None = None,
@@ -52,6 +58,8 @@ def build_actions(
     proxies = {name: LiteLLMProxy(access) for name, access in (gateways or {}).items()}
     listed: list[Action] = [
         MoveLabel(langfuse or {}),
+        SetAlias(mlflow or {}),
+        SetFlag(flags or {}),
         Scale(reachable),
         RolloutUndo(reachable, redact),
         Restart(reachable),

@@ -19,7 +19,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from runbooks.engine.actions.json_api import change, look, object_of, open_client
-from runbooks.engine.actions.parameters import ConfigName, Whole
+from runbooks.engine.actions.parameters import ConfigName, Whole, chosen_source
 from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
 
 _SYSTEM = "Langfuse"
@@ -138,16 +138,7 @@ class MoveLabel:
         return Happened.NO if now == before["version"] else Happened.CANNOT_TELL
 
     def _access(self, params: LabelOfPrompt) -> LangfuseAccess:
-        if not self._projects:
-            raise ActionError(
-                "no Langfuse has an `action_credential` in the configuration, so prompts cannot be changed"
-            )
-        if params.source is None and len(self._projects) == 1:
-            return next(iter(self._projects.values()))
-        access = self._projects.get(params.source or "")
-        if access is None:
-            raise ActionError(f"say in `source` which Langfuse is meant: {', '.join(sorted(self._projects))}")
-        return access
+        return chosen_source(self._projects, params.source, _SYSTEM)
 
     async def _labelled(self, client: httpx.AsyncClient, params: LabelOfPrompt) -> int:
         answer = await _get(client, params, {"label": params.label})
