@@ -37,7 +37,7 @@ class Calibration:
     temper: float = 0.8
     decisive: float = 1.5
     pair: float = 0.015
-    sharpness: float = 1.1
+    sharpness: float = 1.3
 
 
 CALIBRATION = Calibration()
