@@ -124,7 +124,7 @@ QUESTIONS: Mapping[str, _Asked] = {
     "tokens_per_s": _rate("llm_app_tokens_total", "application"),
     "cost_per_hour": _rate("llm_app_cost_usd_total", "application", scale=3600.0),
     "error_5xx_ratio": _share(_REQUESTS, status="~5..?|5xx"),
-    "error_4xx_ratio": _share(_REQUESTS, status="4xx"),
+    "error_4xx_ratio": _share(_REQUESTS, status="~4xx|4[013-9].|42[0-8]"),
     "error_429_ratio": _share(_REQUESTS, status="429"),
     "abort_ratio": _share(_REQUESTS, status="aborted"),
     "requests_per_session": _Asked(family="application", metric=_REQUESTS, of="llm_app_sessions_total"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from diagnostics import latency
+from diagnostics.checks.error_ratio import kind_of
 from diagnostics.minutes import HISTORY, STEP, WINDOW
 from diagnostics.target import Target
 from diagnostics.telemetry.ask import mean_matrix, ratio_matrix
@@ -112,10 +113,13 @@ class _History:
         """One value's share of the counter's events; where it has none, that is zero and not unknown."""
         events = await self.matrix(_rate(metric, where, by=(label,)))  # asked once for all values of a label
         every: dict[datetime, float] = {}
-        for points in events.values():
+        mine: dict[datetime, float] = {}
+        for (told,), points in events.items():
+            is_mine = value == (kind_of(told) if label == "status" else told)  # 5xx, or 503
             for instant, rate in points:
                 every[instant] = every.get(instant, 0.0) + rate
-        mine = dict(events.get((value,), ()))
+                if is_mine:
+                    mine[instant] = mine.get(instant, 0.0) + rate
         shares = [(instant, mine.get(instant, 0.0) / rate) for instant, rate in sorted(every.items()) if rate > 0]
         return {(value,): shares} if shares else {}
 

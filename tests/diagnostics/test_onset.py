@@ -10,6 +10,7 @@ import pytest
 from diagnostics.onset import change_points, left_since, look_back, noise_of
 from diagnostics.onset_signals import Level
 from tests import synthetic
+from tests.application_signals import born, counter, telemetry
 from tests.diagnosed import recorded
 
 START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -81,6 +82,16 @@ async def test_a_step_is_dated_to_the_minute(scenario: str) -> None:
     assert history.onset is not None
     assert history.onset.earliest <= synthetic.ONSET <= history.onset.latest
     assert abs(history.onset.at - synthetic.ONSET) <= timedelta(minutes=2)
+
+
+@pytest.mark.parametrize("failing", [("5xx",), ("500", "503")])
+async def test_a_status_is_a_class_or_a_code(failing: tuple[str, ...]) -> None:
+    """Applications count either; requests that begin to fail have an onset all the same."""
+    requests = "llm_app_requests_total"
+    series = [counter(requests, 20, 14, status="200"), *(born(requests, 3, status=status) for status in failing)]
+    history = await look_back(telemetry(series), synthetic.target(), synthetic.END)
+    assert history.onset is not None
+    assert history.onset.earliest <= synthetic.ONSET <= history.onset.latest
 
 
 async def test_a_healthy_run_has_no_onset() -> None:
