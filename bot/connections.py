@@ -50,6 +50,8 @@ from runbooks.engine.actions import (
     LangfuseAccess,
     LiteLLMAccess,
     MlflowAccess,
+    PagerDutyAccess,
+    WorkflowAccess,
     build_actions,
 )
 from runbooks.engine.values import Action, Tier
@@ -207,6 +209,8 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
         gateways=_gateway_access(settings, config),
         endpoints=_endpoint_access(settings, config),
         commands=_command_access(settings, config),
+        pagerduty=_pagerduty_access(settings),
+        workflows={each.name: WorkflowAccess(workflow_id=each.id, tier=Tier[each.tier]) for each in config.workflows},
         redact=safe_text,
     )
 
@@ -302,6 +306,17 @@ def _command_access(settings: Settings, config: Config) -> dict[str, CommandAcce
         )
         for command in config.commands
     }
+
+
+def _pagerduty_access(settings: Settings) -> PagerDutyAccess | None:
+    """With the key that notes and resolves are written with; None where it is not set, or nobody to write as."""
+    if settings.pagerduty_api_key is None or not settings.pagerduty_from:
+        return None
+    return PagerDutyAccess(
+        key=settings.pagerduty_api_key.get_secret_value(),
+        from_email=settings.pagerduty_from,
+        url=settings.pagerduty_api_base_url,
+    )
 
 
 def http_client(settings: Settings, owner: str, credential: str | None, ca_file: Path | None) -> httpx.AsyncClient:

@@ -56,6 +56,11 @@ USERS = (
     *(User(id=p.pagerduty, name=p.name, email=p.email) for p in CAST if p.pagerduty),
 )
 ON_CALL = USERS[1]
+ESCALATION_POLICIES: Mapping[str, tuple[str, tuple[User, ...]]] = {
+    "PLABPOL": ("Default", USERS[1:3]),
+    "PLABOWN": ("Service owners", USERS[3:]),
+}
+"""id -> name, and whom each level pages."""
 
 
 class PagerDuty:
@@ -142,7 +147,24 @@ class PagerDuty:
             self._set_status(incident, status, user)
         if wish.get("title"):
             incident.title = str(wish["title"])
+        if wish.get("escalation_level") or wish.get("escalation_policy"):
+            self._escalate(incident, wish, user)
         return incident
+
+    def _escalate(self, incident: Incident, wish: Mapping[str, Any], user: User) -> None:
+        """To a level of its own escalation policy, or to another policy's first. Raises PagerDutyError."""
+        if incident.status == "resolved":
+            raise PagerDutyError(400, 1001, "Incident Already Resolved", ("Incident Already Resolved",))
+        wanted, level = wish.get("escalation_policy") or {}, wish.get("escalation_level", 1)
+        policy_id = str(wanted.get("id") or incident.policy[0])
+        levels = ESCALATION_POLICIES.get(policy_id, ("", ()))[1]
+        if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= len(levels):
+            raise PagerDutyError(400, 2001, "Invalid Input Provided", ("Escalation level is not valid",))
+        incident.policy, incident.changed_at = (policy_id, ESCALATION_POLICIES[policy_id][0]), self._stamp()
+        incident.assigned_to, incident.acknowledged_by = levels[level - 1], []
+        incident.status = "triggered"
+        self._log("escalate", incident, user)
+        self._tell("incident.escalated", incident, user)
 
     def _set_status(self, incident: Incident, status: str, user: User | None) -> None:
         was, incident.status = incident.status, status
@@ -236,6 +258,10 @@ class PagerDuty:
             "data": data or webhook_incident(incident),
         }
         self.webhooks.send(incident.id, event)
+
+    def stamp(self) -> str:
+        """The lab's time as PagerDuty writes it."""
+        return self._stamp()
 
     def _stamp(self, *, milliseconds: bool = False) -> str:
         moment = self.now().isoformat(timespec="milliseconds" if milliseconds else "seconds")

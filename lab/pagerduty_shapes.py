@@ -49,6 +49,10 @@ class Incident:
     notes: list[Json] = field(default_factory=list)
     log: list[Json] = field(default_factory=list)  # newest first
     resolve_reason: Json | None = None
+    policy: tuple[str, str] = ("PLABPOL", "Default")  # the escalation policy that holds it: id, name
+    responders: list[Json] = field(default_factory=list)
+    status_updates: list[Json] = field(default_factory=list)
+    workflows: list[Json] = field(default_factory=list)  # instances of incident workflows, by whoever started them
 
 
 def new_id(prefix: str, length: int) -> str:
@@ -70,8 +74,8 @@ def service_reference() -> Json:
     return reference("service", SERVICE_ID, SERVICE_NAME)
 
 
-def policy_reference() -> Json:
-    return {**reference("escalation_policy", "PLABPOL", "Default"), "self": None}
+def policy_reference(policy_id: str = "PLABPOL", name: str = "Default") -> Json:
+    return {**reference("escalation_policy", policy_id, name), "self": None}
 
 
 def webhook_incident(incident: Incident) -> Json:
@@ -90,7 +94,7 @@ def webhook_incident(incident: Incident) -> Json:
         "incident_type": {"name": "incident_default"},
         "service": service_reference(),
         "assignees": [incident.assigned_to.reference()] if incident.assigned_to else [],
-        "escalation_policy": policy_reference(),
+        "escalation_policy": policy_reference(*incident.policy),
         "teams": [],
         "priority": None,
         "urgency": incident.urgency,
@@ -121,7 +125,8 @@ def rest_incident(incident: Incident) -> Json:
         ),
         "resolved_at": incident.resolved_at,
         "service": service_reference(),
-        "escalation_policy": policy_reference(),
+        "escalation_policy": policy_reference(*incident.policy),
+        "incidents_responders": incident.responders,
         "assignments": (
             [] if resolved or assigned is None else [{"at": incident.created_at, "assignee": assigned.reference()}]
         ),

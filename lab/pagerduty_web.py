@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from lab.pagerduty import ON_CALL, USERS, InvalidEventError, PagerDuty, PagerDutyError
+from lab.pagerduty_response import response_routes
 from lab.pagerduty_shapes import (
     SERVICE_ID,
     SERVICE_NAME,
@@ -60,6 +61,7 @@ def pagerduty_app(account: PagerDuty) -> FastAPI:
     app.include_router(_events(account))
     for routes in (_incidents, _of_incidents, _directory, _subscriptions):
         app.include_router(routes(account))
+    app.include_router(response_routes(account, authorised=_authorised, body_of=_body))
     return app
 
 

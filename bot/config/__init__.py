@@ -35,6 +35,7 @@ from bot.config.entries import (
     RunbookFolder,
     Service,
     TraceSource,
+    Workflow,
     paths_below,
 )
 from bot.config.errors import ConfigError, Problem, did_you_mean, problems_of
@@ -63,6 +64,7 @@ __all__ = [
     "RunbookFolder",
     "Service",
     "TraceSource",
+    "Workflow",
     "load_config",
 ]
 
@@ -74,6 +76,7 @@ _KINDS: Mapping[str, type[Entry]] = {
     "gateway": Gateway,
     "http_endpoint": HttpEndpoint,
     "command": Command,
+    "workflow": Workflow,
     "runbooks": RunbookFolder,
     "policy": PolicyRule,
     "person": Person,
@@ -91,6 +94,7 @@ class Config(Entry):
     gateways: tuple[Gateway, ...] = ()
     http_endpoints: tuple[HttpEndpoint, ...] = ()
     commands: tuple[Command, ...] = ()
+    workflows: tuple[Workflow, ...] = ()
     runbooks: tuple[RunbookFolder, ...] = ()
     policy: tuple[PolicyRule, ...] = ()
     people: tuple[Person, ...] = ()
@@ -154,6 +158,7 @@ class Config(Entry):
                 for service in self.services
             },
             "commands": [command.model_dump(mode="json") for command in self.commands],
+            "workflows": [workflow.model_dump(mode="json") for workflow in self.workflows],
             "far_ends": [
                 entry.model_dump(mode="json", exclude={"ca_file"})  # whose place differs between machines
                 for entry in (*self.clusters, *self.gateways, *self.datasources, *self.http_endpoints)
@@ -194,6 +199,7 @@ def load_config(path: Path, *, prometheus_url: str | None = None) -> Config:
         gateways=tuple(paths_below(gateway, folder) for gateway in entries["gateway"].values()),
         http_endpoints=tuple(paths_below(endpoint, folder) for endpoint in entries["http_endpoint"].values()),
         commands=tuple(entries["command"].values()),
+        workflows=tuple(entries["workflow"].values()),
         runbooks=tuple(paths_below(folder_of_runbooks, folder) for folder_of_runbooks in entries["runbooks"].values()),
         policy=tuple(entries["policy"].values()),
         people=tuple(entries["person"].values()),

@@ -19,6 +19,7 @@ NAMED_BY = {
     "gateway": "name",
     "http_endpoint": "name",
     "command": "name",
+    "workflow": "name",
     "service": "name",
     "person": "id",
 }

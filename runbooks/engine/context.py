@@ -19,8 +19,8 @@ from runbooks.engine.placeholders import (
 )
 from runbooks.engine.values import CannotPlanError, JsonObject
 
-# Parameters that a step may leave out: they are the service's own unless the runbook says otherwise.
-CONTEXT_DEFAULTS = ("namespace", "cluster", "gateway")
+# Parameters that a step may leave out: they are the service's own, and a runbook that names another's is refused.
+CONTEXT_DEFAULTS = ("namespace", "cluster", "gateway", "service", "incident")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,11 @@ class PlanContext:
     frame: JsonObject = field(default_factory=dict)
     answers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Literal] = field(default_factory=dict)
+
+    @property
+    def incident(self) -> str:
+        """The incident's id, by the name that placeholders and parameters have for it."""
+        return self.incident_id
 
     def holds(self, condition: Condition | None) -> bool:
         """Does the diagnosis say so? What it did not ask is `unknown`."""

@@ -20,6 +20,8 @@ from runbooks.engine.actions.litellm_keys import BlockKey, LimitKey
 from runbooks.engine.actions.litellm_proxy import LiteLLMAccess, LiteLLMProxy
 from runbooks.engine.actions.manual import Manual
 from runbooks.engine.actions.mlflow import MlflowAccess, SetAlias
+from runbooks.engine.actions.pagerduty import Note, PagerDutyAccess, StatusUpdate
+from runbooks.engine.actions.pagerduty_people import AddResponders, Escalate, StartWorkflow, WorkflowAccess
 from runbooks.engine.values import Action
 
 __all__ = [
@@ -30,7 +32,9 @@ __all__ = [
     "LangfuseAccess",
     "LiteLLMAccess",
     "MlflowAccess",
+    "PagerDutyAccess",
     "Right",
+    "WorkflowAccess",
     "build_actions",
     "rights_of",
 ]
@@ -45,6 +49,8 @@ def build_actions(
     gateways: Mapping[str, LiteLLMAccess] | None = None,
     endpoints: Mapping[str, HttpAccess] | None = None,
     commands: Mapping[str, CommandAccess] | None = None,
+    pagerduty: PagerDutyAccess | None = None,
+    workflows: Mapping[str, WorkflowAccess] | None = None,
     redact: Callable[[str], str] = str,
 ) -> dict[str, Action]:
     """
@@ -73,6 +79,11 @@ def build_actions(
         BlockKey(proxies),
         HttpRequest(endpoints or {}, redact),
         RunCommand(commands or {}, redact),
+        Note(pagerduty),
+        StatusUpdate(pagerduty),
+        Escalate(pagerduty),
+        AddResponders(pagerduty),
+        StartWorkflow(pagerduty, workflows or {}),
         Manual(),
     ]
     return {action.name: action for action in listed}

@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from runbooks.engine.values import ActionError, Happened, JsonObject, Tier
 
 
-def _printable(value: str) -> str:
+def printable(value: str) -> str:
+    """Stripped; raises ValueError for an empty text and for one that people could not see all of."""
     text = value.strip()
     if not text or not all(char.isprintable() or char == "\n" for char in text):
         raise ValueError("not a text that can be shown")
@@ -23,7 +24,7 @@ class ManualParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    instruction: Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
+    instruction: Annotated[str, Field(max_length=1000), AfterValidator(printable)]
 
 
 class Manual:
