@@ -85,7 +85,8 @@ async def _vanished(look: Look) -> list[gpus.Key] | None:
     before = {key for key, cell in cells.items() if cell.baseline is not None}
     if not still or not before:
         return None
-    return sorted(before - still)
+    known = {uuid for *_, uuid in still if uuid}  # an exporter's new pod may tell another Hostname for the same GPU
+    return sorted(key for key in before - still if key[-1] not in known)
 
 
 async def _unallocatable(look: Look) -> dict[str, float] | None:

@@ -294,6 +294,13 @@ async def test_one_of_two_flags_is_enough() -> None:
     assert of_service(finding, "row_remap_pending").value == 1
 
 
+async def test_a_gpu_that_another_pod_of_the_exporter_tells_of_is_not_gone() -> None:
+    """Without a node's name, dcgm-exporter's Hostname is its pod's, and changes when that restarts."""
+    before, since = ({"Hostname": f"dcgm-exporter-{pod}", "gpu": "0", "UUID": "GPU-0"} for pod in ("abcde", "fghij"))
+    finding = await ask("gpu_missing", gauge(CLOCK, 1900, None, **before), gauge(CLOCK, None, 1900, **since))
+    assert finding.status is Status.OK, finding.summary
+
+
 async def test_a_gpu_that_is_exported_under_its_new_name_is_not_gone() -> None:
     """DCGM is upgraded node by node, and a node's GPUs change their metrics' names."""
     clocks = [gauge(CLOCK, 1900, 1900, **gpu(0)), gauge(CLOCK, 1900, None, **gpu(1))]
