@@ -7,6 +7,7 @@ import re
 
 _MOST_LINES = 24
 _LONGEST_LINE = 200
+_CUT = 0.75
 
 # What makes the start of a prompt differ from request to request: template variables and written-out times.
 _VARIABLE = re.compile(
@@ -30,17 +31,16 @@ def short_diff(before: str | None, after: str | None, *, before_name: str = "bef
 
 def new_variable_at_start(before: str, after: str) -> str | None:
     """
-    A variable part that the new text has earlier than the old one had any, within its first quarter; None otherwise.
+    A variable part that cuts the text's fixed beginning to three quarters of its share or less; None otherwise.
 
     A prefix cache keeps what comes before the first part that differs between requests, so this is what breaks it.
     """
     found = _VARIABLE.search(after)
-    if found is None or found.start() > max(len(after) // 4, 80):
-        return None
     earlier = _VARIABLE.search(before)
-    if earlier is not None and earlier.start() <= found.start():
+    if found is None or (earlier is not None and earlier.start() <= found.start()):
         return None
-    return found.group(0)
+    was_fixed = 1.0 if earlier is None else earlier.start() / len(before)
+    return found.group(0) if found.start() <= _CUT * was_fixed * len(after) else None
 
 
 def growth(before: str, after: str) -> float:
