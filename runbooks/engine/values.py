@@ -117,13 +117,13 @@ class TieredAction(Action, Protocol):
 
 
 @runtime_checkable
-@runtime_checkable
 class VerifiedAtWill(Action, Protocol):
     """An action that tells people or asks for them: no check of the service must turn ok after it, though one may."""
 
     verify_at_will: bool
 
 
+@runtime_checkable
 class PatientAction(Action, Protocol):
     """An action that may take longer than a call to an API does."""
 
