@@ -16,6 +16,7 @@ from diagnostics.telemetry.model import Function, Matrix, Query, Telemetry
 STEPS = "vllm:iteration_tokens_total_count"
 REQUESTS = "llm_app_requests_total"
 GATEWAY_SPEND = "litellm_spend_metric_total"
+GATEWAY_REQUESTS = "litellm_proxy_total_requests_metric_total"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +68,12 @@ _SHARES: tuple[tuple[str, str, Mapping[str, Level]], ...] = (
 )
 """A counter, the label whose values share it out, and the values that tell of trouble when their share grows."""
 
+_SPEND = Level(side=1, relative=0.25)
 _PER_REQUEST = {
     "llm_app_injection_detections_total": Level(side=1, relative=0.8, absolute=0.001),
     "llm_app_sensitive_output_total": Level(side=1, relative=0.8, absolute=0.0005),
     "llm_app_provider_errors_total": Level(side=1, relative=0.5, absolute=0.002),
-    "llm_app_cost_usd_total": Level(side=1, relative=0.25),
+    "llm_app_cost_usd_total": _SPEND,
 }
 """Counters that grow with the requests, and are held against them."""
 
@@ -84,9 +86,8 @@ def questions(telemetry: Telemetry, target: Target, at: datetime) -> list[Questi
         asked += _serving(history, serving)
     if (application := target.selectors.get("application")) is not None:
         asked += _application(history, application)
-        if (gateway := target.selectors.get("gateway")) is not None:
-            spent = history.ratio(_rate(GATEWAY_SPEND, gateway), _rate(REQUESTS, application))
-            asked.append((GATEWAY_SPEND, _PER_REQUEST["llm_app_cost_usd_total"], spent))
+    if (gateway := target.selectors.get("gateway")) is not None:
+        asked += _gateway(history, gateway, application)
     if (kubernetes := target.selectors.get("kubernetes")) is not None:
         ready = history.matrix(Query(metric="kube_deployment_status_replicas_available", where=kubernetes))
         asked.append(("ready_replicas", Level(side=-1, absolute=0.5), ready))
@@ -143,6 +144,21 @@ def _application(history: _History, where: Mapping[str, str]) -> Iterator[Questi
     yield REQUESTS, Level(relative=0.25), history.matrix(_rate(REQUESTS, where))
     yield "judge_score", Level(side=-1, absolute=0.03), history.mean("llm_app_judge_score", where)
     yield "stage", Level(absolute=0.1), history.mean("llm_app_stage_seconds", where, by=("stage",))
+
+
+def _gateway(history: _History, where: Mapping[str, str], application: Mapping[str, str] | None) -> Iterator[Question]:
+    """What it spends; and all that it knows of requests, where no application tells of them."""
+    spent = _rate(GATEWAY_SPEND, where)
+    if application is not None:
+        yield GATEWAY_SPEND, _SPEND, history.ratio(spent, _rate(REQUESTS, application))
+        return
+    asked = _rate(GATEWAY_REQUESTS, where)
+    yield GATEWAY_SPEND, _SPEND, history.ratio(spent, asked)
+    yield GATEWAY_REQUESTS, Level(relative=0.25), history.matrix(asked)
+    for failures in ("litellm_proxy_failed_requests_metric_total", "litellm_deployment_failure_responses_total"):
+        yield failures, Level(side=1, relative=0.5, absolute=0.005), history.ratio(_rate(failures, where), asked)
+    for histogram in ("litellm_request_total_latency_metric", "litellm_llm_api_latency_metric"):
+        yield histogram, Level(side=1, relative=0.15), history.mean(histogram, where)
 
 
 def _rate(metric: str, where: Mapping[str, str], by: tuple[str, ...] = ()) -> Query:

@@ -19,7 +19,11 @@ from diagnostics.target import Target
 MOST_COMMITS = 50
 _LONGEST_TEXT = 65_536
 _RECORD, _FIELD = "\x1e", "\x1f"
-_QUIET = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "log.showSignature=false", "--no-pager")
+_QUIET = (
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "log.showSignature=false",
+    "-c", "safe.directory=*",  # git-sync's folder belongs to another user; nothing in it is run, see above
+    "--no-pager",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,6 +114,16 @@ async def test_the_repositorys_own_configuration_runs_nothing(tree: WorkTree) ->
     (tree.folder / ".gitattributes").write_text("*.txt diff=x\n")
     assert len(await source(tree.folder).changes(CHAT, SINCE, UNTIL)) == 1
     assert not (tree.folder / "owned").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+async def test_a_folder_of_another_user_is_read(tree: WorkTree) -> None:
+    """A sidecar that pulls the repository runs as somebody else; git would refuse such a folder."""
+    tree.commit("prompts/chat-system.md", "Be kind.", 30)
+    for path in (tree.folder, *tree.folder.rglob("*")):
+        os.chown(path, 65_534, 65_534, follow_symlinks=False)
+
+    assert await GitPrompts(name="git", folder=tree.folder).changes(CHAT, SINCE, UNTIL)
 
 
 async def test_no_repository_is_a_blind_spot(tmp_path: Path) -> None:

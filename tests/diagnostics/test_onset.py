@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -92,6 +93,21 @@ async def test_a_status_is_a_class_or_a_code(failing: tuple[str, ...]) -> None:
     history = await look_back(telemetry(series), synthetic.target(), synthetic.END)
     assert history.onset is not None
     assert history.onset.earliest <= synthetic.ONSET <= history.onset.latest
+
+
+async def test_a_gateway_alone_dates_a_slow_provider() -> None:
+    """Who only uses providers has no engine and maybe no application metrics; the gateway knows since when."""
+    latency = "litellm_llm_api_latency_metric"
+    series = [
+        counter("litellm_proxy_total_requests_metric_total", 10),
+        counter(f"{latency}_count", 10),
+        counter(f"{latency}_sum", 20, 100),
+    ]
+    alone = replace(synthetic.target(), selectors={"gateway": {}})
+    history = await look_back(telemetry(series), alone, synthetic.END)
+    assert history.onset is not None
+    assert history.onset.earliest <= synthetic.ONSET <= history.onset.latest
+    assert history.begins is not None
 
 
 async def test_a_healthy_run_has_no_onset() -> None:
