@@ -3,6 +3,7 @@ Is the telemetry itself there?
 
 Bad when the engines' metrics are gone, or their scrapes fail, while the application or the gateway still serves
 requests: then the service works and nobody sees it. When requests stopped as well, silence is no telemetry fault.
+A scrape counts where its target exports engine metrics, or did: the selector's namespace may hold other exporters.
 """
 
 from __future__ import annotations
@@ -21,18 +22,23 @@ EDGES = (
     ("gateway", "litellm_request_total_latency_metric_count"),
 )
 ENGINE = "vllm:num_requests_running"
+TARGET = ("pod", "instance", "job")
 
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
-    scrapes, engines, traffic = await asyncio.gather(
-        look.levels("up", "serving", by=("pod", "instance", "job")), look.level(ENGINE, "serving"), _traffic(look)
+    scrapes, last, engines, traffic = await asyncio.gather(
+        look.levels("up", "serving", by=TARGET),
+        look.peak("up", "serving", by=TARGET),
+        look.levels(ENGINE, "serving", by=TARGET),
+        _traffic(look),
     )
-    last = await look.peak("up", "serving", by=("pod", "instance", "job"))
-    down = sorted("/".join(part for part in key if part) for key, value in last.items() if value == 0)
+    ours = {key: value for key, value in last.items() if key in engines} or last
+    down = sorted("/".join(part for part in key if part) for key, value in ours.items() if value == 0)
     measures = [Measure(signal="scrapes_down", value=float(len(down)), baseline=0.0, unit="targets")] if scrapes else []
-    if engines.now is None:
-        return _gone(measures, was_there=engines.baseline is not None, traffic=traffic)
+    if all(engine.now is None for engine in engines.values()):
+        was_there = any(engine.baseline is not None for engine in engines.values())
+        return _gone(measures, was_there=was_there, traffic=traffic)
     measures.append(Measure(signal="engine_metrics_absent", value=0.0, baseline=0.0))
     if down:
         return Finding.bad("telemetry_present", f"Scrapes fail: {', '.join(down)}.", *measures)

@@ -247,3 +247,15 @@ async def test_the_queue_tells_what_is_waited_for() -> None:
     assert finding.status is Status.BAD
     assert "12 for capacity" in finding.summary
     assert "LoRA adapters waited for: legal, sales" in finding.summary
+
+
+@pytest.mark.parametrize(("engine", "exporter", "status"), [(1.0, 0.0, Status.OK), (0.0, 1.0, Status.BAD)])
+async def test_only_the_engines_scrapes_count(engine: float, exporter: float, status: Status) -> None:
+    """Another exporter in the same namespace may be down; the engines' telemetry is there all the same."""
+    series = [
+        gauge("up", 1, engine, pod="chat-0", job="vllm"),
+        gauge("up", 1, exporter, pod="dcgm-1", job="dcgm"),
+        gauge("vllm:num_requests_running", 5, 5, pod="chat-0", job="vllm"),
+    ]
+    finding = await ask("telemetry_present", *series)
+    assert finding.status is status, finding.summary
