@@ -24,6 +24,7 @@ from typer.main import get_command
 from bot.cli_changes import add_change_commands
 from bot.cli_operator import add_operator_commands
 from bot.cli_probe import add_probe_command
+from bot.cli_runbook import add_runbook_commands
 from bot.incidents import DeclaredDeadError, WatchkeeperError
 
 if TYPE_CHECKING:
@@ -63,10 +64,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Incident response and on-call assistant for LLM services.",
 )
-runbook = typer.Typer(no_args_is_help=True, help="Runbooks: check what people and the machine will follow.")
 evaluation = typer.Typer(cls=_WithInstalledEvaluations, no_args_is_help=True, help="Measure quality on labelled data.")
 audit = typer.Typer(no_args_is_help=True, help="The hash-chained record of what was done and by whom.")
-app.add_typer(runbook, name="runbook")
 app.add_typer(evaluation, name="eval")
 app.add_typer(audit, name="audit")
 
@@ -263,19 +262,6 @@ def show_rights(
     print(manifests(names or list(rights()), namespace), end="")
 
 
-@runbook.command("lint")
-def lint(paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders; ours when none.")] = None) -> None:
-    """Check runbooks: their form, and that every action, check and cause they name exists."""
-    from bot.library import faults
-
-    count, problems = faults(paths or ())
-    for problem in problems:
-        print(problem)
-    print(f"{count} runbooks, {len(problems)} problems")
-    if problems:
-        raise typer.Exit(FOUND_FAULTS)
-
-
 @evaluation.command("retrieval")
 def evaluate_retrieval(
     path: Annotated[Path, typer.Argument(help="A benchmark's folder: documents and labelled questions.")],
@@ -394,6 +380,7 @@ def _unavailable(name: str, why: str) -> Any:
 add_operator_commands(app, _require_schema)
 add_change_commands(app, _configured, _require_schema)
 add_probe_command(app)
+add_runbook_commands(app)
 
 if __name__ == "__main__":
     main()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import runbooks
@@ -17,6 +18,7 @@ from runbooks.engine.actions import build_actions
 from runbooks.engine.library import load_file, load_folder
 from runbooks.engine.lint import Vocabulary, lint
 from runbooks.engine.problems import Problem, RunbookError
+from runbooks.engine.upkeep import upkeep
 from runbooks.engine.values import Runbook
 
 FOLDER = Path(runbooks.__file__).parent
@@ -76,27 +78,33 @@ def vocabulary() -> Vocabulary:
     return Vocabulary(checks=CHECKS, causes=knowledge.load().causes, actions=build_actions())
 
 
-def faults(paths: Sequence[Path] = ()) -> tuple[int, list[Problem]]:
-    """How many runbooks were read from these files and folders (ours when none), and all that is wrong with them."""
-    found, problems = _read(paths or (FOLDER,))
+def faults(paths: Sequence[Path] = (), *, today: date | None = None) -> tuple[int, list[Problem]]:
+    """
+    How many runbooks were read from these files and folders (ours when none), and what makes some unusable.
+
+    With a day, also what their authors have to mend by then: `upkeep`.
+    """
     names = vocabulary()
-    return len(found), sorted([*problems, *(problem for each in found for problem in lint(each, names))])
+    count, problems = 0, list[Problem]()
+    for folder, read, broken in map(_read, paths or (FOLDER,)):
+        count += len(read)
+        wrong = [*broken]
+        for each in read:
+            wrong += lint(each, names)
+            if today is not None:
+                wrong += upkeep(each, today=today, folder=folder)
+        problems += [replace(problem, path=str(folder / problem.path)) for problem in wrong]
+    return count, sorted(set(problems))
 
 
-def _read(paths: Iterable[Path]) -> tuple[list[Runbook], list[Problem]]:
-    found: list[Runbook] = []
-    problems: list[Problem] = []
-    for path in paths:
-        if path.is_dir():
-            readable, broken = load_folder(path)
-            found += readable
-            problems += broken
-            continue
-        try:
-            found.append(load_file(path))
-        except RunbookError as error:
-            problems += error.problems
-    return found, problems
+def _read(path: Path) -> tuple[Path, Sequence[Runbook], Sequence[Problem]]:
+    """The folder, and what can and what cannot be read of it; or of a file alone."""
+    if path.is_dir():
+        return path, *load_folder(path)
+    try:
+        return path.parent, (load_file(path),), ()
+    except RunbookError as error:
+        return path.parent, (), error.problems
 
 
 async def search_runbooks(text: str) -> list[Hit]:

@@ -55,6 +55,11 @@ class MetricQuery(_Declared):
     aggregation: Literal["sum", "max", "min", "avg", "count"] = "sum"
     quantile: Annotated[Number, Field(ge=0, le=1)] | None = None
 
+    @staticmethod
+    def is_expression(matcher: str) -> bool:
+        """A regular expression is taken as it is: its braces are its own, and no name may widen it."""
+        return matcher.startswith(("~", "!~"))
+
     @model_validator(mode="after")
     def _fits_its_function(self) -> Self:
         if (self.function == "value") != (self.window is None):

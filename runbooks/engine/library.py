@@ -35,7 +35,9 @@ def load_file(file: Path) -> Runbook:
             content = stream.read(4 * MAX_CHARS + 1)  # a character of UTF-8 has at most four bytes
         text = content.decode()
     except OSError as error:
-        raise RunbookError([_unreadable(file, error.strerror or "cannot be read", "check its permissions")]) from error
+        raise RunbookError(
+            [_unreadable(file, error.strerror or "cannot be read", "check its path and permissions")]
+        ) from error
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise RunbookError([_unreadable(file, "not UTF-8", "save the file as UTF-8", line)]) from error

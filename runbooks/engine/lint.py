@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from runbooks.engine.agreement import disagreements
 from runbooks.engine.context import CONTEXT_DEFAULTS
-from runbooks.engine.declared import CheckAnswers
+from runbooks.engine.declared import CheckAnswers, TextParameter, matches
 from runbooks.engine.placeholders import PlaceholderError, placeholders, texts_in
 from runbooks.engine.problems import Problem
 from runbooks.engine.values import Action, GuardedAction, Runbook, StepTemplate, Tier, VerifiedAtWill
@@ -42,75 +43,92 @@ class Vocabulary:
 
 
 def lint(runbook: Runbook, vocabulary: Vocabulary) -> list[Problem]:
-    """Everything that is wrong with it, in the order of its lines; empty when it may be used."""
-    found = [*_front(runbook, vocabulary), *_secrets(runbook)]
+    """Everything that makes it unusable, in the order of its lines; empty when its steps may be offered."""
+    found = [*_front(runbook, vocabulary), *_declared(runbook), *_secrets(runbook)]
     for step in runbook.steps:
         found += _step(runbook, step, vocabulary)
     return sorted(set(found))
 
 
-def _at(runbook: Runbook, line: int, message: str, remedy: str) -> Problem:
-    return Problem(path=f"{runbook.runbook_id}.md", line=line, message=message, remedy=remedy)
-
-
 def _front(runbook: Runbook, vocabulary: Vocabulary) -> Iterator[Problem]:
     if not runbook.alerts and not runbook.causes:
-        yield _at(runbook, 1, "it names neither an alert nor a cause", "write `alerts: [...]`, or nobody will find it")
+        remedy = "write `alerts: [...]`, or nobody will find it"
+        yield runbook.problem(1, "it names neither an alert nor a cause", remedy)
     for cause in runbook.causes:
         if cause not in vocabulary.causes:
-            yield _at(runbook, 1, f"the cause `{cause}` is not in the catalogue", "use a catalogue id such as S04")
+            line = runbook.line_of("causes")
+            yield runbook.problem(
+                line, f"the cause `{cause}` is not in the catalogue", "use a catalogue id such as S04"
+            )
     for alert in runbook.alerts:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", alert, re.ASCII):
-            yield _at(runbook, 1, f"`{alert}` cannot be an alert's name", "use the name as the alert rule has it")
+            line = runbook.line_of("alerts")
+            yield runbook.problem(line, f"`{alert}` cannot be an alert's name", "use the name as the alert rule has it")
     if not runbook.owner:
-        yield _at(runbook, 1, "nobody owns it", "write `owner: the team that keeps it true`")
+        yield runbook.problem(1, "nobody owns it", "write `owner: the team that keeps it true`")
     if not runbook.sections:
-        yield _at(runbook, 1, "it has no text", "say what is seen, why, and what to do by hand")
+        yield runbook.problem(1, "it has no text", "say what is seen, why, and what to do by hand")
+
+
+def _declared(runbook: Runbook) -> Iterator[Problem]:
+    """Parameters that no value could fit, and a default that does not."""
+    line = runbook.line_of("params")
+    for name, parameter in runbook.params.items():
+        try:
+            fault = "" if parameter.default is None else parameter.fault(parameter.default)
+            if isinstance(parameter, TextParameter) and parameter.pattern is not None:
+                matches(parameter.pattern, "")
+        except ValueError as error:
+            yield runbook.problem(line, f"the parameter `{name}`: {error}", "see README.md for what may stand there")
+            continue
+        if fault:
+            yield runbook.problem(line, f"the default of `{name}` {fault}", "correct the default or the limits")
+        lowest, highest = getattr(parameter, "minimum", None), getattr(parameter, "maximum", None)
+        if lowest is not None and highest is not None and lowest > highest:
+            yield runbook.problem(line, f"no value fits `{name}`", "let `minimum` be at most `maximum`")
 
 
 def _secrets(runbook: Runbook) -> Iterator[Problem]:
-    texts = [(1, text) for _, text in runbook.sections]
-    texts += [(step.line, str(value)) for step in runbook.steps for value in step.params.values()]
-    for line, text in texts:
-        if any(secret.search(text) for secret in _SECRETS):
-            yield _at(
-                runbook,
-                line,
-                "a text looks like a secret",
-                "write the name of the variable that holds it, and rotate it",
-            )
+    for secret in _SECRETS:
+        for found in secret.finditer(runbook.text):
+            line = runbook.text.count("\n", 0, found.start()) + 1
+            remedy = "write the name of the variable that holds it, and rotate it"
+            yield runbook.problem(line, "this looks like a secret", remedy)
 
 
 def _step(runbook: Runbook, step: StepTemplate, vocabulary: Vocabulary) -> Iterator[Problem]:
-    for check in step.verify:
+    asked = [*step.verify, *([step.when.check] if isinstance(step.when, CheckAnswers) else [])]
+    for check in asked:
         if check not in vocabulary.checks:
-            yield _at(
-                runbook,
-                step.line,
-                f"the check `{check}` does not exist",
-                f"use one of {', '.join(sorted(vocabulary.checks))}",
-            )
-    if isinstance(step.when, CheckAnswers) and step.when.check not in vocabulary.checks:
-        yield _at(
-            runbook,
-            step.line,
-            f"the check `{step.when.check}` does not exist",
-            f"use one of {', '.join(sorted(vocabulary.checks))}",
-        )
+            known = ", ".join(sorted(vocabulary.checks))
+            yield runbook.problem(step.line, f"the check `{check}` does not exist", f"use one of {known}")
     if not step.prose:
-        yield _at(runbook, step.line, f"`{step.title}` has no text", "say how to do it by hand")
+        yield runbook.problem(step.line, f"`{step.title}` has no text", "say how to do it by hand")
+    for name, said, done in disagreements(step):
+        message = f"the text says {name} {said}, and the block {done}"
+        yield runbook.problem(step.line, message, "make them the same, or write a placeholder such as NAME in the text")
     action = vocabulary.actions.get(step.action)
     if action is None:
         known = ", ".join(sorted(vocabulary.actions))
-        yield _at(runbook, step.line, f"the action `{step.action}` does not exist", f"use one of {known}")
+        yield runbook.problem(step.line, f"the action `{step.action}` does not exist", f"use one of {known}")
         return
     if action.tier > Tier.R0 and not (step.verify or step.verify_ranges) and not isinstance(action, VerifiedAtWill):
-        yield _at(
-            runbook, step.line, f"nothing verifies `{step.action}`", "name the checks that must turn ok: `verify:`"
-        )
+        remedy = "name the checks that must turn ok: `verify:`"
+        yield runbook.problem(step.line, f"nothing verifies `{step.action}`", remedy)
     if step.undo == "previous" and isinstance(action, GuardedAction) and not action.can_undo:
-        yield _at(runbook, step.line, f"`{step.action}` cannot be undone", "write `undo: none`")
+        yield runbook.problem(step.line, f"`{step.action}` cannot be undone", "write `irreversible: WHY` instead")
+    yield from _ranges(runbook, step, action)
     yield from _params(runbook, step, action)
+
+
+def _ranges(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Problem]:
+    for asked in step.verify_ranges:
+        if asked.below is not None and asked.above is not None and asked.above >= asked.below:
+            message = f"no number is {asked.bounds}"
+            yield runbook.problem(step.line, message, "let `above` be smaller than `below`")
+        for label, matcher in asked.query.where.items():
+            if not asked.query.is_expression(matcher):
+                yield from _placeholders(runbook, step, f"where.{label}", matcher, action)
 
 
 def _params(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Problem]:
@@ -128,21 +146,21 @@ def _params(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Pr
             name = str(fault["loc"][0]) if fault["loc"] else "with"
             if name not in open_names or fault["type"] == "extra_forbidden":
                 allowed = ", ".join(action.params.model_fields)
-                yield _at(runbook, step.line, f"`{name}`: {fault['msg']}", f"`{step.action}` takes {allowed}")
+                yield runbook.problem(step.line, f"`{name}`: {fault['msg']}", f"`{step.action}` takes {allowed}")
 
 
 def _placeholders(runbook: Runbook, step: StepTemplate, name: str, text: str, action: Action) -> Iterator[Problem]:
     try:
         used = placeholders(text)
     except PlaceholderError as error:
-        yield _at(runbook, step.line, f"`{name}`: {error}", 'write "{service}" or "{replicas_now + 2}"')
+        yield runbook.problem(step.line, f"`{name}`: {error}", 'write "{service}" or "{replicas_now + 2}"')
         return
     for placeholder in used:
         if not placeholder.is_known:
             message = f"`{{{placeholder.name}}}` is not a known placeholder"
-            yield _at(runbook, step.line, message, "see README.md for the list")
+            yield runbook.problem(step.line, message, "see README.md for the list")
         elif placeholder.param and placeholder.param not in runbook.params:
             message = f"the runbook declares no parameter `{placeholder.param}`"
-            yield _at(runbook, step.line, message, "declare it in the front matter: `params:`")
+            yield runbook.problem(step.line, message, "declare it in the front matter: `params:`")
         elif placeholder.from_state and not isinstance(action, GuardedAction):
-            yield _at(runbook, step.line, f"`{step.action}` reads no state", f"write `{name}` as a literal")
+            yield runbook.problem(step.line, f"`{step.action}` reads no state", f"write `{name}` as a literal")

@@ -37,7 +37,8 @@ def parse(text: str, runbook_id: str) -> Runbook:
         revision = hashlib.sha256(text.encode()).hexdigest()
     except UnicodeEncodeError:
         raise RunbookError([_problem(path, 1, "it holds half a character", "save the file as UTF-8")]) from None
-    reader = _Reader(path=path, lines=text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    reader = _Reader(path=path, lines=text.split("\n"))
     front, body_start = reader.front_matter(runbook_id)
     headings = reader.headings_and_steps(body_start)
     if reader.problems:
@@ -56,6 +57,7 @@ def parse(text: str, runbook_id: str) -> Runbook:
         params=front.params,
         sections=tuple((heading.title, heading.prose) for heading in headings if heading.prose),
         steps=tuple(heading.step for heading in headings if heading.step is not None),
+        text=text,
     )
 
 

@@ -192,12 +192,13 @@ async def _planned(index: int, template: StepTemplate, action: Action, context: 
 
 
 def _filled_range(title: str, asked: Range, context: PlanContext) -> Range:
-    """With literal labels. A value that would turn a plain matcher into another kind is refused."""
-    where = {}
-    for label, matcher in asked.query.where.items():
-        where[label] = str(filled(title, f"verify.{label}", matcher, context))
-        if where[label][:1] in ("!", "~") and matcher[:1] != where[label][:1]:
-            raise CannotPlanError(f"{title}: verify: {label} {where[label]!r} would be read as a matcher")
+    """With literal labels. A name that would turn a plain matcher into another kind is refused."""
+    where = dict(asked.query.where)
+    for label, matcher in where.items():
+        if not asked.query.is_expression(matcher):
+            where[label] = str(filled(title, f"verify.{label}", matcher, context))
+            if where[label][:1] in ("!", "~") and matcher[:1] != where[label][:1]:
+                raise CannotPlanError(f"{title}: verify: {label} {where[label]!r} would be read as a matcher")
     return asked.model_copy(update={"query": asked.query.model_copy(update={"where": where})})
 
 

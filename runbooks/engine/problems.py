@@ -16,7 +16,7 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.message} - {self.remedy}"
+        return f"{self.path}:{self.line}: {self.message} ({self.remedy})"
 
 
 class RunbookError(Exception):

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import BaseModel, TypeAdapter
 
 from runbooks.engine.declared import Condition, Parameter, Range
+from runbooks.engine.problems import Problem
 
 JsonObject = Mapping[str, Any]
 
@@ -155,7 +156,7 @@ class Runbook:
     A parsed runbook; `runbook_id` is its file name without `.md`, `revision` the SHA-256 of its bytes.
 
     `labels` sort it for people and search. `reviewed` is when somebody last held it against the world, `review_by`
-    when that is due again. `params` are what a person may choose when a plan is made.
+    when that is due again. `params` are what a person may choose when a plan is made. `text` is all of the file.
     """
 
     runbook_id: str
@@ -171,6 +172,16 @@ class Runbook:
     params: Mapping[str, Parameter] = field(default_factory=dict)
     sections: tuple[tuple[str, str], ...] = ()  # heading, text
     steps: tuple[StepTemplate, ...] = ()
+    text: str = field(default="", repr=False)
+
+    def line_of(self, key: str) -> int:
+        """The line, from 1, on which the front matter has this key; 1 where it has not."""
+        front = self.text.partition("\n---")[0].split("\n")
+        return next((number for number, line in enumerate(front, 1) if line.startswith(f"{key}:")), 1)
+
+    def problem(self, line: int, message: str, remedy: str) -> Problem:
+        """What is wrong on this line of the file, from 1."""
+        return Problem(path=f"{self.runbook_id}.md", line=line, message=message, remedy=remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
