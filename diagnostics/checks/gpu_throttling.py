@@ -5,6 +5,7 @@ Compares each GPU's SM clock with its baseline, with temperature, power and the 
 counts of clock events, its mask of reasons, or the time it counts as capped by heat. Bad when a clock lost 12 %, or
 heat (thermal events) or a power brake slows a GPU down. Hot and slow is cooling; cool and slow is power: a brake, a
 lost feed, or a cap that somebody changed. A power cap alone is normal at full load, and a low clock without work.
+Where the clock is not exported, heat, power and the reasons still tell of a GPU that is slowed down, but not of health.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import timedelta
 from diagnostics import gpus
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
+from diagnostics.exporters import remedy_for
 from diagnostics.findings import Finding, Measure
 from diagnostics.gpus import Cells
 from diagnostics.look import NOTHING, Compared, Look
@@ -36,38 +38,51 @@ Events = dict[str, set[gpus.Key]]
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
-    clock_name = await look.require("gpu", *gpus.CLOCK)
-    clocks, temperatures, powers, utils, events = await asyncio.gather(
-        look.levels(clock_name, "gpu", by=gpus.GPU),
+    told, temperatures, powers, utils, events = await asyncio.gather(
+        gpus.cells(look, gpus.CLOCK),
         gpus.cells(look, gpus.TEMPERATURE),
         gpus.cells(look, gpus.POWER),
         gpus.cells(look, gpus.UTILISATION),
         _events(look),
     )
-    new = {key for key in clocks if _is_newly_busy((utils or {}).get(key), (powers or {}).get(key))}
-    clocks = _against_busy(clocks, new)
+    if told is None and not temperatures and not powers and events is None:
+        await look.require("gpu", *gpus.CLOCK)
+    known = {*(told or ()), *(temperatures or ()), *(powers or ())}
+    new = {key for key in known if _is_newly_busy((utils or {}).get(key), (powers or {}).get(key))}
+    clocks = _against_busy(told or {}, new)
     readings = (clocks, _against_busy(temperatures or {}, new), _against_busy(powers or {}, new))
     busy = {key: cell for key, cell in clocks.items() if not _is_idle((utils or {}).get(key), (powers or {}).get(key))}
     slow = sorted(key for key, cell in busy.items() if cell.factor is not None and cell.factor < 0.88)
-    worst = min(busy or clocks, key=lambda key: clocks[key].factor or 1.0, default=None)
+    worst = min(busy or clocks, key=lambda key: clocks[key].factor or 1.0, default=_worst_without_clocks(readings))
     hot = brakes = None
     if events is not None:
         hot = _with_event(events, THERMAL)
         brakes = _with_event(events, POWER_BRAKE) | (_with_event(events, POWER_CAP) & set(slow))
     throttled = sorted({*slow, *(hot or ()), *(brakes or ())})
     owners = await gpus.owners(look) if throttled else gpus.NOBODY
-    measures = [] if worst is None else _gpu_measures(worst, readings, owners, stands_out=worst in slow)
+    measures = [] if worst is None else _gpu_measures(worst, readings, owners, stands_out=worst in throttled)
     measures.append(measure("gpu_util", _average(utils or {}), "%"))
     if hot is not None and brakes is not None:
         measures += [_count("thermal_slowdowns", hot), _count("power_brakes", brakes)]
     measures.append(
         Measure(signal="throttled_nodes", value=float(len({key[0] for key in throttled})), baseline=0.0, unit="nodes")
     )
+    if not throttled and told is None:
+        lacks = f"{gpus.CLOCK[0]} is not exported; {remedy_for(gpus.CLOCK[0])}"
+        return Finding.unknown("gpu_throttling", lacks, *measures)
     if not throttled:
         return Finding.ok("gpu_throttling", "No GPU runs below its usual clock.", *measures)
     measures += [measure("sm_clock", clocks.get(key, NOTHING), "MHz", *owners.where(key)) for key in throttled]
     text = " ".join(_sentence(key, readings, hot or set(), brakes or set()) for key in throttled[:4])
     return Finding.bad("gpu_throttling", text, *measures)
+
+
+def _worst_without_clocks(readings: tuple[Cells, Cells, Cells]) -> gpus.Key | None:
+    """A GPU that is slowed down draws less, whatever the reason; where power is not told either, it may be hot."""
+    _, temperatures, powers = readings
+    if powers:
+        return min(powers, key=lambda key: powers[key].factor or 1.0)
+    return max(temperatures, key=lambda key: temperatures[key].gain or 0.0, default=None)
 
 
 def _is_idle(util: Compared | None, power: Compared | None) -> bool:

@@ -244,6 +244,21 @@ async def test_a_vanished_gpu_is_found_beside_the_living() -> None:
     assert everyone.status is Status.UNKNOWN
 
 
+async def test_without_the_clock_heat_and_power_still_speak() -> None:
+    """A brake convicts; a GPU that draws less and gets hotter is measured; and nobody calls unseen clocks normal."""
+    warm = [gauge("DCGM_FI_DEV_GPU_TEMP", 60, 60 + 28 * (number == 2), **gpu(number)) for number in (1, 2)]
+    power = [gauge("DCGM_FI_DEV_POWER_USAGE", 600, 600 - 250 * (number == 2), **gpu(number)) for number in (1, 2)]
+    measured = await ask("gpu_throttling", *warm, *power, running(1), running(2))
+    assert (measured.status, CLOCK in measured.summary) == (Status.UNKNOWN, True)
+    assert of_service(measured, "gpu_temperature").value == 88
+    assert of_service(measured, "gpu_power").value == 350
+
+    brake = gauge("DCGM_EXP_CLOCK_EVENTS_COUNT", 0, 4, **gpu(2), clock_event="hw_power_brake")
+    braked = await ask("gpu_throttling", *warm, *power, brake, running(1), running(2))
+    assert braked.status is Status.BAD
+    assert values(braked, "node") == {"node-2"}
+
+
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "9223372036854775794"])
 @pytest.mark.parametrize(
     ("check", "name"),
