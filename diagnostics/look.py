@@ -94,9 +94,12 @@ class Look:
         """The first of these spellings that is exported; raises CannotTellError with the exporter's missing setting."""
         name = await self.exported(family, *names)
         if name is None:
-            lacks = await self.telemetry.lacks(names[0], self.frame.at)
-            raise CannotTellError(lacks or f"{names[0]} is not exported; {remedy_for(names[0])}")
+            raise CannotTellError(await self.why_missing(names[0]))
         return name
+
+    async def why_missing(self, name: str) -> str:
+        """What a person reads of a metric that is not exported: the exporter's missing setting."""
+        return await self.telemetry.lacks(name, self.frame.at) or f"{name} is not exported; {remedy_for(name)}"
 
     async def means(
         self, histogram: str, family: str, *, by: tuple[str, ...] = (), where: Mapping[str, str] | None = None

@@ -16,7 +16,6 @@ from datetime import timedelta
 from diagnostics import gpus
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame
-from diagnostics.exporters import remedy_for
 from diagnostics.findings import Finding, Measure
 from diagnostics.gpus import Cells
 from diagnostics.look import NOTHING, Compared, Look
@@ -68,8 +67,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         Measure(signal="throttled_nodes", value=float(len({key[0] for key in throttled})), baseline=0.0, unit="nodes")
     )
     if not throttled and told is None:
-        lacks = f"{gpus.CLOCK[0]} is not exported; {remedy_for(gpus.CLOCK[0])}"
-        return Finding.unknown("gpu_throttling", lacks, *measures)
+        return Finding.unknown("gpu_throttling", await look.why_missing(gpus.CLOCK[0]), *measures)
     if not throttled:
         return Finding.ok("gpu_throttling", "No GPU runs below its usual clock.", *measures)
     measures += [measure("sm_clock", clocks.get(key, NOTHING), "MHz", *owners.where(key)) for key in throttled]

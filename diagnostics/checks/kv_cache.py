@@ -24,13 +24,16 @@ PREEMPTIONS = "vllm:num_preemptions_total"
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
-    await look.require("serving", USAGE)
-    usage, preemptions = await asyncio.gather(
-        look.levels(USAGE, "serving", by=("pod",), aggregation=Aggregation.MAX), look.rate(PREEMPTIONS, "serving")
+    name, usage, preemptions = await asyncio.gather(
+        look.exported("serving", USAGE),
+        look.levels(USAGE, "serving", by=("pod",), aggregation=Aggregation.MAX),
+        look.rate(PREEMPTIONS, "serving"),
     )
     normal = highest_then(usage)
     top = worst(usage, normal)
     measures = [measure("preemptions_per_s", preemptions, "1/s")]
+    if name is None:
+        return Finding.unknown("kv_cache", await look.why_missing(USAGE), *measures)
     if top is None:
         return Finding.unknown("kv_cache", "No engine reports its KV cache now.", *measures)
     (pod,), cell = top

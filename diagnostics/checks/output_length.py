@@ -26,16 +26,16 @@ ASKED = "vllm:request_params_max_tokens"
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
-    await look.require("serving", f"{latency.OUTPUT_TOKENS}_count")
-    length, asked, reasons = await asyncio.gather(
+    name, length, asked, reasons = await asyncio.gather(
+        look.exported("serving", f"{latency.OUTPUT_TOKENS}_count"),
         look.mean(latency.OUTPUT_TOKENS, "serving"),
         look.mean(ASKED, "serving"),
         look.rates(FINISHED, "serving", by=("finished_reason",)),
     )
-    if length.now is None:
+    if name is not None and length.now is None:
         raise CannotTellError("fewer than 30 requests finished in the recent window")
-    measures = [measure("output_tokens", length, "tokens")]
-    text = f"An answer has {compared(length, 'tokens')}."
+    measures = [measure("output_tokens", length, "tokens")] if name else []
+    text = f"An answer has {compared(length, 'tokens')}." if name else ""
     if asked.now is not None:
         measures.append(measure("max_tokens", asked, "tokens"))
         text += f" A request asks for at most {compared(asked, 'tokens')}."
@@ -46,10 +46,11 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         aborted = share(reasons.get(("abort",), NOTHING), whole)
         measures += [measure("length_finish_ratio", cut_off, "ratio"), measure("abort_ratio", aborted, "ratio")]
         text += f" Cut off by the length limit: {compared(cut_off, 'ratio')}."
-    if length.factor is None:
-        return Finding.unknown("output_length", text, *measures)
-    is_bad = length.factor >= 1.4 or _is_cut_off(cut_off)
-    return (Finding.bad if is_bad else Finding.ok)("output_length", text, *measures)
+    if _is_cut_off(cut_off) or (length.factor or 0.0) >= 1.4:
+        return Finding.bad("output_length", text.strip(), *measures)
+    if name is None:
+        return Finding.unknown("output_length", await look.why_missing(f"{latency.OUTPUT_TOKENS}_count"), *measures)
+    return (Finding.unknown if length.factor is None else Finding.ok)("output_length", text, *measures)
 
 
 def _is_cut_off(ratio: Compared) -> bool:

@@ -271,6 +271,22 @@ async def test_the_gateway_tells_keys_apart_where_the_application_does_not() -> 
     assert label == "api_key"
 
 
+@pytest.mark.parametrize(
+    ("check", "scenario", "missing", "left"),
+    [
+        ("output_length", "S11", "vllm:request_generation_tokens", "length_finish_ratio"),
+        ("kv_cache", "S03", "vllm:kv_cache_usage_perc", "preemptions_per_s"),
+    ],
+)
+async def test_a_missing_family_does_not_take_the_others_along(
+    check: str, scenario: str, missing: str, left: str
+) -> None:
+    """What the check reads beside it is still measured, and healthy is not what it says."""
+    finding = await answer(check, scenario, without=(missing,))
+    assert finding.status is not Status.OK
+    assert service_measure(finding, left).value is not None
+
+
 async def test_lost_telemetry_is_not_lost_requests() -> None:
     """Engine metrics gone while requests are served is a telemetry fault; with requests gone it is not."""
     finding = await answer("telemetry_present", "S14")
