@@ -53,13 +53,18 @@ def json_patch(document: Any, operations: list[dict[str, Any]]) -> Any:
 
 @dataclass(kw_only=True)
 class KubernetesServer(RememberingServer):
-    """One namespace `chat`, one deployment `chat-vllm`, and the nodes and pods of `fleet`."""
+    """
+    One namespace `chat`, one deployment `chat-vllm`, and the nodes and pods of `fleet`.
+
+    `twins` are names of further deployments that look like it and can only be read.
+    """
 
     version: int = 100
     deployment: dict[str, Any] = field(default_factory=dict)
     replica_sets: list[dict[str, Any]] = field(default_factory=list)
     autoscalers: list[dict[str, Any]] = field(default_factory=list)
     fleet: Nodes = field(default_factory=Nodes)
+    twins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.deployment = {
@@ -113,6 +118,9 @@ class KubernetesServer(RememberingServer):
                 return await self._patch(request)
         if request.path == f"{base}/deployments/chat-vllm/scale":
             return await self._scale(request)
+        name = request.path.removeprefix(f"{base}/deployments/")
+        if name in self.twins and request.method == "GET":
+            return web.json_response({**self.deployment, "metadata": {**self.deployment["metadata"], "name": name}})
         return status(404, f'the server could not find "{request.path}"')
 
     def _list(self, selector: str) -> web.Response:
