@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+RESET = 1  # of the recovery actions
 RECOVERY_ACTION = 230  # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION
 GPU_IS_LOST = 15
 RESET_REQUIRED = 16
@@ -21,8 +22,8 @@ class GpuReading:
     """
     One GPU at one moment; None for what it does not support.
 
-    `is_lost` says that the driver has lost it (it then answers nothing else), `needs_reset` that it wants a reset.
-    `event_reasons` is NVML's mask of why the clock is lowered, `recovery_action` NVML's number (0: nothing).
+    `is_lost` says that the driver has lost it (it then answers nothing else). `event_reasons` is NVML's mask of why the
+    clock is lowered, `recovery_action` NVML's number (0: nothing; 1, a reset, also where an error asks for it).
     """
 
     index: int
@@ -30,7 +31,6 @@ class GpuReading:
     name: str = ""
     pci: str = ""
     is_lost: bool = False
-    needs_reset: bool = False
     sm_clock_mhz: int | None = None
     temperature_c: int | None = None
     power_w: float | None = None
@@ -81,8 +81,8 @@ def _read(nvml: Any, index: int) -> GpuReading:
         device = nvml.nvmlDeviceGetHandleByIndex(index)
         uuid, pci = _text(nvml.nvmlDeviceGetUUID(device)), _text(nvml.nvmlDeviceGetPciInfo(device).busId)
     except nvml.NVMLError as error:
-        lost, reset = error.value == GPU_IS_LOST, error.value == RESET_REQUIRED
-        return GpuReading(index=index, is_lost=lost, needs_reset=reset)
+        wants = RESET if error.value == RESET_REQUIRED else None
+        return GpuReading(index=index, is_lost=error.value == GPU_IS_LOST, recovery_action=wants)
     asked = _Asked(nvml, device)
     remapped = asked.get("nvmlDeviceGetRemappedRows") or (None, None, None, None)
     rates = asked.get("nvmlDeviceGetUtilizationRates")
@@ -108,9 +108,8 @@ def _read(nvml: Any, index: int) -> GpuReading:
         pcie_width=asked.get("nvmlDeviceGetCurrPcieLinkWidth"),
         pcie_most_generation=asked.get("nvmlDeviceGetMaxPcieLinkGeneration"),
         pcie_most_width=asked.get("nvmlDeviceGetMaxPcieLinkWidth"),
-        recovery_action=asked.field(RECOVERY_ACTION),
+        recovery_action=asked.recovery(),  # the last question: errors of those before may tell
         is_lost=asked.is_lost,
-        needs_reset=asked.needs_reset,
     )
 
 
@@ -121,7 +120,7 @@ class _Asked:
         self._nvml = nvml
         self._device = device
         self.is_lost = False
-        self.needs_reset = False
+        self.wanted: int | None = None  # a recovery action that an error asks for
 
     def get(self, function: str, *arguments: Any) -> Any:
         return self._ask(lambda: getattr(self._nvml, function)(self._device, *arguments))
@@ -137,12 +136,17 @@ class _Asked:
             return None
         return int(values[0].value.uiVal)
 
+    def recovery(self) -> int | None:
+        """The driver's own recommendation, or the reset that some answer asked for."""
+        told = self.field(RECOVERY_ACTION)
+        return self.wanted if not told and self.wanted else told
+
     def _ask(self, question: Callable[[], Any]) -> Any:
         try:
             return question()
         except self._nvml.NVMLError as error:
             self.is_lost = self.is_lost or error.value == GPU_IS_LOST
-            self.needs_reset = self.needs_reset or error.value == RESET_REQUIRED
+            self.wanted = RESET if error.value == RESET_REQUIRED else self.wanted
             return None
 
 

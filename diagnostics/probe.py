@@ -90,6 +90,9 @@ class Probe(Collector):
     async def look(self) -> Seen:
         """Read once, each source within its patience."""
         answers, xids, found = await asyncio.gather(self._smi_answers(), self._xids(), self._gpus())
+        for gpu in found:
+            if gpu.is_lost:
+                log.warning("the driver has lost a GPU", node=self._node, gpu=gpu.index)
         self._known |= {bus_address(gpu.pci): gpu for gpu in found if gpu.pci}
         self._seen = Seen(smi_answers=answers, xids=xids, gpus=found)
         return self._seen

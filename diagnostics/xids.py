@@ -27,13 +27,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Xid:
-    """One code. `repeat_means_hardware` says that a second one on the same GPU asks for a field diagnosis."""
+    """One code: what it means, what NVIDIA says to do, and what that comes to."""
 
     code: int
     meaning: str
     action: str
     kind: Kind
-    repeat_means_hardware: bool = False
 
 
 _RESTART_APP = "restart the application"
@@ -105,14 +104,15 @@ _TABLE: tuple[tuple[tuple[int, ...], str, str, Kind], ...] = (
         Kind.REBOOT,
     ),
 )
-_REPLACE_ON_REPEAT = frozenset({48, 62, 64, 79, 140, 143, 171, 172})
+
+REPLACE_ON_REPEAT = frozenset({48, 62, 64, 79, 140, 143, 171, 172})
+"""Codes of which a second one on the same GPU asks for a field diagnosis."""
 
 
 def _rows() -> Iterator[Xid]:
     for codes, meaning, action, kind in _TABLE:
         for code in codes:
-            repeat = code in _REPLACE_ON_REPEAT
-            yield Xid(code=code, meaning=meaning, action=action, kind=kind, repeat_means_hardware=repeat)
+            yield Xid(code=code, meaning=meaning, action=action, kind=kind)
 
 
 XIDS: Mapping[int, Xid] = {row.code: row for row in _rows()}

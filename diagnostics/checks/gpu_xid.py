@@ -185,7 +185,8 @@ def _sentence(code: int, where: set[gpus.Key], owners: gpus.Owners) -> str:
     if code in xids.BLAMES_THE_WORKLOAD:
         return f"{said}: {_whose_fault(where, owners)}."
     action = xids.XIDS[code].action if code in xids.XIDS else "look it up in NVIDIA's catalogue"
-    return f"{said}; NVIDIA says: {action}."
+    again = ", and run the field diagnosis when the same GPU shows it twice" if code in xids.REPLACE_ON_REPEAT else ""
+    return f"{said}; NVIDIA says: {action}{again}."
 
 
 def _whose_fault(where: set[gpus.Key], owners: gpus.Owners) -> str:

@@ -120,8 +120,14 @@ def test_a_lost_gpu_is_told_and_not_hidden(function: str) -> None:
 
 def test_a_gpu_that_wants_a_reset_says_so() -> None:
     """NVML's error 16 is a state of the GPU, not of our question."""
-    [gpu] = read_gpus(driver(nvmlDeviceGetClockInfo=refuses(RESET)))
-    assert gpu.needs_reset
+    mute = {"nvmlDeviceGetFieldValues": refuses(NOT_SUPPORTED)}
+    [gpu] = read_gpus(driver(nvmlDeviceGetClockInfo=refuses(RESET), **mute))
+    assert gpu.recovery_action == nvml.RESET
+    [without] = read_gpus(driver(**mute))
+    assert without.recovery_action is None
+    nothing = [SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=0))]
+    [sound] = read_gpus(driver(nvmlDeviceGetFieldValues=lambda _, __: nothing))
+    assert sound.recovery_action == 0
 
 
 def test_a_machine_without_a_driver_is_an_error_of_ours() -> None:
