@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from diagnostics.look import Compared, Look
 from diagnostics.places import Places, places, where_found
@@ -59,6 +60,7 @@ RECOVERY_WORDS: Mapping[int, str] = {
 Key = tuple[str, ...]
 Cells = dict[Key, Compared]
 Scope = tuple[tuple[str, str], ...]
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,18 @@ class Owners:
         """The pods that had this GPU; without DCGM's pod labels, the pod of a node that has only one of ours."""
         node, _, uuid = key
         return self.pods.get(uuid) or self.places.only_pod_on(node)
+
+    def is_strangers(self, key: Key) -> bool:
+        """
+        Whether DCGM says that a GPU works for somebody else's pods only.
+
+        Believed where it gives some GPU to a pod of ours: otherwise its pod label is dcgm-exporter's own.
+        """
+        _, _, uuid = key
+        pods = self.pods.get(uuid, frozenset())
+        if not pods or any(self.places.is_ours(pod) for pod in pods):
+            return False
+        return any(self.places.is_ours(pod) for others in self.pods.values() for pod in others)
 
     def where(self, key: Key) -> Scope:
         """A GPU as a measure's scope: node, UUID, and the pod and rack where they are known."""
@@ -115,21 +129,27 @@ def name(key: Key) -> str:
 
 
 async def cells(look: Look, names: tuple[str, ...]) -> Cells | None:
-    """A gauge per GPU, now and in the baseline; None when nobody exports it."""
+    """A gauge per GPU, now and in the baseline, strangers' GPUs left out; None when nobody exports it."""
     spelling = await look.exported("gpu", *names)
-    return None if spelling is None else await look.levels(spelling, "gpu", by=GPU)
+    return None if spelling is None else await ours(look, await look.levels(spelling, "gpu", by=GPU))
 
 
 async def growth(look: Look, names: tuple[str, ...]) -> Vector | None:
-    """By how much a count grew per GPU since the baseline; None when nobody exports it."""
+    """By how much a count grew per GPU since the baseline, strangers' left out; None when nobody exports it."""
     spelling = await look.exported("gpu", *names)
-    return None if spelling is None else await look.increase(spelling, "gpu", by=GPU)
+    return None if spelling is None else await ours(look, await look.increase(spelling, "gpu", by=GPU))
 
 
 async def peaks(look: Look, names: tuple[str, ...], by: tuple[str, ...] = GPU) -> Vector | None:
-    """The highest recent value of a gauge per GPU; None when nobody exports it."""
+    """The highest recent value of a gauge per GPU, strangers' left out; None when nobody exports it."""
     spelling = await look.exported("gpu", *names)
-    return None if spelling is None else await look.peak(spelling, "gpu", by=by)
+    return None if spelling is None else await ours(look, await look.peak(spelling, "gpu", by=by))
+
+
+async def ours(look: Look, found: Mapping[Key, _Value]) -> dict[Key, _Value]:
+    """What was found on GPUs, without those that DCGM gives to other services; keys begin with GPU's labels."""
+    known = await owners(look)
+    return {key: value for key, value in found.items() if not known.is_strangers(key[: len(GPU)])}
 
 
 async def node_where(look: Look, family: str, metric: str) -> dict[str, str] | None:

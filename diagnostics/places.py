@@ -41,6 +41,11 @@ class Places:
     pods: Mapping[str, Place] = field(default_factory=dict)
     racks: Mapping[str, str] = field(default_factory=dict)  # by node
     new_revisions: frozenset[str] = frozenset()
+    beginnings: tuple[str, ...] = ()  # of the names of its engine pods, also of those that never served
+
+    def is_ours(self, pod: str) -> bool:
+        """Whether this is one of the service's pods, as far as anybody can tell."""
+        return pod in self.pods or bool(self.beginnings and pod.startswith(self.beginnings))
 
     def revision_of(self, pod: str) -> str:
         return self.pods[pod].revision if pod in self.pods else ""
@@ -78,7 +83,8 @@ async def places(look: Look) -> Places:
     pods = {pod: replace(place, revision=place.revision or owner.get(pod, "")) for pod, place in pods.items()}
     racks = {place.node: place.rack for place in pods.values() if place.node and place.rack}
     pods = {pod: replace(place, rack=place.rack or racks.get(place.node, "")) for pod, place in pods.items()}
-    return Places(pods=pods, racks=racks, new_revisions=_new(pods, {key[0] for key in before}))
+    new = _new(pods, {key[0] for key in before})
+    return Places(pods=pods, racks=racks, new_revisions=new, beginnings=siblings)
 
 
 async def where_found(look: Look, family: str, metric: str, label: str, values: Iterable[str]) -> dict[str, str] | None:

@@ -29,7 +29,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     vanished, missing, hung = await asyncio.gather(_vanished(look), _unallocatable(look), _hung(look))
     if vanished is None and missing is None and hung is None:
         raise CannotTellError(f"neither {gpus.CLOCK[0]} nor {ALLOCATABLE} is exported; {remedy_for('DCGM_')}")
-    gone = vanished or []
+    gone = list(await gpus.ours(look, dict.fromkeys(vanished, True))) if vanished else []
     lost = {node: value for node, value in (missing or {}).items() if value}
     owners = await gpus.owners(look) if gone else gpus.NOBODY
     measures = _measures(gone, lost, owners) if vanished is not None or missing is not None else []

@@ -40,6 +40,8 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         raise CannotTellError(f"{gpus.LAST_XID[0]} is not exported; {remedy_for(gpus.LAST_XID[0])}")
     seen = _together(known)
     owners = await gpus.owners(look) if seen else gpus.NOBODY
+    kept = {code: {key for key in where if not owners.is_strangers(key)} for code, where in seen.items()}
+    seen = {code: where for code, where in kept.items() if where}
     measures = _measures(seen, owners, is_blind=kernel is None and await _lost_sight(look))
     if not seen:
         return Finding.ok("gpu_xid", "No GPU reported an XID since the baseline.", *measures)

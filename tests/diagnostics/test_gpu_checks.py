@@ -244,6 +244,22 @@ async def test_a_vanished_gpu_is_found_beside_the_living() -> None:
     assert everyone.status is Status.UNKNOWN
 
 
+@pytest.mark.parametrize(("check", "trouble"), [("gpu_xid", XID), ("gpu_throttling", CLOCK), ("gpu_missing", CLOCK)])
+async def test_a_strangers_gpu_convicts_nobody(check: str, trouble: str) -> None:
+    """On a shared cluster DCGM says whose pod a GPU works for; without that every GPU of the selector counts."""
+    since = {"gpu_xid": (0, 79), "gpu_throttling": (1900, 900), "gpu_missing": (1900, None)}[check]
+    calm = {XID: (0, 0), CLOCK: (1900, 1900)}[trouble]
+    mine = {**gpu(1), "exported_pod": "chat-vllm-1", "pod": "dcgm-exporter-a"}
+    theirs = {**gpu(9), "exported_pod": "training-7", "pod": "dcgm-exporter-b"}
+    finding = await ask(check, gauge(trouble, *calm, **mine), gauge(trouble, *since, **theirs), running(1))
+    assert finding.status is Status.OK, finding.summary
+    unattributed = [{**labels, "exported_pod": ""} for labels in (mine, theirs)]
+    blamed = await ask(
+        check, gauge(trouble, *calm, **unattributed[0]), gauge(trouble, *since, **unattributed[1]), running(1)
+    )
+    assert blamed.status is Status.BAD, blamed.summary
+
+
 async def test_without_the_clock_heat_and_power_still_speak() -> None:
     """A brake convicts; a GPU that draws less and gets hotter is measured; and nobody calls unseen clocks normal."""
     warm = [gauge("DCGM_FI_DEV_GPU_TEMP", 60, 60 + 28 * (number == 2), **gpu(number)) for number in (1, 2)]
