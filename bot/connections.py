@@ -263,6 +263,7 @@ def _cluster_access(settings: Settings, config: Config) -> dict[str, ClusterAcce
             url=cluster.url,
             token=_secret(settings, cluster.action_credential, cluster.name),
             ca_file=str(cluster.ca_file) if cluster.ca_file else None,
+            patch_env=cluster.patch_env,
         )
         for cluster in config.clusters
         if cluster.action_credential

@@ -173,6 +173,7 @@ class Cluster(Entry):
     credential: CredentialName | None = None
     action_credential: CredentialName | None = None
     ca_file: Path | None = None
+    patch_env: tuple[CredentialName, ...] = ()  # variables of containers that kubernetes.patch may set
     watch_secrets: bool = False  # a token that may list Secrets may read what they hold, so somebody has to say so
 
 

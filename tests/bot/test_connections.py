@@ -82,6 +82,7 @@ name = "lab"
 url = "{url}"
 credential = "KUBE_READ_TOKEN"
 action_credential = "KUBE_ACTION_TOKEN"
+patch_env = ["TOP_K"]
 [[gateway]]
 name = "edge"
 url = "{url}"
@@ -180,6 +181,19 @@ async def test_actions_never_show_the_credential_that_reads(server: Refusing, tm
             await action.read(action.params.model_validate(params))
 
     assert server.credentials() == ACTING
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("variable", "words"), [("TOP_K", "HTTP 500"), ("TOP_P", "none that may be set")])
+async def test_the_variables_that_may_be_set_are_the_configurations(
+    server: Refusing, tmp_path: Path, variable: str, words: str
+) -> None:
+    """One that `patch_env` names is asked for, another is refused before anybody asks the cluster."""
+    action = connect_actions(Settings.load(ENVIRON), config_of(tmp_path, server.url))["kubernetes.patch"]
+    place = {"cluster": "lab", "namespace": "chat", "deployment": "chat-vllm"}
+
+    with pytest.raises(ActionError, match=words):
+        await action.read(action.params.model_validate({**place, "field": f"env.{variable}", "value": "5"}))
 
 
 @pytest.mark.parametrize("name", ["PROMETHEUS_TOKEN", "LANGFUSE_READ"])

@@ -424,6 +424,7 @@ def test_each_action_says_what_it_may_and_costs() -> None:
     assert {name for name, tier in tiers.items() if tier is Tier.R2} == {
         "kubernetes.drain",
         "kubernetes.delete_pod",
+        "kubernetes.patch",
         "kubernetes.restart",
     }
     rights = {

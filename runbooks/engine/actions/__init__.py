@@ -12,6 +12,7 @@ from runbooks.engine.actions.kubernetes import RolloutUndo, Scale
 from runbooks.engine.actions.kubernetes_drain import Drain
 from runbooks.engine.actions.kubernetes_nodes import Cordon, Uncordon
 from runbooks.engine.actions.kubernetes_objects import Right
+from runbooks.engine.actions.kubernetes_patch import Patch
 from runbooks.engine.actions.kubernetes_pods import DeletePod
 from runbooks.engine.actions.kubernetes_restart import Restart
 from runbooks.engine.actions.langfuse import LangfuseAccess, MoveLabel
@@ -69,6 +70,7 @@ def build_actions(
         Scale(reachable),
         RolloutUndo(reachable, redact),
         Restart(reachable),
+        Patch(reachable, redact),
         Cordon(reachable),
         Uncordon(reachable),
         Drain(reachable),

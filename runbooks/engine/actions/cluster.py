@@ -35,12 +35,17 @@ class NotNowError(ActionError):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterAccess:
-    """How to reach one cluster with a token that may do what the enabled actions need; `ca_file` for a private CA."""
+    """
+    How to reach one cluster with a token that may do what the enabled actions need; `ca_file` for a private CA.
+
+    `patch_env` names the variables of containers that may be set beside those that we know ourselves.
+    """
 
     url: str
     token: str = field(repr=False)
     ca_file: str | None = None
     timeout_s: float = 10.0
+    patch_env: tuple[str, ...] = ()
 
 
 class Cluster:
@@ -49,6 +54,10 @@ class Cluster:
     def __init__(self, access: ClusterAccess) -> None:
         self._access = access
         self._connection: Any = None
+
+    @property
+    def patch_env(self) -> tuple[str, ...]:
+        return self._access.patch_env
 
     async def deployment(self, namespace: str, name: str) -> JsonObject:
         """Raises ActionError."""
