@@ -184,7 +184,7 @@ class Respond:
             deployments=tuple(each.name for each in service.deployments if each.kind == "engine"),
             suspect=suspect.change.id if suspect else None,
             suspect_undo=suspect.change.undo if suspect else {},
-            scope={found.scope.dimension: found.scope.values} if found.scope else {},
+            scope=confined_to(found),
             frame=FRAME.dump_python(found.frame, mode="json"),
             answers={finding.check: finding.status.value for finding in found.findings},
         )
@@ -236,6 +236,24 @@ class Respond:
 
     def _service(self, incident: Incident) -> Service | None:
         return self._config.service(incident.service) if incident.service else None
+
+
+def confined_to(found: Diagnosis) -> dict[str, tuple[str, ...]]:
+    """
+    Where the trouble is: the diagnosis' dimension with its values, and of a single pod also the node that it ran on.
+
+    Checks that name the pod name its node, where somebody exports that. A GPU's fault shows on a pod, and is mended on
+    the node.
+    """
+    if found.scope is None:
+        return {}
+    places = {found.scope.dimension: found.scope.values}
+    if found.scope.dimension == "pod" and len(found.scope.values) == 1:
+        pod = ("pod", found.scope.values[0])
+        measures = [measure for finding in found.findings for measure in finding.measures if pod in measure.scope]
+        nodes = {value for measure in measures for label, value in measure.scope if label == "node"}
+        places["node"] = tuple(sorted(nodes))
+    return places
 
 
 def without_secrets(item: Plan) -> Plan:

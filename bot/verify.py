@@ -50,8 +50,9 @@ class Verifier:
         diagnoser = self._diagnosers.get(plan.service)
         if service is None or diagnoser is None or changed_at is None:
             return Status.UNKNOWN, "there is no telemetry to verify with"
-        frame = replace(FRAME.validate_python(plan.frame), recent=VERIFY_WINDOW)
-        at = changed_at + timedelta(seconds=step.settle_s) + VERIFY_WINDOW
+        settled = changed_at + timedelta(seconds=step.settle_s)
+        frame = replace(FRAME.validate_python(plan.frame), recent=VERIFY_WINDOW, events_from=settled)
+        at = settled + VERIFY_WINDOW
         deadline = at + VERIFY_PATIENCE
         good, findings = 0, list[Finding]()
         while at <= deadline and good < 2:

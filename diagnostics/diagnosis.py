@@ -14,13 +14,15 @@ class Frame:
     """
     The times that a diagnosis compares: `recent` up to `at`, against the baseline window.
 
-    A verification uses the frame of the diagnosis with a later `at`, so both compare with the same healthy past.
+    A verification uses the frame of the diagnosis with a later `at`, so both compare with the same healthy past. With
+    `events_from` it counts only what happened since (restarts, memory errors): those that the fix was for are past.
     """
 
     at: datetime
     baseline_start: datetime
     baseline_end: datetime
     recent: timedelta = timedelta(minutes=5)
+    events_from: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

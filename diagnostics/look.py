@@ -71,6 +71,12 @@ class Look:
         return max(self.frame.at - self.frame.baseline_end, EVENTS)
 
     @property
+    def since_events(self) -> timedelta:
+        """The time in which counters' growth counts: what belongs to the trouble, or came after the fix of it."""
+        start = self.frame.events_from
+        return self.since_baseline if start is None else max(self.frame.at - start, self.frame.recent)
+
+    @property
     def since_start(self) -> timedelta:
         """From the beginning of the baseline until now: in it is whatever was compared, also what has gone since."""
         return max(self.frame.at - self.frame.baseline_start, EVENTS)
@@ -161,8 +167,8 @@ class Look:
     async def increase(
         self, counter: str, family: str, *, by: tuple[str, ...] = (), window: timedelta | None = None
     ) -> Vector:
-        """By how much a counter grew per group since the baseline ended (or in `window`)."""
-        return await self._at_now(counter, Function.INCREASE, family, by, window or self.since_baseline)
+        """By how much a counter grew per group since the baseline ended, or since the fix (or in `window`)."""
+        return await self._at_now(counter, Function.INCREASE, family, by, window or self.since_events)
 
     async def peak(
         self, gauge: str, family: str, *, by: tuple[str, ...] = (), where: Mapping[str, str] | None = None

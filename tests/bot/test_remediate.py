@@ -190,6 +190,7 @@ async def test_verification_looks_only_at_what_came_after_the_change(scene: Scen
     assert outcome.telemetry_at is not None
     assert first.at - first.recent == outcome.telemetry_at + timedelta(seconds=item.steps[0].settle_s)
     assert first.baseline_end == NOW - timedelta(minutes=10)
+    assert first.events_from == first.at - first.recent
 
 
 @pytest.mark.parametrize("status", [Status.BAD, Status.UNKNOWN])

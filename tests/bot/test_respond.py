@@ -12,10 +12,11 @@ import pytest
 from bot.config import Config
 from bot.incidents import Incident, PlanState
 from bot.pagerduty_client import PagerDutyError
-from bot.respond import ALERTS, Respond, alert_name, alerts_of, diagnosis_of, question
+from bot.respond import ALERTS, Respond, alert_name, alerts_of, confined_to, diagnosis_of, question
 from bot.store.audit import AuditLog
 from bot.store.incidents import Run
-from diagnostics.diagnosis import Diagnosis
+from diagnostics.diagnosis import Diagnosis, Scope
+from diagnostics.findings import Finding, Measure
 from retrieval.documents import Hit
 from runbooks.engine.values import Runbook
 from tests.bot.test_remediate import FakeAction, call
@@ -181,6 +182,35 @@ async def test_plans_with_the_same_effect_are_one(store: Store) -> None:
     await scene.tell()
 
     assert await scene.plans() == [(PlanState.PROPOSED, "Set the thing from 8 to 5.")]
+
+
+@pytest.mark.parametrize(
+    ("pods", "nodes"),
+    [
+        (("engine-1",), ("gpu-1",)),
+        (("engine-2",), ("gpu-2", "gpu-3")),
+        (("engine-9",), ()),
+        (("engine-1", "engine-2"), None),
+    ],
+)
+def test_a_single_pods_node_is_known_where_a_check_names_it(
+    pods: tuple[str, ...], nodes: tuple[str, ...] | None
+) -> None:
+    """A plan for a node can be made of trouble on one pod; a pod that moved meanwhile leaves the choice to a person."""
+    places = [("engine-1", "gpu-1"), ("engine-1", "gpu-1"), ("engine-2", "gpu-2"), ("engine-2", "gpu-3")]
+    measures = [Measure(signal="itl", value=0.03, scope=(("pod", pod), ("node", node))) for pod, node in places]
+    measures.append(Measure(signal="queue", value=2.0, scope=(("pod", "engine-1"),)))
+    found = replace(
+        FOUND, findings=(Finding.bad("queue", "It waits.", *measures),), scope=Scope(dimension="pod", values=pods)
+    )
+
+    assert confined_to(found) == {"pod": pods} | ({} if nodes is None else {"node": nodes})
+
+
+@pytest.mark.parametrize("scope", [None, Scope(dimension="rack", values=("r1",)), Scope(dimension="fleet")])
+def test_other_trouble_is_confined_to_what_the_diagnosis_says(scope: Scope | None) -> None:
+    """Nothing is added to a rack, to the fleet, or to nothing."""
+    assert confined_to(replace(FOUND, scope=scope)) == ({scope.dimension: scope.values} if scope else {})
 
 
 async def test_pagerduty_may_be_down(scene: Scene) -> None:

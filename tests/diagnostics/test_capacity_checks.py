@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -52,6 +53,20 @@ async def test_a_crash_loop_is_told_with_its_reason_and_revision() -> None:
     assert of_service(finding, "repeated_restarts").value == 1
     assert values(finding, "revision") == {"v2"}
     assert values(finding, "pod") == {NEW}
+
+
+async def test_a_verification_counts_only_the_restarts_after_the_fix() -> None:
+    """Pods crashed until a moment ago and are gone; with the former revision none has restarted since."""
+    crashed = counter("kube_pod_container_status_restarts_total", 6 / 720, 0, pod=NEW)
+    recorded = load_openmetrics(
+        text([*replicas(4, 4), running(OLD, "v1"), running(NEW, "v2"), crashed], selector={"namespace": "chat"})
+    )
+    diagnosing = frame_of()
+    verifying = replace(diagnosing, recent=timedelta(minutes=2), events_from=diagnosing.at - timedelta(minutes=4))
+
+    before, after = [await CHECKS["replicas"](synthetic.target(), recorded, frame) for frame in (diagnosing, verifying)]
+
+    assert (before.status, after.status) == (Status.BAD, Status.OK)
 
 
 async def test_another_deployments_restarts_are_not_the_engines() -> None:
