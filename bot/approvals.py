@@ -14,6 +14,7 @@ from bot.incidents import (
     PlanState,
     StaleError,
 )
+from bot.kill_switch import StopFile
 from bot.policy import Policy
 from bot.store.incidents import Incidents
 from bot.store.people import PeopleTable
@@ -34,7 +35,16 @@ class Approvals:
     person can lose a role, the policy can change and the incident can end in between.
     """
 
-    def __init__(self, *, plans: Plans, incidents: Incidents, people: PeopleTable, policy: Policy) -> None:
+    def __init__(
+        self,
+        *,
+        plans: Plans,
+        incidents: Incidents,
+        people: PeopleTable,
+        policy: Policy,
+        stop_file: StopFile | None = None,
+    ) -> None:
+        self._stop_file = stop_file or StopFile(None)
         self._plans = plans
         self._incidents = incidents
         self._people = people
@@ -45,8 +55,9 @@ class Approvals:
         Approve exactly this plan; True when that was the last approval it needed.
 
         `digest` is the hash of what the person read, where they came by a way that says so. Raises NotAllowedError,
-        AlreadyDecidedError, StaleError, NotFoundError.
+        AlreadyDecidedError, StaleError (StoppedError while everything is stopped), NotFoundError.
         """
+        self._stop_file.refuse_if_there()
         return await self._decide(plan_id, "approve", by=by, now=now, digest=digest)
 
     async def deny(self, plan_id: str, *, by: Person, now: datetime, digest: str | None = None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from bot import narrate
 from bot.config import Config
 from bot.config.entries import PrometheusSource
 from bot.incidents import ASKS_A_PERSON, Incident, IncidentState, NotAllowedError, NotFoundError, PlanState
@@ -16,6 +17,7 @@ from bot.slack.view import CardState, CardView, Deed, PlanLine, StepState
 from bot.store.audit import AuditLog, AuditRow
 from bot.store.incidents import Incidents, Run
 from bot.store.journal import Journal, JournalEntry
+from bot.store.kill_switch import KillSwitch
 from bot.store.outbox import Outbox
 from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
@@ -37,9 +39,10 @@ _OVER = frozenset(
         PlanState.DENIED,
         PlanState.EXPIRED,
         PlanState.STALE,
+        PlanState.STOPPED,
     }
 )
-MAY_BE_UNDONE = frozenset({PlanState.VERIFIED, PlanState.NOT_VERIFIED, PlanState.FAILED})
+MAY_BE_UNDONE = frozenset({PlanState.VERIFIED, PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.STOPPED})
 _LIVE = frozenset({PlanState.PROPOSED, PlanState.APPROVED, PlanState.RUNNING, *ASKS_A_PERSON})
 _DEEDS = {
     "incident.acknowledge": "acknowledged the incident",
@@ -64,6 +67,7 @@ class Cards:
         plans: Plans,
         journal: Journal,
         outbox: Outbox,
+        switch: KillSwitch,
         record: AuditLog,
         config: Config,
         policy: Policy,
@@ -72,6 +76,7 @@ class Cards:
         self._plans = plans
         self._journal = journal
         self._outbox = outbox
+        self._switch = switch
         self._record = record
         self._config = config
         self._policy = policy
@@ -98,6 +103,7 @@ class Cards:
             run=incident.run if number is None else number,
             acknowledged_by=self._name(incident.acknowledged_by),
             resolved_by=self._name(incident.resolved_by),
+            stopped="" if incident.state is IncidentState.RESOLVED else await self._stopped(),
             deeds=self._deeds(await self._record.about(incident_id)),
             troubles=(*(run.notes or () if run else ()), *await self._outbox.undeliverable(incident_id)),
         )
@@ -106,6 +112,10 @@ class Cards:
         view = _with_runbooks(view, HITS.validate_python(run.hits or []) if run else [])
         view = self._with_diagnosis(view, found) if found else view
         return await self._with_plans(view, incident)
+
+    async def _stopped(self) -> str:
+        state = await self._switch.read()
+        return narrate.stopped(state.who, state.reason, state.at) if state.is_stopped else ""
 
     async def _merged(self, view: CardView, target_id: str) -> CardView:
         """Where the story goes on; the address of one that we do not know is like ours."""

@@ -53,6 +53,8 @@ _WORDS: Mapping[str, str] = {
     "operator.revoked": "revoked an operator's token of {subject}",
     "operator.signed_in": "signed in to the web page",
     "operator.signed_out": "signed out of the web page",
+    "switch.stopped": "stopped everything: {reason}",
+    "switch.released": "ended the stop",
     "refused": "was refused ({what}): {why}",
 }
 _ENDED = {f"plan.{state.value}": words for state, words in narrate.PLAN_STATE.items()}

@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from bot.cli_audit import add_audit_commands
 from bot.cli_changes import add_change_commands
 from bot.cli_operator import add_operator_commands
 from bot.cli_probe import add_probe_command
@@ -65,9 +66,7 @@ app = typer.Typer(
     help="Incident response and on-call assistant for LLM services.",
 )
 evaluation = typer.Typer(cls=_WithInstalledEvaluations, no_args_is_help=True, help="Measure quality on labelled data.")
-audit = typer.Typer(no_args_is_help=True, help="The hash-chained record of what was done and by whom.")
 app.add_typer(evaluation, name="eval")
-app.add_typer(audit, name="audit")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -284,16 +283,6 @@ def evaluate_retrieval(
     print(report(figures))
 
 
-@audit.command("verify")
-def verify() -> None:
-    """Recompute the audit's hash chain."""
-    settings = _settings()
-    _require_schema(settings)
-    from bot.operate import verify_audit
-
-    print(asyncio.run(verify_audit(settings)))
-
-
 def main() -> None:
     """The console command; errors that people caused are one sentence each."""
     try:
@@ -377,6 +366,7 @@ def _unavailable(name: str, why: str) -> Any:
     return get_command(missing)
 
 
+add_audit_commands(app, _require_schema)
 add_operator_commands(app, _require_schema)
 add_change_commands(app, _configured, _require_schema)
 add_probe_command(app)

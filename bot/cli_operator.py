@@ -1,5 +1,6 @@
 """
-`watchkeeper operator ...` gives out tokens, beside the database; `incidents`, `show`, `approve` and `deny` use them.
+`watchkeeper operator ...` gives out tokens, beside the database; `incidents`, `show`, `approve`, `deny`, `stop` and
+`go` use them.
 
 The latter ask the running server over HTTP: whoever has a token needs no access to the database, and the policy and
 the record are the same as behind Slack's buttons.
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="The id on the card and on the web page, plan-...")]
 Digest = Annotated[str | None, typer.Option("--digest", metavar="SHA256", help="The hash of the plan you read.")]
+Beside = Annotated[bool, typer.Option("--database", help="In the database itself; so, too, without WATCHKEEPER_TOKEN.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needs --digest.")]
 
 
@@ -31,6 +33,7 @@ def add_operator_commands(app: typer.Typer, require_schema: Callable[[Settings],
     """Hang this file's commands into the program; `require_schema` refuses a database of another version."""
     _add_tokens(app, require_schema)
     _add_deeds(app)
+    _add_switch(app, require_schema)
 
 
 def _add_tokens(app: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
@@ -103,6 +106,38 @@ def _add_deeds(app: typer.Typer) -> None:
     def deny(plan: PlanId, *, yes: Yes = False, digest: Digest = None) -> None:
         """Refuse a plan for good. Works while Slack is down."""
         _decide(plan, "deny", yes=yes, digest=digest)
+
+
+def _add_switch(app: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
+    """The kill switch: asked of the server like the other deeds, or turned beside the database."""
+
+    @app.command("stop")
+    def stop(
+        *,
+        reason: Annotated[str, typer.Option(help="Why, for the others.")] = "",
+        database: Beside = False,
+    ) -> None:
+        """Stop every fix on every machine before its next step. Works while Slack is down."""
+        settings = _settings()
+        if settings.watchkeeper_token is not None and not database:
+            print(_client().stop(reason)["said"])
+            return
+        require_schema(settings)
+        from bot.operate import stop_beside_the_database
+
+        print(asyncio.run(stop_beside_the_database(settings, reason, actor=unix_user())))
+
+    @app.command("go")
+    def go(*, database: Beside = False) -> None:
+        """End the stop: fixes may start again, but none from before it."""
+        settings = _settings()
+        if settings.watchkeeper_token is not None and not database:
+            print(_client().go()["said"])
+            return
+        require_schema(settings)
+        from bot.operate import go_beside_the_database
+
+        print(asyncio.run(go_beside_the_database(settings, actor=unix_user())))
 
 
 def _decide(plan_id: str, decision: str, *, yes: bool, digest: str | None) -> None:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Literal
 
+from bot import narrate
 from bot.approvals import Approvals
 from bot.card import MAY_BE_UNDONE
 from bot.errands import undo_on_the_table, undos_of
@@ -26,11 +27,14 @@ from bot.incidents import (
     PlanState,
     StaleError,
 )
+from bot.kill_switch import StopFile
 from bot.policy import Policy
 from bot.respond import diagnosis_of
 from bot.store.errands import Errands
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal, JournalEntry
+from bot.store.kill_switch import SUBJECT as SWITCH
+from bot.store.kill_switch import KillSwitch
 from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
 from retrieval.documents import Hit, Question
@@ -54,6 +58,8 @@ class Desk:
         policy: Policy,
         search: RunbookSearch,
         errands: Errands,
+        switch: KillSwitch,
+        stop_file: StopFile,
         ring: Callable[[], None],
     ) -> None:
         self._incidents = incidents
@@ -63,6 +69,8 @@ class Desk:
         self._policy = policy
         self._search = search
         self._errands = errands
+        self._switch = switch
+        self._stop_file = stop_file
         self._ring = ring
 
     @asynccontextmanager
@@ -166,6 +174,22 @@ class Desk:
         )
         if not ended:
             raise AlreadyDecidedError("This doubt is settled already.")
+
+    async def stop(self, reason: str, by: Person) -> str:
+        """Stop every fix on every machine before its next step. What to tell the person."""
+        async with self._deed("stop", SWITCH, by):
+            self._policy.may_stop(by, await self._incidents.unresolved())
+            now = datetime.now(UTC)
+            is_new = await self._switch.stop(by=by.person_id, name=by.name, reason=reason, channel=by.channel, now=now)
+        return narrate.DONE["stop"] if is_new else narrate.STOPPED_ALREADY
+
+    async def go(self, by: Person) -> str:
+        """End the stop. What to tell the person. Raises StoppedError while something keeps everything stopped."""
+        async with self._deed("go", SWITCH, by):
+            self._policy.may_release(by)
+            self._stop_file.refuse_if_there()
+            is_new = await self._switch.go(by=by.person_id, name=by.name, channel=by.channel, now=datetime.now(UTC))
+        return narrate.DONE["go"] if is_new else narrate.NOTHING_STOPPED
 
     async def status(self) -> list[IncidentLine]:
         """Every open incident in a line."""

@@ -50,6 +50,8 @@ class Front:
             policy=parts.policy,
             search=search,
             errands=parts.errands,
+            switch=parts.switch,
+            stop_file=parts.stop_file,
             ring=self._ring,
         )
 

@@ -30,8 +30,9 @@ class PlanState(StrEnum):
                           |           |           |-----> not_verified -> (undo: a plan of its own)
                           |           |           |-----> done (an undo, or a person's work: nothing to verify)
                           |           |           |-----> failed
+                          |           |           |-----> stopped (the kill switch, before the next step)
                           |           |           '-----> in_doubt | waiting -> running | failed | not_verified
-                          |           '-> stale | expired
+                          |           '-> stale | expired | stopped
                           '-> denied | expired | superseded
     """
 
@@ -48,6 +49,7 @@ class PlanState(StrEnum):
     DENIED = "denied"
     EXPIRED = "expired"
     STALE = "stale"
+    STOPPED = "stopped"  # by the kill switch; it never goes on
     SUPERSEDED = "superseded"
 
 
@@ -89,6 +91,10 @@ class AlreadyDecidedError(WatchkeeperError):
 
 class StaleError(WatchkeeperError):
     """The world moved on: the plan expired, was replaced, or the state it was made for is gone."""
+
+
+class StoppedError(StaleError):
+    """The kill switch is on, was on since the plan was made, or cannot be read: nothing starts."""
 
 
 class NotFoundError(WatchkeeperError):

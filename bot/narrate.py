@@ -39,6 +39,7 @@ PLAN_STATE = {
     PlanState.DENIED: "denied",
     PlanState.EXPIRED: "expired before anybody decided",
     PlanState.STALE: "not started: the state it was made for has changed",
+    PlanState.STOPPED: "stopped; it will not go on",
     PlanState.SUPERSEDED: "replaced by a newer fix",
 }
 
@@ -80,9 +81,27 @@ DONE = {
     "undo": "The undo is on its way, made from the state now; the card and the thread follow.",
     "request": "Requested; the card shows the new fix.",
     "settle": "Recorded.",
+    "stop": "Everything is stopped. A call that was already sent ends; nothing new starts, on any machine.",
+    "go": "Fixes may start again. Those from before the stop will not: diagnose again for fresh ones.",
 }
+STOPPED_ALREADY = "Everything was stopped already."
+NOTHING_STOPPED = "Nothing is stopped."
 
 REFUSED_ERRAND = "{name} asked for an {what}, and it was not done. {why}"
+
+
+def stopped(who: str, reason: str, at: datetime | None) -> str:
+    """While the kill switch is on: on every card, in the channel, and to whoever is refused."""
+    when = f" since {clock(at)}" if at else ""
+    by = f", by {who}" if who else ""
+    why = f" ({reason})" if reason else ""
+    return f"Everything is stopped{when}{by}{why}. No fix starts until somebody says /oncall go."
+
+
+def released(who: str, _: str, at: datetime | None) -> str:
+    """In the channel, when somebody turned it back."""
+    when = f" at {clock(at)}" if at else ""
+    return f"{who} ended the stop{when}. Fixes from before it will not start; diagnose again for fresh ones."
 
 
 def seconds(value: float) -> str:

@@ -1,27 +1,31 @@
-"""What operators do beside the running product: migrate, replay dead letters, verify the record."""
+"""What operators do beside the running product: migrate, replay dead letters, prove the record, stop everything."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
+from bot import narrate
 from bot.config import Config, load_config
 from bot.draft import Account, Exported, account, draft, exported
-from bot.incidents import UnreadableEventError, WatchkeeperError
+from bot.incidents import StoreUnavailableError, UnreadableEventError, WatchkeeperError
+from bot.kill_switch import StopFile
 from bot.operators import Operators
 from bot.pagerduty import parse_event
 from bot.pagerduty_client import PagerDutyClient
+from bot.proof import Checkpoint, NotProvenError, canonical, header_line, row_line, verify_export
 from bot.redact import safe_text
 from bot.settings import Settings
 from bot.store import schema
 from bot.store.audit import AuditLog
 from bot.store.database import Database
 from bot.store.inbox import Inbox
+from bot.store.kill_switch import KillSwitch
 from bot.store.operators import Credential, OperatorTokens
 from bot.store.people import PeopleTable
 
@@ -62,16 +66,72 @@ async def _revive(inbox: Inbox, event_id: str, *, named: bool) -> bool:
         return False
 
 
-async def verify_audit(settings: Settings) -> str:
-    """One sentence about the record's chain. Raises WatchkeeperError when it is broken."""
-    database = Database(settings.database_url.get_secret_value())
-    try:
-        report = await AuditLog(database).verify()
-    finally:
-        await database.close()
+async def verify_audit(settings: Settings, known: Checkpoint | None = None) -> str:
+    """One sentence about the record's chain. Raises NotProvenError when it is broken, or not that of the checkpoint."""
+    async with _database(settings) as database:
+        report = await AuditLog(database).verify(known)
     if report.broken_at is not None:
-        raise WatchkeeperError(f"the record is broken at row {report.broken_at}: {report.why}")
-    return f"{report.rows} rows, unbroken; head {report.head}"
+        raise NotProvenError(f"the record is broken at row {report.broken_at}: {report.why}")
+    return f"{report.rows} rows, unbroken; head {report.head}{_against(known)}"
+
+
+def verify_exported(path: Path, known: Checkpoint | None = None) -> str:
+    """The same about an export, without a database. Raises NotProvenError, or WatchkeeperError when it is no file."""
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            proven = verify_export(file, known)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise WatchkeeperError(f"{path} cannot be read: {reason}") from error
+    if not proven.rows:
+        return f"no rows, which proves nothing but that{_against(known)}"
+    return f"rows {proven.first} to {proven.last}, unbroken; head {proven.head}{_against(known)}"
+
+
+def _against(known: Checkpoint | None) -> str:
+    if known is None:
+        return "; without a checkpoint, rows that were cut off its end are not noticed"
+    return f"; it holds the checkpoint's row {known.sequence}"
+
+
+async def checkpoint(settings: Settings) -> str:
+    """The head of the chain as JSON, after the whole chain was verified. Raises NotProvenError."""
+    await verify_audit(settings)
+    async with _database(settings) as database:
+        return canonical((await AuditLog(database).head()).model_dump())
+
+
+async def export_audit(
+    settings: Settings, *, since: datetime | None, until: datetime | None, write: Callable[[str], object]
+) -> str:
+    """Write the rows of this time as lines, the header first; says how many. Raises NotProvenError for a gap."""
+    async with _database(settings) as database:
+        log_of_deeds = AuditLog(database)
+        header = await log_of_deeds.extent(since=since, until=until)
+        write(header_line(header) + "\n")
+        async for row in log_of_deeds.rows(header):
+            write(row_line(row) + "\n")
+    return f"{header.rows} rows exported; verify them with `watchkeeper audit verify --export FILE`"
+
+
+async def stop_beside_the_database(settings: Settings, reason: str, *, actor: str) -> str:
+    """Turn the kill switch in the database itself. Raises WatchkeeperError with another way when that is away."""
+    now = datetime.now(UTC)
+    try:
+        async with _database(settings) as database:
+            is_new = await KillSwitch(database).stop(by=actor, name=actor, reason=reason, channel="database", now=now)
+    except StoreUnavailableError as error:
+        file = settings.watchkeeper_stop_file or "the file that WATCHKEEPER_STOP_FILE names"
+        raise WatchkeeperError(f"{error}; where the workers run, create {file} instead") from error
+    return narrate.DONE["stop"] if is_new else narrate.STOPPED_ALREADY
+
+
+async def go_beside_the_database(settings: Settings, *, actor: str) -> str:
+    """Turn it back. Raises StoppedError while the file is there, StoreUnavailableError."""
+    StopFile(settings.watchkeeper_stop_file).refuse_if_there()
+    async with _database(settings) as database:
+        is_new = await KillSwitch(database).go(by=actor, name=actor, channel="database", now=datetime.now(UTC))
+    return narrate.DONE["go"] if is_new else narrate.NOTHING_STOPPED
 
 
 async def add_token(settings: Settings, config: Config, person_id: str, *, label: str, days: int, actor: str) -> str:
@@ -121,9 +181,15 @@ def _standing(item: Credential, now: datetime) -> str:
 
 @asynccontextmanager
 async def _operators(settings: Settings) -> AsyncIterator[Operators]:
+    async with _database(settings) as database:
+        yield Operators(tokens=OperatorTokens(database), people=PeopleTable(database))
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Database]:
     database = Database(settings.database_url.get_secret_value())
     try:
-        yield Operators(tokens=OperatorTokens(database), people=PeopleTable(database))
+        yield database
     finally:
         await database.close()
 

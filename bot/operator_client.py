@@ -47,6 +47,14 @@ class OperatorClient:
         """Approve or deny exactly the plan with this hash."""
         return self._ask("POST", f"/api/plans/{quote(plan_id, safe='')}/{decision}", json={"digest": digest})
 
+    def stop(self, reason: str) -> Json:
+        """Stop everything."""
+        return self._ask("POST", "/api/stop", json={"reason": reason})
+
+    def go(self) -> Json:
+        """End that."""
+        return self._ask("POST", "/api/go")
+
     def _ask(self, method: str, path: str, **more: Any) -> Json:
         """Raises WatchkeeperError in a sentence, NotFoundError for a 404."""
         try:
@@ -101,6 +109,8 @@ def plan_lines(plan: Json) -> Iterator[str]:
 def _incident_lines(incident: Json) -> Iterator[str]:
     yield f"{incident['id']}  {incident['service']}: {incident['title']} ({incident['state']})"
     yield f"  since      {incident['since'] or 'unknown'}"
+    if incident.get("stopped"):
+        yield f"  stopped    {incident['stopped']}"
     for cause in incident["causes"][:3]:
         yield f"  {cause['probability']:4.0%}       {cause['title']} ({cause['cause']})"
         yield from (f"             for: {fact}" for fact in cause["for"])

@@ -12,6 +12,7 @@ from bot.approvals import Approvals
 from bot.card import Cards
 from bot.config import Config
 from bot.far_ends import FarEnds
+from bot.kill_switch import StopFile
 from bot.library import open_shelf
 from bot.operate import services_by_pagerduty
 from bot.policy import Policy
@@ -24,6 +25,7 @@ from bot.store.errands import Errands
 from bot.store.inbox import Inbox
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal
+from bot.store.kill_switch import KillSwitch
 from bot.store.outbox import Outbox
 from bot.store.people import PeopleTable
 from bot.store.plans import Plans
@@ -51,6 +53,8 @@ class Parts:
         self.people = PeopleTable(self.database)
         self.inbox = Inbox(self.database, services=services_by_pagerduty(config))
         self.policy = Policy(config)
+        self.switch = KillSwitch(self.database)
+        self.stop_file = StopFile(settings.watchkeeper_stop_file)
         self.shelf = open_shelf(config.runbooks)
         self.record = AuditLog(self.database)
         self.cards = Cards(
@@ -58,11 +62,18 @@ class Parts:
             plans=self.plans,
             journal=self.journal,
             outbox=self.outbox,
+            switch=self.switch,
             record=self.record,
             config=config,
             policy=self.policy,
         )
-        self.approvals = Approvals(plans=self.plans, incidents=self.incidents, people=self.people, policy=self.policy)
+        self.approvals = Approvals(
+            plans=self.plans,
+            incidents=self.incidents,
+            people=self.people,
+            policy=self.policy,
+            stop_file=self.stop_file,
+        )
         self.registry = CollectorRegistry()
         self.far_ends = FarEnds(self.registry, "slack")
         self.slack_web = web_client(

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from bot.config import Config, PolicyRule, Service
 from bot.incidents import Incident, NotAllowedError, Person
-from runbooks.engine.values import Plan
+from runbooks.engine.values import Plan, Tier
 
 ON_CALL = "on-call"
 OWNER = "service-owner"
+PLATFORM = "platform"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +46,18 @@ class Policy:
 
     def requirement(self, plan: Plan) -> Requirement | None:
         """What the first matching rule asks for; None when no rule matches, so that nobody may."""
+        return self._required(plan.tier.name, plan.environment, plan.service)
+
+    def _required(self, tier: str, environment: str, service: str) -> Requirement | None:
         for rule in self._rules:
-            if (
-                rule.tier == plan.tier.name
-                and rule.environment in ("*", plan.environment)
-                and rule.service in ("*", plan.service)
-            ):
+            if rule.tier == tier and rule.environment in ("*", environment) and rule.service in ("*", service):
                 return Requirement(roles=tuple(rule.roles), count=rule.count)
         return None
 
     def roles_of(self, person: Person, incident: Incident) -> frozenset[str]:
         """Roles from the configuration, from the service, and `on-call` for whom PagerDuty assigned this incident."""
-        roles = set(person.roles)
         service = self._service(incident)
-        if service is not None:
-            if person.person_id in service.owners:
-                roles.add(OWNER)
-            roles |= {role for role, people in service.approvers.items() if person.person_id in people}
+        roles = set(person.roles) if service is None else _standing_roles(person, service)
         if person.pagerduty is not None and person.pagerduty in incident.assignees:
             roles.add(ON_CALL)
         return frozenset(roles)
@@ -95,6 +91,31 @@ class Policy:
                 "You have no role for this service. Whoever keeps the configuration can give you one."
             )
 
+    def may_stop(self, person: Person, incidents: Sequence[Incident]) -> None:
+        """
+        May this person stop everything? Anybody with a role, for any service or any of these incidents.
+
+        Raises NotAllowedError.
+        """
+        services = any(_standing_roles(person, service) for service in self._config.services)
+        if not (person.roles or services or any(self.roles_of(person, incident) for incident in incidents)):
+            raise NotAllowedError("You have no role here. Whoever keeps the configuration can give you one.")
+
+    def may_release(self, person: Person) -> None:
+        """
+        May this person end a stop? Who has a role that approves R2 for some service; being on call does not count.
+
+        Where no rule of the policy names R2: the service's owners and the platform team. Raises NotAllowedError.
+        """
+        wanted: set[str] = set()
+        for service in self._config.services:
+            requirement = self._required(Tier.R2.name, service.environment, service.name)
+            roles = set(requirement.roles if requirement else (OWNER, PLATFORM)) - {ON_CALL}
+            if roles & _standing_roles(person, service):
+                return
+            wanted |= roles
+        raise NotAllowedError(f"Only who may approve an R2 fix may end the stop: {' or '.join(sorted(wanted))}.")
+
     def who(self, plan: Plan, incident: Incident) -> str:
         """Who may approve, in words: the roles and the people who have them now."""
         requirement = self.requirement(plan)
@@ -113,6 +134,14 @@ class Policy:
 
     def _service(self, incident: Incident) -> Service | None:
         return self._config.service(incident.service) if incident.service else None
+
+
+def _standing_roles(person: Person, service: Service) -> set[str]:
+    """What somebody is for a service whoever is on call."""
+    roles = set(person.roles)
+    if person.person_id in service.owners:
+        roles.add(OWNER)
+    return roles | {role for role, people in service.approvers.items() if person.person_id in people}
 
 
 def person_of(config: Config, person_id: str) -> Person:

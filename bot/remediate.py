@@ -19,7 +19,8 @@ from dbos import DBOS, DBOSConfiguredInstance
 from pydantic import BaseModel
 
 from bot.approvals import Approvals
-from bot.incidents import PlanState, StaleError
+from bot.incidents import PlanState, StaleError, StoppedError
+from bot.kill_switch import StopFile
 from bot.pulse import Pulse
 from bot.redact import safe_text, safe_values
 from bot.store.journal import Journal, JournalEntry
@@ -84,9 +85,11 @@ class Remediate:
         verifier: Verifier,
         actions: Mapping[str, Action],
         pulse: Pulse,
+        stop_file: StopFile | None = None,
         late_after_s: float = LATE_AFTER_S,
     ) -> None:
         self._pulse = pulse
+        self._stop_file = stop_file or StopFile(None)
         self._late_after_s = late_after_s
         self._plans = plans
         self._journal = journal
@@ -111,12 +114,19 @@ class Remediate:
         try:
             await self._approvals.still_hold(row, now=now)
             await self._refuse_moved_world(row)
+            self._stop_file.refuse_if_there()
             await self._plans.begin(row, now=now)
+        except StoppedError as refusal:
+            await self._not_started(row, PlanState.STOPPED, f"Not started. {refusal}")
+            return False
         except StaleError as refusal:
-            why = f"Not started: {refusal}."
-            await self._plans.end(row.plan, PlanState.STALE, why, now=now, expected=[PlanState.APPROVED], told=_TOLD)
+            await self._not_started(row, PlanState.STALE, f"Not started: {refusal}.")
             return False
         return True
+
+    async def _not_started(self, row: PlanRow, state: PlanState, why: str) -> None:
+        expected = [PlanState.APPROVED]
+        await self._plans.end(row.plan, state, why, now=datetime.now(UTC), expected=expected, told=_TOLD)
 
     async def _refuse_moved_world(self, row: PlanRow) -> None:
         if moved := await fresh(row.plan, self._actions):
@@ -171,9 +181,12 @@ class Remediate:
         params = action.params.model_validate(dict(step.params))
         try:
             async with self._pulse.guard():  # what cuts this off is passed on: the move is made again, as a probe
-                await self._write(row, entries, Intent(step=step.index, token=token))
+                self._stop_file.refuse_if_there()
+                await self._write(row, entries, Intent(step=step.index, token=token), starts=True)
                 async with asyncio.timeout(step.timeout_s or _patience_s(action, params)):
                     answer = await action.act(params, step.before, token)
+        except StoppedError as refusal:
+            await self._end(row, PlanState.STOPPED, f"Step {step.index + 1} did not start. {refusal}")
         except ActionError as error:
             await self._write(row, entries, Outcome(step=step.index, ok=False, detail=str(error)), after=1)
         except (OutcomeUnknownError, TimeoutError) as error:
@@ -229,8 +242,16 @@ class Remediate:
         status, summary = await self._verifier.watch(row.plan, step, changed_at)
         await self._write(row, entries, Verified(step=step.index, status=status.value, summary=summary))
 
-    async def _write(self, row: PlanRow, entries: Sequence[JournalEntry], record: Record, *, after: int = 0) -> None:
-        """Append a record; `after` counts records written since `entries` was read."""
+    async def _write(
+        self,
+        row: PlanRow,
+        entries: Sequence[JournalEntry],
+        record: Record,
+        *,
+        after: int = 0,
+        starts: bool = False,
+    ) -> None:
+        """Append a record; `after` counts records written since `entries` was read, an act `starts` with this one."""
         changed = isinstance(record, Outcome | Probed)
         await self._journal.append(
             row.plan,
@@ -240,6 +261,7 @@ class Remediate:
             record=safe_values(record_json(record)),
             now=datetime.now(UTC),
             unless_dead=self._pulse.me if isinstance(record, Intent) else None,
+            unless_stopped=starts,
             telemetry_at=await self._verifier.now(row.plan.service) if changed else None,
         )
 

@@ -39,7 +39,7 @@ ADDRESSES = (
     "PROMETHEUS_URL",
     "WATCHKEEPER_URL",
 )
-PROCESS = ("SSL_CERT_FILE", "WATCHKEEPER_CONFIG", "WATCHKEEPER_HOST", "WATCHKEEPER_PORT")
+PROCESS = ("SSL_CERT_FILE", "WATCHKEEPER_CONFIG", "WATCHKEEPER_STOP_FILE", "WATCHKEEPER_HOST", "WATCHKEEPER_PORT")
 """What belongs to the process itself, and is therefore never read from a file."""
 
 VARIABLES = (*SECRETS, *ADDRESSES, *PROCESS)
@@ -104,6 +104,7 @@ class Settings(BaseSettings):
 
     ssl_cert_file: Path | None = None
     watchkeeper_config: Path = Path("watchkeeper.toml")
+    watchkeeper_stop_file: Path | None = None
     watchkeeper_host: str = "127.0.0.1"
     watchkeeper_port: int = Field(default=8080, ge=0, le=65535)
 
@@ -247,6 +248,13 @@ class Settings(BaseSettings):
         if url.scheme != "https" or not url.hostname:
             raise ValueError("must start with https:// (PagerDuty's client speaks nothing else)")
         return value.rstrip("/")
+
+    @field_validator("watchkeeper_stop_file")
+    @classmethod
+    def _found_from_anywhere(cls, value: Path | None) -> Path | None:
+        if value is not None and not (value.is_absolute() and value.parent.is_dir()):
+            raise ValueError(f"must be an absolute path in a folder that exists, not {value}")
+        return value
 
     @field_validator("ssl_cert_file")
     @classmethod

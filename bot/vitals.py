@@ -18,6 +18,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 from bot.incidents import StoreUnavailableError
+from bot.proof import Checkpoint
 from bot.store.audit import AuditLog, ChainReport
 from bot.store.counts import COUNTS, Stock, take_stock
 from bot.store.database import Database
@@ -27,6 +28,7 @@ from bot.store.workers import Worker, Workers
 log = structlog.get_logger()
 
 CHAIN_EVERY_S = 3600.0
+CHECKPOINT_EVERY_S = 300.0
 LANES = ("slack", "pagerduty")
 _FRESH_S = 2.0
 _PATIENCE_S = 3.0
@@ -96,7 +98,7 @@ class Vitals:
 
 
 class ChainWatch:
-    """Verifies the record's chain now and then, and remembers what it found."""
+    """Verifies the record's chain now and then, also against what it found the last time."""
 
     def __init__(self, record: AuditLog, registry: CollectorRegistry) -> None:
         self._record = record
@@ -105,17 +107,24 @@ class ChainWatch:
             "watchkeeper_record_unbroken", "1 while every hash of the record holds, 0 when not", registry=registry
         )
         self._unbroken.set(1)
+        self._known: Checkpoint | None = None
         self.chain: ChainReport | None = None
         self.chain_at: datetime | None = None
 
     async def sweep(self) -> None:
         """Recompute every hash. Raises StoreUnavailableError."""
         async with self._verifying:
-            chain = await self._record.verify()
+            chain = await self._record.verify(self._known)
             self.chain, self.chain_at = chain, datetime.now(UTC)
             self._unbroken.set(chain.broken_at is None)
             if chain.broken_at is not None:
                 log.error("the record is broken", row=chain.broken_at, why=chain.why)
+            elif chain.rows:
+                self._known = Checkpoint(sequence=chain.rows, hash=chain.head, at="", count=chain.rows)
+
+    async def log_checkpoint(self) -> None:
+        """Say in the log where the record ends: whoever keeps the log can prove a cut. Raises StoreUnavailableError."""
+        log.info("audit checkpoint", **(await self._record.head()).model_dump())
 
     async def within(self, seconds: float) -> None:
         """Verify unless that was done in the last so many seconds. Raises StoreUnavailableError."""

@@ -7,7 +7,7 @@ import gc
 import httpx
 import structlog
 
-from bot import heartbeat, journal, reconcile, retention, slack_watch
+from bot import heartbeat, journal, kill_switch, reconcile, retention, slack_watch
 from bot.burst import BurstKeeper
 from bot.connections import Connections, connect, connect_actions
 from bot.engine import Engine, Sweeper
@@ -15,6 +15,7 @@ from bot.errands import ErrandRunner
 from bot.heartbeat import Heartbeat
 from bot.journal import ChangeWatch, JournalledChanges
 from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
+from bot.kill_switch import SwitchWatch
 from bot.operate import services_by_pagerduty
 from bot.pagerduty_client import PagerDutyClient
 from bot.parts import Parts, engine_url, reveal, vectors_path
@@ -31,7 +32,7 @@ from bot.store.outages import Outages
 from bot.store.sightings import LabelSightings
 from bot.store.slack_events import SlackEvents
 from bot.verify import Verifier
-from bot.vitals import CHAIN_EVERY_S
+from bot.vitals import CHAIN_EVERY_S, CHECKPOINT_EVERY_S
 from bot.watched import WatchedSearch, WatchedTelemetry
 from retrieval.embedder import EmbeddingError, MiniLmEmbedder
 from retrieval.vectors import SqliteVectors
@@ -93,11 +94,16 @@ class Workshop:
             journal=self._changes,
         )
         sweepers = [
+            (kill_switch.EVERY_S, Sweeper("kill-switch", self._switch_watch().sweep)),
             (slack_watch.EVERY_S, Sweeper("slack-watch", self._slack_watch().sweep)),
             (_FORGET_EVERY_S, Sweeper("slack-events", SlackEvents(parts.database).sweep)),
             (journal.EVERY_S, Sweeper("changes", alone("changes", journal.EVERY_S, watch.sweep))),
             (reconcile.LOOK_S, Sweeper("reconcile", self._reconciler().sweep)),
             (CHAIN_EVERY_S, Sweeper("record", parts.chain.sweep)),
+            (
+                CHECKPOINT_EVERY_S,
+                Sweeper("checkpoint", alone("checkpoint", CHECKPOINT_EVERY_S, parts.chain.log_checkpoint)),
+            ),
             (retention.EVERY_S, Sweeper("retention", alone("retention", retention.EVERY_S, self._retention().sweep))),
             *((heartbeat.EVERY_S, Sweeper("heartbeat", each.sweep)) for each in self._heartbeats()),
         ]
@@ -124,6 +130,20 @@ class Workshop:
 
     def _slack_watch(self) -> SlackWatch:
         return SlackWatch(slack=self._parts.slack, outages=Outages(self._parts.database))
+
+    def _switch_watch(self) -> SwitchWatch:
+        parts = self._parts
+        watch = SwitchWatch(
+            switch=parts.switch,
+            file=parts.stop_file,
+            duties=parts.duties,
+            slack=parts.slack,
+            channel=parts.settings.incident_channel or "",
+            pulse=parts.pulse,
+            registry=parts.registry,
+        )
+        parts.troubles.append(watch.trouble)
+        return watch
 
     def _reconciler(self) -> Reconciler:
         parts = self._parts
@@ -215,6 +235,7 @@ class Workshop:
             verifier=self.verifier,
             actions=self.actions,
             pulse=parts.pulse,
+            stop_file=parts.stop_file,
         )
         return RemediateWorkflow(story, self.engine.fixes)
 

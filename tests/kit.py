@@ -21,6 +21,7 @@ from bot.store.inbox import Inbox
 from bot.store.inbox_writer import InboxWriter
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal
+from bot.store.kill_switch import KillSwitch
 from bot.store.outbox import Outbox
 from bot.store.people import PeopleTable
 from bot.store.plans import Plans
@@ -125,6 +126,7 @@ class Store:
         self.journal = Journal(database)
         self.outbox = Outbox(database)
         self.people = PeopleTable(database)
+        self.switch = KillSwitch(database)
         self.policy = Policy(config)
         self.workers = Workers(database)
         self.pulse = Pulse(self.workers, "test")  # it does not beat, so nobody declares it dead

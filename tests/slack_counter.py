@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import httpx
 from slack_bolt.adapter.fastapi.async_handler import AsyncSlackRequestHandler
 
+from bot import narrate
 from bot.incidents import IncidentLine, Person
 from bot.slack.authorise import Authoriser
 from bot.slack.client import SlackClient, web_client
@@ -75,6 +76,14 @@ class FakeDesk:
 
     async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None:
         await self._do("settle", plan_id, step, answer, by.person_id)
+
+    async def stop(self, reason: str, by: Person) -> str:
+        await self._do("stop", reason, by.person_id)
+        return narrate.DONE["stop"]
+
+    async def go(self, by: Person) -> str:
+        await self._do("go", by.person_id)
+        return narrate.DONE["go"]
 
     async def status(self) -> list[IncidentLine]:
         await self._do("status")

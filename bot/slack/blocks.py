@@ -49,6 +49,7 @@ def card(view: CardView) -> Message:
     blocks = [
         header(f"{_EMOJI[view.state]} {view.service}: {view.title}"),
         context(_facts(view)),
+        *([section(f"\u26d4 *{inline(view.stopped, 600)}*")] if view.stopped else []),
         section(_verdict(view)),
     ]
     if evidence := _evidence(view.evidence):

@@ -32,7 +32,7 @@ ACTIONS = (
     ACKNOWLEDGE, RESOLVE, REDIAGNOSE, APPROVE, DENY, UNDO, REQUEST, SETTLE_RAN, SETTLE_NOT_RUN, SETTLE_STOP,
 )  # fmt: skip
 
-_UNDOABLE = (PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.VERIFIED)
+_UNDOABLE = (PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.STOPPED, PlanState.VERIFIED)
 _CONFIRM_TEXT = 300
 _MOST_CHOICES = 20
 _MOST_UNDOS = 20  # a message has 50 blocks, and the rest of the card needs less than 30

@@ -35,6 +35,12 @@ class Desk(Protocol):
     async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None:
         """Say what became of a step in doubt; `answer` is ran, did_not_run or stop."""
 
+    async def stop(self, reason: str, by: Person) -> str:
+        """Stop every fix before its next step; the sentence for the person."""
+
+    async def go(self, by: Person) -> str:
+        """End that; the sentence for the person."""
+
     async def status(self) -> Sequence[IncidentLine]: ...
 
     async def search(self, text: str) -> Sequence[Hit]: ...

@@ -251,10 +251,10 @@ class CommandListener:
         text = body.get("text")
         text = text if isinstance(text, str) else ""
         try:
-            await self._counter.recognise(body, f"{COMMAND} {text}".strip()[:200], "")
+            by = await self._counter.recognise(body, f"{COMMAND} {text}".strip()[:200], "")
         except NobodyError as nobody:
             return sentence(str(nobody))
-        return await self._commands.answer(text)
+        return await self._commands.answer(text, by)
 
 
 class EventListener:
@@ -292,11 +292,11 @@ class EventListener:
             "container": {"thread_ts": event.get("thread_ts")},
         }
         try:
-            await self._counter.recognise(who, f"mention: {asked}"[:200], "")
+            by = await self._counter.recognise(who, f"mention: {asked}"[:200], "")
         except NobodyError as nobody:
             await self._counter.tell(who, sentence(str(nobody)))
             return
-        await self._counter.tell(who, await self._commands.answer(asked))
+        await self._counter.tell(who, await self._commands.answer(asked, by))
 
 
 async def _say(say: AsyncAck | AsyncRespond, answer: Message | None) -> None:

@@ -209,6 +209,7 @@ class CardView:
     merged_into: str = ""  # "PagerDuty #12", the incident that carries on
     merged_url: str = ""
     deeds: tuple[Deed, ...] = ()
+    stopped: str = ""  # a sentence while the kill switch is on
     troubles: tuple[str, ...] = ()
     diagnosis_s: float | None = None
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,11 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bot.proof import GENESIS, Checkpoint, Header, NotProvenError, link_hash
 from bot.redact import safe_values
 from bot.store.database import Database
 from bot.store.tables import audit
 
-GENESIS = "0" * 64
 _CHAIN_LOCK = 7_303_014_919  # on PostgreSQL one transaction at a time may lengthen the chain; SQLite has one writer
 
 
@@ -42,17 +40,6 @@ class ChainReport:
     head: str
     broken_at: int | None = None
     why: str = ""
-
-
-def link_hash(seq: int, at: datetime, actor: str, action: str, subject: str, details: Any, previous: str) -> str:
-    """SHA-256 (hex) over the canonical JSON of everything that the row says and the hash before it."""
-    content = json.dumps(
-        [seq, at.isoformat(), actor, action, subject, details, previous],
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=True,
-    )
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +104,12 @@ class AuditLog:
         async with self._database.read() as connection:
             return [AuditRow(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - as above
 
-    async def verify(self) -> ChainReport:
-        """Recompute every hash. Cutting off the newest rows is the one thing that only an outside checkpoint shows."""
+    async def verify(self, checkpoint: Checkpoint | None = None) -> ChainReport:
+        """
+        Recompute every hash, and compare one with a checkpoint.
+
+        Cutting off the newest rows, or hashing all anew, is what only a checkpoint that was kept outside shows.
+        """
         previous, count = GENESIS, 0
         async with self._database.read() as connection:
             async for row in await connection.stream(sa.select(audit).order_by(audit.c.seq)):
@@ -127,5 +118,57 @@ class AuditLog:
                     return ChainReport(rows=count, head=previous, broken_at=count + 1, why="a row is missing")
                 if row.previous_hash != previous or row.hash != expected:
                     return ChainReport(rows=count, head=previous, broken_at=row.seq, why="the row was changed")
+                if checkpoint is not None and row.seq == checkpoint.sequence and row.hash != checkpoint.hash:
+                    why = "it is not the row of the checkpoint, so the record was rewritten"
+                    return ChainReport(rows=count, head=previous, broken_at=row.seq, why=why)
                 previous, count = row.hash, count + 1
+        if checkpoint is not None and checkpoint.sequence > count:
+            why = f"the checkpoint is of row {checkpoint.sequence}, so the newest rows were cut off"
+            return ChainReport(rows=count, head=previous, broken_at=count + 1, why=why)
         return ChainReport(rows=count, head=previous)
+
+    async def head(self) -> Checkpoint:
+        """The newest row, without looking at the others."""
+        query = sa.select(audit.c.seq, audit.c.hash, audit.c.at).order_by(audit.c.seq.desc()).limit(1)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            return Checkpoint(sequence=0, hash=GENESIS, at="", count=0)
+        return Checkpoint(sequence=row.seq, hash=row.hash, at=row.at.isoformat(), count=row.seq)
+
+    async def extent(self, *, since: datetime | None, until: datetime | None) -> Header:
+        """
+        The part of the chain between two times (the second excluded), as the header of its export.
+
+        From the first row of that time to the last one, without a gap: a row between them whose time lies outside is
+        in it, too, since rows are numbered in the order in which they were written.
+        """
+        query = sa.select(sa.func.min(audit.c.seq), sa.func.max(audit.c.seq))
+        if since is not None:
+            query = query.where(audit.c.at >= since)
+        if until is not None:
+            query = query.where(audit.c.at < until)
+        async with self._database.read() as connection:
+            first, last = (await connection.execute(query)).one()
+            if first is None:
+                return Header(first=1, last=0, rows=0, previous_hash=GENESIS, head=GENESIS)
+            before = sa.select(audit.c.previous_hash).where(audit.c.seq == first)
+            head = sa.select(audit.c.hash).where(audit.c.seq == last)
+            return Header(
+                first=first,
+                last=last,
+                rows=last - first + 1,
+                previous_hash=(await connection.execute(before)).scalar_one(),
+                head=(await connection.execute(head)).scalar_one(),
+            )
+
+    async def rows(self, header: Header) -> AsyncIterator[AuditRow]:
+        """The rows that a header promises, oldest first. Raises NotProvenError when there are fewer."""
+        query = sa.select(audit).where(audit.c.seq.between(header.first, header.last)).order_by(audit.c.seq)
+        count = 0
+        async with self._database.read() as connection:
+            async for row in await connection.stream(query):
+                count += 1
+                yield AuditRow(**row._mapping)  # noqa: SLF001 - as above
+        if count != header.rows:
+            raise NotProvenError(f"{header.rows - count} rows are missing: run `watchkeeper audit verify`")

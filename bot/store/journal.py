@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from bot.incidents import ASKS_A_PERSON, AlreadyDecidedError, PlanState, StaleError
 from bot.store.database import Database
+from bot.store.kill_switch import refuse_if_stopped
 from bot.store.plans import note
 from bot.store.statements import insert_new, touch
 from bot.store.tables import plan, step_record
@@ -64,17 +65,20 @@ class Journal:
         telemetry_at: datetime | None = None,
         actor: str = "watchkeeper",
         unless_dead: str | None = None,
+        unless_stopped: bool = False,
     ) -> None:
         """
         Write the next record. The key (plan, position) is the fence: whoever wakes up late finds its place taken.
 
-        Raises StaleError then; and LifelessError when the process `unless_dead` was declared dead, so that an intent
-        of the dead never stands.
+        Raises StaleError then; LifelessError when the process `unless_dead` was declared dead, so that an intent of
+        the dead never stands; and with `unless_stopped` StoppedError when the kill switch says so.
         """
         async with self._database.write() as connection:
             await touch(connection, item.incident_id)
             if unless_dead is not None:
                 await refuse_the_dead(connection, unless_dead)
+            if unless_stopped:
+                await refuse_if_stopped(connection, item.plan_id)
             row = {
                 "plan_id": item.plan_id,
                 "position": position,

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.incidents import ASKS_A_PERSON, AlreadyDecidedError, NotFoundError, PlanState, StaleError
 from bot.store import audit as chain
 from bot.store.database import Database
+from bot.store.kill_switch import refuse_if_stopped, stops_so_far
 from bot.store.outbox import post
 from bot.store.plan_rows import PlanRow, approvals_of, to_plan_row, to_row
 from bot.store.statements import insert_new, lock_targets, touch
@@ -44,7 +45,7 @@ class Plans:
                     plan.c.incident_id == item.incident_id, plan.c.run == run
                 )
                 rank = ((await connection.execute(last)).scalar_one() or 0) + 1
-            row = to_row(item, run=run, rank=rank, state=state, now=now)
+            row = to_row(item, run=run, rank=rank, state=state, now=now) | {"stops": await stops_so_far(connection)}
             if not await insert_new(connection, plan, row):
                 return
             await chain.append(
@@ -131,13 +132,15 @@ class Plans:
         Write down that this person approves or denies this plan; True when that settles it.
 
         The key (plan, person) and a conditional update decide, not an earlier SELECT, so any number of quick clicks
-        starts the plan once. Raises AlreadyDecidedError for everyone after that.
+        starts the plan once. Raises AlreadyDecidedError for everyone after that, and StoppedError while everything is
+        stopped: then only denying is left.
         """
         plan_id = item.plan.plan_id
         async with self._database.write() as connection:
             await touch(connection, item.plan.incident_id)
             await self._lock(connection, item)
             if decision == "approve":
+                await refuse_if_stopped(connection, plan_id)
                 await _refuse_beside_another(connection, item.plan)
             entry = {
                 "plan_id": plan_id,
@@ -203,7 +206,8 @@ class Plans:
         """
         Approved becomes running, once; False when it is running already (a repeated workflow step).
 
-        Raises StaleError when its time to start is over or another plan holds one of its targets.
+        Raises StaleError when its time to start is over or another plan holds one of its targets, StoppedError when
+        everything is stopped.
         """
         async with self._database.write() as connection:
             await touch(connection, item.plan.incident_id)
@@ -213,6 +217,7 @@ class Plans:
                 return False
             if row.state != PlanState.APPROVED.value:
                 raise StaleError(f"the plan is {row.state}")
+            await refuse_if_stopped(connection, item.plan.plan_id)
             if row.start_by is None or now > row.start_by:
                 raise StaleError("it was approved too long ago to start now")
             running = await connection.execute(sa.select(plan.c.frozen).where(plan.c.state.in_(_UNDER_WAY)))

@@ -154,6 +154,7 @@ plan = Table(
     Column("start_by", Utc),  # the second clock: an approved plan starts by then or not at all
     Column("chapter", Integer, nullable=False),  # workflow "<plan_id>:<chapter>"; a person's answer begins the next one
     Column("started_chapter", Integer, nullable=False),
+    Column("stops", Integer, nullable=False, server_default="0"),  # of the kill switch when this was made
     UniqueConstraint("incident_id", "run", "rank"),
     Index(None, "state"),
 )
@@ -202,7 +203,7 @@ outbox = Table(
     Index(None, "state", "lane", "due_at"),
 )
 
-# Append-only and hash-chained; triggers refuse UPDATE and DELETE (see the migration).
+# Append-only and hash-chained; triggers refuse UPDATE, DELETE and a row in another's place (see the migrations).
 audit = Table(
     "audit",
     metadata,
@@ -292,6 +293,20 @@ duty = Table(
     Column("name", String(64), primary_key=True),
     Column("holder", String(64), nullable=False),
     Column("until", Utc, nullable=False),
+)
+
+# The one row of the kill switch. It is read in each transaction that starts something; without it nothing starts.
+kill_switch = Table(
+    "kill_switch",
+    metadata,
+    Column("switch_id", Integer, primary_key=True, autoincrement=False),  # always 1
+    Column("is_stopped", Boolean, nullable=False),
+    Column("stops", Integer, nullable=False),  # how often everything was stopped; a plan from before a stop never runs
+    Column("turns", Integer, nullable=False),  # how often it was turned, either way
+    Column("told", Integer, nullable=False),  # the turn that Slack knows of
+    Column("who", String(255), nullable=False),  # turned it last: a name for people; the record has the id
+    Column("reason", Text, nullable=False),
+    Column("at", Utc),  # when; null before the first time
 )
 
 # How operators sign in outside Slack: the SHA-256 of a secret that was shown once. A session is one with a short life.

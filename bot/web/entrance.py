@@ -20,6 +20,7 @@ from bot.incidents import (
     NotAllowedError,
     NotFoundError,
     StaleError,
+    StoppedError,
     StoreUnavailableError,
     WatchkeeperError,
 )
@@ -37,6 +38,7 @@ STATUS: Mapping[type[WatchkeeperError], int] = {
     NotFoundError: 404,
     AlreadyDecidedError: 409,
     StaleError: 409,
+    StoppedError: 409,
     TooManyAttemptsError: 429,
     StoreUnavailableError: 503,
 }

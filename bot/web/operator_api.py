@@ -1,10 +1,10 @@
-"""What `watchkeeper incidents`, `show`, `approve` and `deny` ask for: JSON, behind a bearer token."""
+"""What `watchkeeper incidents`, `show`, `approve`, `deny`, `stop` and `go` ask for: JSON, behind a bearer token."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
@@ -15,6 +15,7 @@ from bot import narrate
 from bot.chronicle import Chronicle, IncidentStory, PlanStory
 from bot.incidents import Incident
 from bot.slack.view import PlanLine
+from bot.store.kill_switch import MOST_REASON
 from bot.store.plan_rows import PlanRow
 from bot.web.body import IncompleteError, TooLargeError, read_body
 from bot.web.entrance import FORM_LIMITS, BadFormError, Entrance, Visit
@@ -22,6 +23,7 @@ from bot.web.pages import DecisionDesk
 from bot.web.render import HEADERS
 
 Json = dict[str, Any]
+Form = TypeVar("Form", bound=BaseModel)
 
 
 class _Decision(BaseModel):
@@ -30,6 +32,14 @@ class _Decision(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class _Stop(BaseModel):
+    """Why everything is stopped, for the others."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: str = Field(max_length=MOST_REASON)
 
 
 class OperatorApi:
@@ -49,6 +59,8 @@ class OperatorApi:
             Route("/api/plans/{plan_id}", call(self._plan), methods=["GET"]),
             Route("/api/plans/{plan_id}/approve", call(self._approve), methods=["POST"]),
             Route("/api/plans/{plan_id}/deny", call(self._deny), methods=["POST"]),
+            Route("/api/stop", call(self._stop), methods=["POST"]),
+            Route("/api/go", call(self._go), methods=["POST"]),
         )
 
     async def _incidents(self, _: Visit) -> Response:
@@ -71,6 +83,13 @@ class OperatorApi:
         digest = await _digest(visit.request)
         await self._desk.deny(visit.request.path_params["plan_id"], visit.operator.person, digest=digest)
         return await self._decided(visit, narrate.DONE["deny"])
+
+    async def _stop(self, visit: Visit) -> Response:
+        said = await _said(visit.request, _Stop, 'The body has to be {"reason": "..."}, of at most 300 characters.')
+        return _json({"said": await self._desk.stop(said.reason, visit.operator.person)})
+
+    async def _go(self, visit: Visit) -> Response:
+        return _json({"said": await self._desk.go(visit.operator.person)})
 
     async def _decided(self, visit: Visit, sentence: str) -> Response:
         story = await self._chronicle.plan(visit.request.path_params["plan_id"], visit.operator.person)
@@ -108,6 +127,7 @@ def story_json(story: IncidentStory) -> Json:
             for cause in view.causes
         ],
         "not_checked": [spot.sentence for spot in view.blind_spots],
+        "stopped": view.stopped,
         "troubles": view.troubles,
         "plans": [plan_json(row, line) for row, line in story.plans],
         "timeline": [{"at": _iso(each.at), "who": each.who, "what": each.what} for each in story.moments],
@@ -143,11 +163,15 @@ def plan_story_json(story: PlanStory) -> Json:
 
 
 async def _digest(request: Request) -> str:
+    remedy = 'The body has to be {"digest": "..."}, the hash of the plan that is meant.'
+    return (await _said(request, _Decision, remedy)).digest
+
+
+async def _said(request: Request, form: type[Form], remedy: str) -> Form:
     try:
-        raw = await read_body(request, FORM_LIMITS)
-        return _Decision.model_validate_json(raw).digest
+        return form.model_validate_json(await read_body(request, FORM_LIMITS))
     except (TooLargeError, IncompleteError, ValidationError) as error:
-        raise BadFormError('The body has to be {"digest": "..."}, the hash of the plan that is meant.') from error
+        raise BadFormError(remedy) from error
 
 
 def _json(value: Json) -> Response:

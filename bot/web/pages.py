@@ -37,6 +37,10 @@ class DecisionDesk(Protocol):
 
     async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None: ...
 
+    async def stop(self, reason: str, by: Person) -> str: ...
+
+    async def go(self, by: Person) -> str: ...
+
 
 class Chain(Protocol):
     """What is known of the record's chain, and a way to look again."""

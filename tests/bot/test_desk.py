@@ -13,6 +13,7 @@ from bot.approvals import Approvals
 from bot.desk import Desk
 from bot.errands import ErrandRunner
 from bot.incidents import AlreadyDecidedError, NotAllowedError, NotFoundError, PlanState, StaleError
+from bot.kill_switch import StopFile
 from bot.library import document
 from bot.store.audit import AuditLog, AuditRow
 from bot.store.errands import Errands
@@ -41,6 +42,8 @@ class Room(Scene):
             policy=store.policy,
             search=self.runbooks,
             errands=Errands(store.database),
+            switch=store.switch,
+            stop_file=StopFile(None),
             ring=self._ring,
         )
         self.runner = ErrandRunner(

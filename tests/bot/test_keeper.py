@@ -44,6 +44,7 @@ class Desk:
             plans=store.plans,
             journal=store.journal,
             outbox=store.outbox,
+            switch=store.switch,
             record=AuditLog(store.database),
             config=store.config,
             policy=store.policy,

@@ -284,7 +284,7 @@ async def test_help_comes_from_the_commands(workspace: Workspace, text: str) -> 
     """Every command is in the help; no command at all is a question for help."""
     body = json.dumps((await workspace.command(text)).json())
 
-    for usage in ("/oncall help", "/oncall status", "/oncall runbook TEXT"):
+    for usage in ("/oncall help", "/oncall status", "/oncall runbook TEXT", "/oncall stop [REASON]", "/oncall go"):
         assert usage in body
     assert '"ephemeral"' in body
 
@@ -313,6 +313,18 @@ async def test_runbook_search(workspace: Workspace) -> None:
     assert workspace.desk.deeds == [("search", "first token slow")]
     assert "Prefix cache collapse" in found["blocks"][0]["text"]["text"]
     assert "Say what you are looking for" in hint["text"]
+
+
+async def test_the_kill_switch_is_turned_by_command(workspace: Workspace) -> None:
+    """With the reason as it was typed, in the name of who typed it; whoever may not hears why."""
+    stopped = (await workspace.command("stop wrong <cluster>")).json()
+    released = (await workspace.command("GO")).json()
+    workspace.desk.fault = NotAllowedError("Only who may approve an R2 fix may end the stop.")
+    refused = (await workspace.command("go")).json()
+
+    assert workspace.desk.deeds == [("stop", "wrong <cluster>", "bob"), ("go", "bob")]
+    assert (stopped["text"], released["text"]) == (narrate.DONE["stop"], narrate.DONE["go"])
+    assert refused["text"] == "Only who may approve an R2 fix may end the stop."
 
 
 async def test_a_slow_search_is_acknowledged_first(workspace: Workspace) -> None:

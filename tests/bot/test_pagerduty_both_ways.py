@@ -72,6 +72,7 @@ class House:
             plans=store.plans,
             journal=store.journal,
             outbox=store.outbox,
+            switch=store.switch,
             record=AuditLog(store.database),
             config=store.config,
             policy=store.policy,

@@ -60,6 +60,7 @@ class World:
             plans=store.plans,
             journal=store.journal,
             outbox=store.outbox,
+            switch=store.switch,
             record=AuditLog(store.database),
             config=store.config,
             policy=store.policy,

@@ -83,6 +83,8 @@ def test_the_folder_lists_them_all() -> None:
 async def test_it_can_be_planned(runbook: Runbook, actions: dict[str, Action], cluster: KubernetesServer) -> None:
     """With a service, a suspect and a cluster that answers, every step becomes literals without a brace left."""
     cluster.twins = ("chat-gateway",)
+    [container] = cluster.deployment["spec"]["template"]["spec"]["containers"]
+    container["resources"] = {"limits": {"cpu": "12"}}
     made = await plan(runbook, INCIDENT, actions)
     assert all("{" not in step.effect for step in made.steps)
     assert made.tier <= Tier.R2

@@ -1,0 +1,115 @@
+"""
+`watchkeeper audit ...`: verify the record, export it, and take checkpoints to keep elsewhere.
+
+`verify --export` needs no database, no settings and nothing of the product that made the export.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from bot.incidents import WatchkeeperError
+
+if TYPE_CHECKING:
+    from bot.proof import Checkpoint
+    from bot.settings import Settings
+
+Out = Annotated[Path | None, typer.Option("--out", help="Write to this file, which must not exist yet.")]
+
+
+def add_audit_commands(app: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
+    """Hang this file's commands into the program; `require_schema` refuses a database of another version."""
+    audit = typer.Typer(no_args_is_help=True, help="The hash-chained record of what was done and by whom.")
+    app.add_typer(audit, name="audit")
+
+    @audit.command("verify")
+    def verify(
+        *,
+        checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint that was kept elsewhere.")] = None,
+        export: Annotated[Path | None, typer.Option(help="Verify this export, without any database.")] = None,
+    ) -> None:
+        """Recompute the chain of hashes; with a checkpoint also find what was cut off or rewritten as a whole."""
+        from bot.operate import verify_audit, verify_exported
+
+        known = _checkpoint(checkpoint) if checkpoint else None
+        if export is not None:
+            print(verify_exported(export, known))
+            return
+        settings = _settings(require_schema)
+        print(asyncio.run(verify_audit(settings, known)))
+
+    @audit.command("checkpoint")
+    def take_checkpoint(*, out: Out = None) -> None:
+        """Verify the record, and print its newest row's number and hash; keep that where nobody here can write."""
+        from bot.operate import checkpoint as take
+
+        settings = _settings(require_schema)
+        text = asyncio.run(take(settings))
+        with _output(out) as file:
+            print(text, file=file)
+
+    @audit.command("export")
+    def export_record(
+        *,
+        since: Annotated[str | None, typer.Option(help="From then on: 2026-11-01 or 2026-11-01T08:00:00Z.")] = None,
+        until: Annotated[str | None, typer.Option(help="Up to then, that time excluded.")] = None,
+        out: Out = None,
+    ) -> None:
+        """Print the record as JSON lines that anybody can verify (docs/audit.md)."""
+        from bot.operate import export_audit
+
+        settings = _settings(require_schema)
+        times = _time(since, "--since"), _time(until, "--until")
+        with _output(out) as file:
+            said = asyncio.run(export_audit(settings, since=times[0], until=times[1], write=file.write))
+        print(said, file=sys.stderr)
+
+
+def _checkpoint(path: Path) -> Checkpoint:
+    from bot.proof import Checkpoint
+
+    try:
+        return Checkpoint.read(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise WatchkeeperError(f"{path} cannot be read: {reason}") from error
+
+
+def _settings(require_schema: Callable[[Settings], None]) -> Settings:
+    from bot.settings import Settings
+
+    settings = Settings.load()
+    require_schema(settings)
+    return settings
+
+
+@contextmanager
+def _output(out: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a new file; a proof never overwrites another."""
+    if out is None:
+        yield sys.stdout
+        return
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise WatchkeeperError(f"{out} cannot be written: {error.strerror}") from error
+
+
+def _time(text: str | None, option: str) -> datetime | None:
+    """A time with its zone; without one it is UTC."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise WatchkeeperError(f"{option} has to be a day or a time, such as 2026-11-01, not {text!r}") from error
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
