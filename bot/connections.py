@@ -46,6 +46,7 @@ from runbooks.engine.actions import (
     ClusterAccess,
     CommandAccess,
     FlagAccess,
+    GitAccess,
     HttpAccess,
     LangfuseAccess,
     LiteLLMAccess,
@@ -205,6 +206,7 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
         langfuse=_langfuse_access(settings, config),
         mlflow=_mlflow_access(settings, config),
         flags=_flag_access(settings, config),
+        repositories=_repository_access(settings, config),
         clusters=_cluster_access(settings, config),
         gateways=_gateway_access(settings, config),
         endpoints=_endpoint_access(settings, config),
@@ -254,6 +256,20 @@ def _flag_access(settings: Settings, config: Config) -> dict[str, FlagAccess]:
         )
         for source in config.datasources
         if isinstance(source, FlagSource) and source.action_credential
+    }
+
+
+def _repository_access(settings: Settings, config: Config) -> dict[str, GitAccess]:
+    return {
+        source.name: GitAccess(
+            folder=source.path,
+            remote=source.remote,
+            branch=source.branch,
+            credential=_secret(settings, source.action_credential, source.name) if source.action_credential else "",
+            ca_file=str(source.ca_file) if source.ca_file else None,
+        )
+        for source in config.datasources
+        if isinstance(source, GitSource) and source.remote
     }
 
 

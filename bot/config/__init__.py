@@ -160,7 +160,7 @@ class Config(Entry):
             "commands": [command.model_dump(mode="json") for command in self.commands],
             "workflows": [workflow.model_dump(mode="json") for workflow in self.workflows],
             "far_ends": [
-                entry.model_dump(mode="json", exclude={"ca_file"})  # whose place differs between machines
+                entry.model_dump(mode="json", exclude={"ca_file", "path"})  # whose place differs between machines
                 for entry in (*self.clusters, *self.gateways, *self.datasources, *self.http_endpoints)
                 if hasattr(entry, "action_credential")
             ],

@@ -11,6 +11,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from bot.config.fields import (
     CredentialName,
     Entry,
+    GitBranch,
+    GitRemote,
     Matchers,
     Name,
     Pattern,
@@ -80,11 +82,15 @@ class LangfuseSource(Entry):
 
 
 class GitSource(Entry):
-    """Changes from a Git folder on this machine."""
+    """Changes from a Git folder on this machine; with a `remote`, commits to it can be reverted on its `branch`."""
 
     name: Name
     kind: Literal["git"]
     path: Path
+    remote: GitRemote | None = None
+    branch: GitBranch = "main"
+    action_credential: CredentialName | None = None
+    ca_file: Path | None = None
 
 
 class _Api(Entry):

@@ -13,6 +13,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _SLACK_ID = re.compile(r"[TE][A-Z0-9]+/[UW][A-Z0-9]+")
+_BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -75,6 +76,17 @@ def _matchers(value: Mapping[str, str]) -> Mapping[str, str]:
     return value
 
 
+def _git_branch(value: str) -> str:
+    if not _BRANCH.fullmatch(value) or ".." in value or "//" in value or value.endswith(("/", ".", ".lock")):
+        raise ValueError(f"{value!r} is not the name of a branch; use letters, digits, `/`, `.`, `_` and `-`")
+    return value
+
+
+def _git_remote(value: str) -> str:
+    """A web address, or a path on this machine. SSH is left out: its keys and known hosts are somebody's own files."""
+    return value if value.startswith("/") else _private_address(value)
+
+
 def _pattern(value: str) -> str:
     try:
         re.compile(value)
@@ -86,6 +98,8 @@ def _pattern(value: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+GitBranch = Annotated[str, AfterValidator(_git_branch)]
+GitRemote = Annotated[str, AfterValidator(_git_remote)]
 PrivateAddress = Annotated[str, AfterValidator(_private_address)]
 CredentialName = Annotated[str, AfterValidator(_variable)]
 SlackId = Annotated[str, AfterValidator(_slack_id)]

@@ -209,6 +209,30 @@ url = "{url}"
 """
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ('remote = "ssh://example.com/prompts"', "is not a web address"),
+        ('remote = "git@example.com:prompts"', "is not a web address"),
+        ('remote = "https://bob:secret@example.com/prompts"', "holds a password"),
+        ('remote = "http://git.internal/prompts"', "would send the credential unencrypted"),
+        ('remote = "--upload-pack=x"', "is not a web address"),
+        ('branch = "-x"', "is not the name of a branch"),
+        ('branch = "a..b"', "is not the name of a branch"),
+        ('branch = "main:other"', "is not the name of a branch"),
+    ],
+)
+def test_where_reverts_are_pushed_is_checked(file: Path, wrong: str, words: str) -> None:
+    """An address over TLS or a path, and one branch by its plain name; the line is named, a password never repeated."""
+    text = f'{GOOD}\n[[datasource]]\nname = "folder"\nkind = "git"\npath = "prompts"\n{wrong}\n'
+
+    [(line, sentence)] = told(file, text)
+
+    assert text.splitlines()[line - 1] == wrong
+    assert words in sentence
+    assert "secret" not in sentence
+
+
 @pytest.mark.parametrize("url", ["http://prometheus.internal:9090", "http://10.0.0.7", "HTTP://127.0.0.1.example.com"])
 def test_a_token_for_prometheus_is_not_sent_in_plain(file: Path, url: str) -> None:
     """Whoever listens on the way could read all telemetry with it; the line of the address is named."""

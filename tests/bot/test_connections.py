@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from diagnostics.telemetry.model import Query, TelemetryError
 from diagnostics.telemetry.recorder import Recorder
 from runbooks.engine.values import ActionError
 from tests.kit import NOW, config_in
+from tests.needs import need_program
 from tests.runbooks.http_server import RememberingServer, basic
 
 ENVIRON = {
@@ -32,6 +34,7 @@ ENVIRON = {
     "MLFLOW_WRITE": "writer:mlflow-writes",
     "FLAGS_READ": "flags-read",
     "FLAGS_WRITE": "flags-write",
+    "GIT_PUSH": "git-pushes",
 }
 READING = {"Bearer prom-reads", basic("pk-read", "sk-read"), "Bearer kube-reads"}
 ACTING = {
@@ -40,6 +43,7 @@ ACTING = {
     "Bearer litellm-acts",
     basic("writer", "mlflow-writes"),
     "flags-write",
+    basic("x-access-token", "git-pushes"),
 }
 
 CONFIG = """
@@ -77,6 +81,8 @@ environment = "production"
 name = "folder"
 kind = "git"
 path = "prompts"
+remote = "{url}/prompts.git"
+action_credential = "GIT_PUSH"
 [[cluster]]
 name = "lab"
 url = "{url}"
@@ -127,6 +133,12 @@ async def server() -> AsyncIterator[Refusing]:
         yield refusing
 
 
+@pytest.fixture
+def worktree(tmp_path: Path) -> None:
+    """The folder of the datasource of kind git."""
+    subprocess.run([need_program("git", "apt-get install git"), "init", "--quiet", "prompts"], cwd=tmp_path, check=True)
+
+
 def config_of(folder: Path, url: str = "http://127.0.0.1:9", text: str = CONFIG) -> Config:
     (folder / "prompts").mkdir(exist_ok=True)
     return config_in(folder, text.format(url=url))
@@ -162,8 +174,9 @@ async def test_diagnostics_never_show_the_credential_that_acts(server: Refusing,
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("worktree")
 async def test_actions_never_show_the_credential_that_reads(server: Refusing, tmp_path: Path) -> None:
-    """Even the look before the leap is the actor's own."""
+    """Even the look before the leap is the actor's own, and git asks nobody else for one."""
     actions = connect_actions(Settings.load(ENVIRON), config_of(tmp_path, server.url))
     prompt = {"prompt": "chat-system", "label": "production", "version": 7}
     pods = {"cluster": "lab", "namespace": "chat", "deployment": "chat-vllm", "replicas": 5}
@@ -175,6 +188,7 @@ async def test_actions_never_show_the_credential_that_reads(server: Refusing, tm
         ("litellm.limit_key", key),
         ("mlflow.set_alias", alias),
         ("flag.set", {"flag": "chat-new-prompt", "on": False}),
+        ("git.revert", {"commit": "0123456789"}),
     ):
         action = actions[name]
         with pytest.raises(ActionError):
@@ -214,6 +228,7 @@ async def test_a_missing_reading_credential_is_named(name: str, tmp_path: Path) 
         ("LITELLM_ADMIN", "edge"),
         ("MLFLOW_WRITE", "registry"),
         ("FLAGS_WRITE", "flags"),
+        ("GIT_PUSH", "folder"),
     ],
 )
 async def test_a_missing_acting_credential_is_named(name: str, owner: str, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from runbooks.engine.actions.cluster import Cluster, ClusterAccess
 from runbooks.engine.actions.command import CommandAccess, RunCommand
 from runbooks.engine.actions.flags import FlagAccess, SetFlag
+from runbooks.engine.actions.git import Revert
+from runbooks.engine.actions.git_repository import GitAccess
 from runbooks.engine.actions.http_request import HttpAccess, HttpRequest
 from runbooks.engine.actions.kubernetes import RolloutUndo, Scale
 from runbooks.engine.actions.kubernetes_drain import Drain
@@ -29,6 +31,7 @@ __all__ = [
     "ClusterAccess",
     "CommandAccess",
     "FlagAccess",
+    "GitAccess",
     "HttpAccess",
     "LangfuseAccess",
     "LiteLLMAccess",
@@ -46,6 +49,7 @@ def build_actions(
     langfuse: Mapping[str, LangfuseAccess] | None = None,
     mlflow: Mapping[str, MlflowAccess] | None = None,
     flags: Mapping[str, FlagAccess] | None = None,
+    repositories: Mapping[str, GitAccess] | None = None,
     clusters: Mapping[str, ClusterAccess] | None = None,
     gateways: Mapping[str, LiteLLMAccess] | None = None,
     endpoints: Mapping[str, HttpAccess] | None = None,
@@ -67,6 +71,7 @@ def build_actions(
         MoveLabel(langfuse or {}),
         SetAlias(mlflow or {}),
         SetFlag(flags or {}),
+        Revert(repositories or {}, redact),
         Scale(reachable),
         RolloutUndo(reachable, redact),
         Restart(reachable),
