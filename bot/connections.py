@@ -45,6 +45,7 @@ from diagnostics.traces.tempo import TempoTraces
 from runbooks.engine.actions import (
     ClusterAccess,
     CommandAccess,
+    EngineAccess,
     FlagAccess,
     GitAccess,
     HttpAccess,
@@ -52,6 +53,7 @@ from runbooks.engine.actions import (
     LiteLLMAccess,
     MlflowAccess,
     PagerDutyAccess,
+    QdrantAccess,
     WorkflowAccess,
     build_actions,
 )
@@ -211,6 +213,8 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
         gateways=_gateway_access(settings, config),
         endpoints=_endpoint_access(settings, config),
         commands=_command_access(settings, config),
+        engines=_engine_access(settings, config),
+        stores=_store_access(settings, config),
         pagerduty=_pagerduty_access(settings),
         workflows={each.name: WorkflowAccess(workflow_id=each.id, tier=Tier[each.tier]) for each in config.workflows},
         redact=safe_text,
@@ -322,6 +326,34 @@ def _command_access(settings: Settings, config: Config) -> dict[str, CommandAcce
             tier=Tier[command.tier],
         )
         for command in config.commands
+    }
+
+
+def _engine_access(settings: Settings, config: Config) -> dict[str, EngineAccess]:
+    return {
+        engine.name: EngineAccess(
+            url=engine.url,
+            services=engine.services,
+            lora_paths=engine.lora_paths,
+            token=_secret(settings, engine.action_credential, engine.name) if engine.action_credential else None,
+            ca_file=str(engine.ca_file) if engine.ca_file else None,
+        )
+        for engine in config.engines
+    }
+
+
+def _store_access(settings: Settings, config: Config) -> dict[str, QdrantAccess]:
+    return {
+        store.name: QdrantAccess(
+            url=store.url,
+            services=store.services,
+            collections=store.collections,
+            source_field=store.source_field,
+            quarantine_key=store.quarantine_key,
+            key=_secret(settings, store.action_credential, store.name) if store.action_credential else None,
+            ca_file=str(store.ca_file) if store.ca_file else None,
+        )
+        for store in config.vector_stores
     }
 
 

@@ -28,6 +28,8 @@ from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
 from bot.stories import Checkpoint, Stories
 from bot.verify import Verifier
+from bot.wait import wait_out
+from runbooks.engine.actions.wait import WaitParams
 from runbooks.engine.plan import fresh
 from runbooks.engine.records import (
     Act,
@@ -41,10 +43,11 @@ from runbooks.engine.records import (
     Record,
     Verified,
     Verify,
+    Wait,
     record_from_json,
     record_json,
 )
-from runbooks.engine.run import decide
+from runbooks.engine.run import WAIT, decide
 from runbooks.engine.values import (
     Action,
     ActionError,
@@ -149,6 +152,8 @@ class Remediate:
                     await self._act(row, row.plan.steps[index], entries)
                 case Probe(step=index):
                     await self._probe(row, row.plan.steps[index], entries)
+                case Wait(step=index):
+                    await self._wait(row, row.plan.steps[index], entries)
                 case Verify(step=index):
                     await self._verify(row, row.plan.steps[index], entries)
                 case AskPerson(step=index, why=why):
@@ -233,6 +238,21 @@ class Remediate:
         except (ActionError, OutcomeUnknownError, TimeoutError):
             return Happened.CANNOT_TELL
 
+    async def _wait(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
+        """Write down that it begins; then wait for what is left of it since, however often we were restarted."""
+        began = _last_intent(step, entries)
+        if began is None:
+            await self._write(row, entries, Intent(step=step.index, token=secrets.token_hex(16)))
+            return
+
+        async def cut_short() -> str:
+            return await self._not_carried(await self._plans.get(row.plan.plan_id), entries)
+
+        params = WaitParams.model_validate(dict(step.params))
+        why = await wait_out(self._verifier, row.plan.service, began, params.seconds, cut_short)
+        detail = f"ended early: {why}" if why else f"waited {params.duration}"
+        await self._write(row, entries, Outcome(step=step.index, ok=not why, detail=detail))
+
     async def _verify(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
         own = [entry for entry in entries if entry.step == step.index]
         if own[-1].kind == "settled":  # a person says that it took place, and not when: only the time from now counts
@@ -252,7 +272,7 @@ class Remediate:
         starts: bool = False,
     ) -> None:
         """Append a record; `after` counts records written since `entries` was read, an act `starts` with this one."""
-        changed = isinstance(record, Outcome | Probed)
+        changed = isinstance(record, Outcome | Probed) or row.plan.steps[record.step].action == WAIT
         await self._journal.append(
             row.plan,
             position=len(entries) + 1 + after,

@@ -24,6 +24,7 @@ from bot.config import (
     RecorderSource,
     TraceSource,
 )
+from bot.config.changed import InferenceEngine, VectorStore, Workflow
 from bot.config.entries import (
     Budgets,
     Cluster,
@@ -37,7 +38,6 @@ from bot.config.entries import (
     Provider,
     Service,
     ServiceTraces,
-    Workflow,
 )
 from bot.config.fields import Entry
 from bot.settings import PROCESS, VARIABLES
@@ -141,8 +141,8 @@ def test_no_document_names_a_variable_that_nobody_reads(file: Path) -> None:
     "entry",
     [
         PrometheusSource, RecorderSource, LangfuseSource, GitSource, MlflowSource, PhoenixSource, ArgoSource,
-        FlagSource, TraceSource, Cluster, Gateway, HttpEndpoint, Command, Workflow, Service, ServiceTraces, Budgets,
-        Deployment, PromptRef, Provider, PolicyRule, Person,
+        FlagSource, TraceSource, Cluster, Gateway, HttpEndpoint, Command, Workflow, InferenceEngine, VectorStore,
+        Service, ServiceTraces, Budgets, Deployment, PromptRef, Provider, PolicyRule, Person,
     ],
 )  # fmt: skip
 def test_every_key_is_documented(entry: type[Entry]) -> None:

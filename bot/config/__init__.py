@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bot.config.changed import InferenceEngine, VectorStore, Workflow
 from bot.config.entries import (
     DATASOURCES,
     ArgoSource,
@@ -35,7 +36,6 @@ from bot.config.entries import (
     RunbookFolder,
     Service,
     TraceSource,
-    Workflow,
     paths_below,
 )
 from bot.config.errors import ConfigError, Problem, did_you_mean, problems_of
@@ -54,6 +54,7 @@ __all__ = [
     "Gateway",
     "GitSource",
     "HttpEndpoint",
+    "InferenceEngine",
     "LangfuseSource",
     "MlflowSource",
     "Person",
@@ -64,6 +65,7 @@ __all__ = [
     "RunbookFolder",
     "Service",
     "TraceSource",
+    "VectorStore",
     "Workflow",
     "load_config",
 ]
@@ -74,6 +76,8 @@ _KINDS: Mapping[str, type[Entry]] = {
     "service": Service,
     "cluster": Cluster,
     "gateway": Gateway,
+    "engine": InferenceEngine,
+    "vector_store": VectorStore,
     "http_endpoint": HttpEndpoint,
     "command": Command,
     "workflow": Workflow,
@@ -92,6 +96,8 @@ class Config(Entry):
     datasources: tuple[Datasource, ...] = ()
     clusters: tuple[Cluster, ...] = ()
     gateways: tuple[Gateway, ...] = ()
+    engines: tuple[InferenceEngine, ...] = ()
+    vector_stores: tuple[VectorStore, ...] = ()
     http_endpoints: tuple[HttpEndpoint, ...] = ()
     commands: tuple[Command, ...] = ()
     workflows: tuple[Workflow, ...] = ()
@@ -121,16 +127,25 @@ class Config(Entry):
 
     def credentials(self) -> tuple[str, ...]:
         """The names of all variables that the entries name as credentials."""
-        entries = (*self.datasources, *self.clusters, *self.gateways, *self.http_endpoints)
-        named = [getattr(entry, "credential", None) for entry in entries]
+        named = [getattr(entry, "credential", None) for entry in self._far_ends()]
         return tuple(dict.fromkeys((*filter(None, named), *self.action_credentials())))
 
     def action_credentials(self) -> tuple[str, ...]:
         """The names of those that change production; a process that only receives must not have them."""
-        entries = (*self.datasources, *self.clusters, *self.gateways, *self.http_endpoints)
-        named = [getattr(entry, "action_credential", None) for entry in entries]
+        named = [getattr(entry, "action_credential", None) for entry in self._far_ends()]
         named += [name for command in self.commands for name in command.environment]
         return tuple(dict.fromkeys(filter(None, named)))
+
+    def _far_ends(self) -> tuple[Entry, ...]:
+        """Every entry with an address of its own, in an order that stays."""
+        return (
+            *self.clusters,
+            *self.gateways,
+            *self.engines,
+            *self.vector_stores,
+            *self.datasources,
+            *self.http_endpoints,
+        )
 
     @property
     def summary(self) -> str:
@@ -161,7 +176,7 @@ class Config(Entry):
             "workflows": [workflow.model_dump(mode="json") for workflow in self.workflows],
             "far_ends": [
                 entry.model_dump(mode="json", exclude={"ca_file", "path"})  # whose place differs between machines
-                for entry in (*self.clusters, *self.gateways, *self.datasources, *self.http_endpoints)
+                for entry in self._far_ends()
                 if hasattr(entry, "action_credential")
             ],
         }
@@ -197,6 +212,8 @@ def load_config(path: Path, *, prometheus_url: str | None = None) -> Config:
         datasources=tuple(paths_below(source, folder) for source in entries["datasource"].values()),
         clusters=tuple(paths_below(cluster, folder) for cluster in entries["cluster"].values()),
         gateways=tuple(paths_below(gateway, folder) for gateway in entries["gateway"].values()),
+        engines=tuple(paths_below(engine, folder) for engine in entries["engine"].values()),
+        vector_stores=tuple(paths_below(store, folder) for store in entries["vector_store"].values()),
         http_endpoints=tuple(paths_below(endpoint, folder) for endpoint in entries["http_endpoint"].values()),
         commands=tuple(entries["command"].values()),
         workflows=tuple(entries["workflow"].values()),

@@ -233,18 +233,6 @@ class Command(Entry):
         return arguments
 
 
-class Workflow(Entry):
-    """
-    An incident workflow of PagerDuty, by its id there, that `pagerduty.start_workflow` may start.
-
-    `tier` is how much its steps can hurt; whoever keeps this file says so, never a runbook.
-    """
-
-    name: Name
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
-    tier: Literal["R1", "R2", "R3"] = "R3"
-
-
 class Budgets(Entry):
     """What the service promised; absent where nothing was promised. Times in seconds, ratio 0 to 1."""
 

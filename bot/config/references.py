@@ -17,6 +17,8 @@ NAMED_BY = {
     "datasource": "name",
     "cluster": "name",
     "gateway": "name",
+    "engine": "name",
+    "vector_store": "name",
     "http_endpoint": "name",
     "command": "name",
     "workflow": "name",
@@ -36,6 +38,10 @@ def misfits(entries: Entries, names: Mapping[str, frozenset[str]]) -> Iterator[P
     yield from _repeated(entries)
     for position, service in entries["service"].items():
         yield from _service(service, ("service", position), entries["datasource"], names)
+    for kind in ("engine", "vector_store"):
+        for position, entry in entries[kind].items():
+            for number, service in enumerate(entry.services):
+                yield from _known(service, (kind, position, "services", number), "service", names["service"])
     for position, rule in entries["policy"].items():
         yield from _rule(rule, ("policy", position), names["service"])
 

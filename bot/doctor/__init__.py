@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 from bot.config import Config
-from bot.doctor import clusters, database, gateways, installation, pagerduty, search, slack, sources, telemetry
+from bot.doctor import clusters, database, engines, gateways, installation, pagerduty, search, slack, sources, telemetry
 from bot.doctor.advice import Advice, State
 from bot.redact import safe_text
 from bot.settings import Settings
@@ -28,6 +28,7 @@ EXAMINERS: Mapping[str, Examiner] = {
     "sources": sources.examine,
     "clusters": clusters.examine,
     "gateways": gateways.examine,
+    "engines": engines.examine,
     "search": search.examine,
 }
 PATIENCE_S = 45.0

@@ -145,7 +145,7 @@ def _params(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Pr
         for fault in error.errors(include_url=False, include_input=False):
             name = str(fault["loc"][0]) if fault["loc"] else "with"
             if name not in open_names or fault["type"] == "extra_forbidden":
-                allowed = ", ".join(action.params.model_fields)
+                allowed = ", ".join(field.alias or known for known, field in action.params.model_fields.items())
                 yield runbook.problem(step.line, f"`{name}`: {fault['msg']}", f"`{step.action}` takes {allowed}")
 
 

@@ -83,6 +83,14 @@ class Probe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Let the step's time pass, counted from its Intent (write that first), then write the Outcome."""
+
+    step: int
+    kind: Literal["wait"] = "wait"
+
+
+@dataclass(frozen=True, kw_only=True)
 class AskPerson:
     """Wait for a Settled. `why` is `manual` (the step is a person's work) or `in_doubt` (nobody can prove it ran)."""
 
@@ -109,7 +117,7 @@ class Finish:
     kind: Literal["finish"] = "finish"
 
 
-Move = Act | Probe | AskPerson | Verify | Finish
+Move = Act | Probe | Wait | AskPerson | Verify | Finish
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 

@@ -1,7 +1,7 @@
 """
 What to do next with a plan, decided from what is written down so far. No I/O: `bot` drives, this decides.
 
-A step's life:
+A step's life (a `wait` is never called or probed: its intent says since when it waits, its outcome that it is over):
 
     (nothing) --Intent--> called --Outcome ok--> acted --Verified ok--> next step
                             |  \\--Outcome refused--> plan failed
@@ -31,11 +31,13 @@ from runbooks.engine.records import (
     Settled,
     Verified,
     Verify,
+    Wait,
 )
 from runbooks.engine.values import Happened, Plan, PlannedStep
 
 MAX_CALLS = 3
 MANUAL = "manual"
+WAIT = "wait"
 
 
 class _State(Enum):
@@ -82,6 +84,8 @@ def changed_steps(plan: Plan, journal: Sequence[Record]) -> tuple[int, ...]:
 def _move(step: PlannedStep, state: _State, calls: int, detail: str) -> Move | None:
     """None when the step is done and the next one has its turn."""
     index = step.index
+    if step.action == WAIT and state in (_State.READY, _State.CALLED):
+        return Wait(step=index)
     if state is _State.READY:
         return _start(step, calls)
     if state is _State.ACTED:

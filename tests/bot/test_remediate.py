@@ -19,6 +19,7 @@ from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding, Status
 from diagnostics.telemetry.model import TelemetryError
 from runbooks.engine.actions.manual import Manual
+from runbooks.engine.actions.wait import Wait
 from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Plan, Tier
 from tests.kit import INCIDENT, NOW, Store, event, plan, step
 
@@ -118,7 +119,7 @@ class Scene:
                 config=store.config,
                 diagnosers={"chat": self.diagnoser},  # type: ignore[dict-item]  # a fake
             ),
-            actions={"fake.set": self.action, "manual": Manual()},
+            actions={"fake.set": self.action, "manual": Manual(), "wait": Wait()},
             pulse=store.pulse,
         )
 

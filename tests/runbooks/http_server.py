@@ -53,6 +53,10 @@ class RememberingServer(ABC):
     def of(self, method: str) -> list[Seen]:
         return [one for one in self.seen if one.method == method]
 
+    def strikes(self, _request: web.Request) -> bool:
+        """Do the faults of its method strike this request?"""
+        return True
+
     @abstractmethod
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """The server's real work."""
@@ -67,12 +71,12 @@ class RememberingServer(ABC):
                 json=await request.json() if body and request.content_type.endswith("json") else None,
             )
         )
-        if (fault := self.faults.before.get(request.method)) is not None:
+        if (fault := self.faults.before.get(request.method)) is not None and self.strikes(request):
             return await self._fail(request, fault)
         if request.method == "PATCH" and self.before_patch is not None:
             self.before_patch()
         answer = await self.answer(request)
-        if (fault := self.faults.after.get(request.method)) is not None:
+        if (fault := self.faults.after.get(request.method)) is not None and self.strikes(request):
             return await self._fail(request, fault)
         return answer
 

@@ -25,11 +25,15 @@ from runbooks.engine.actions.manual import Manual
 from runbooks.engine.actions.mlflow import MlflowAccess, SetAlias
 from runbooks.engine.actions.pagerduty import Note, PagerDutyAccess, StatusUpdate
 from runbooks.engine.actions.pagerduty_people import AddResponders, Escalate, StartWorkflow, WorkflowAccess
+from runbooks.engine.actions.qdrant import MoveAlias, QdrantAccess, Quarantine
+from runbooks.engine.actions.vllm import EngineAccess, LoadLora, ResetPrefixCache, Sleep, UnloadLora, WakeUp
+from runbooks.engine.actions.wait import Wait
 from runbooks.engine.values import Action
 
 __all__ = [
     "ClusterAccess",
     "CommandAccess",
+    "EngineAccess",
     "FlagAccess",
     "GitAccess",
     "HttpAccess",
@@ -37,6 +41,7 @@ __all__ = [
     "LiteLLMAccess",
     "MlflowAccess",
     "PagerDutyAccess",
+    "QdrantAccess",
     "Right",
     "WorkflowAccess",
     "build_actions",
@@ -54,6 +59,8 @@ def build_actions(
     gateways: Mapping[str, LiteLLMAccess] | None = None,
     endpoints: Mapping[str, HttpAccess] | None = None,
     commands: Mapping[str, CommandAccess] | None = None,
+    engines: Mapping[str, EngineAccess] | None = None,
+    stores: Mapping[str, QdrantAccess] | None = None,
     pagerduty: PagerDutyAccess | None = None,
     workflows: Mapping[str, WorkflowAccess] | None = None,
     redact: Callable[[str], str] = str,
@@ -86,11 +93,19 @@ def build_actions(
         BlockKey(proxies),
         HttpRequest(endpoints or {}, redact),
         RunCommand(commands or {}, redact),
+        LoadLora(engines or {}),
+        UnloadLora(engines or {}),
+        ResetPrefixCache(engines or {}),
+        Sleep(engines or {}),
+        WakeUp(engines or {}),
+        MoveAlias(stores or {}),
+        Quarantine(stores or {}),
         Note(pagerduty),
         StatusUpdate(pagerduty),
         Escalate(pagerduty),
         AddResponders(pagerduty),
         StartWorkflow(pagerduty, workflows or {}),
+        Wait(),
         Manual(),
     ]
     return {action.name: action for action in listed}
