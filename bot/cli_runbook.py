@@ -1,23 +1,32 @@
-"""`watchkeeper runbook ...`: check what people and the machine will follow."""
+"""`watchkeeper runbook ...`: write and check what people and the machine will follow."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bot.incidents import WatchkeeperError
 
+if TYPE_CHECKING:
+    from runbooks.engine.problems import Problem
+
 FOUND_FAULTS = 1
+OutFolder = Annotated[Path, typer.Option("--out", help="The folder to write into; this one if not given.")]
 
 
 def add_runbook_commands(app: typer.Typer) -> None:
     """Hang this file's commands into the program."""
-    runbooks = typer.Typer(no_args_is_help=True, help="Runbooks: check what people and the machine will follow.")
+    runbooks = typer.Typer(
+        no_args_is_help=True, help="Runbooks: write and check what people and the machine will follow."
+    )
     app.add_typer(runbooks, name="runbook")
     _add_lint(runbooks)
+    _add_writers(runbooks)
 
 
 def _add_lint(runbooks: typer.Typer) -> None:
@@ -38,6 +47,62 @@ def _add_lint(runbooks: typer.Typer) -> None:
         print(f"{count} runbooks, {len(problems)} problems")
         if problems:
             raise typer.Exit(FOUND_FAULTS)
+
+
+def _add_writers(runbooks: typer.Typer) -> None:
+    @runbooks.command("new")
+    def new(
+        name: Annotated[str, typer.Argument(help="The file's name without .md, such as queue-backlog.")],
+        *,
+        title: Annotated[str | None, typer.Option(help="One line: what is wrong.")] = None,
+        alert: Annotated[list[str] | None, typer.Option(help="An alert rule's name; may be repeated.")] = None,
+        cause: Annotated[list[str] | None, typer.Option(help="A cause's id, such as S04; may be repeated.")] = None,
+        owner: Annotated[str, typer.Option(help="Who keeps it true.")] = "",
+        out: OutFolder = Path(),
+    ) -> None:
+        """Write the skeleton of a runbook, and say what only you can fill in. Overwrites nothing."""
+        from bot.authoring import new_runbook
+
+        today = datetime.now(UTC).date()
+        written, problems = new_runbook(
+            name,
+            out,
+            today=today,
+            title=title or name.replace("-", " "),
+            alerts=alert or (),
+            causes=cause or (),
+            owner=owner,
+        )
+        _tell(written, problems)
+
+    @runbooks.command("import")
+    def take_over(
+        file: Annotated[Path, typer.Argument(help="An Agent Skill's SKILL.md, or Markdown with runme's blocks.")],
+        *,
+        out: OutFolder = Path(),
+    ) -> None:
+        """Write somebody else's Markdown as a runbook whose steps people do; says line by line what is lost."""
+        from bot.authoring import import_runbook
+
+        source, written, problems = import_runbook(file, out, today=datetime.now(UTC).date())
+        for lost in source.lost:
+            print(f"{file}:{lost.line}: {lost.what}")
+        print(f"{source.steps} steps for people, {len(source.lost)} losses")
+        _tell(written, problems)
+
+    @runbooks.command("schema")
+    def schema() -> None:
+        """Print the JSON Schema of front matter and steps, with the names of this installation, for your editor."""
+        from bot.library import vocabulary
+        from runbooks.engine.schema import schema_for
+
+        print(json.dumps(schema_for(vocabulary()), indent=2))
+
+
+def _tell(written: Path, problems: Sequence[Problem]) -> None:
+    print(f"wrote {written}")
+    for problem in problems:
+        print(f"to do: {problem}")
 
 
 def _day(text: str | None) -> date:

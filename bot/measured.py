@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from diagnostics.engines import speaking
 from diagnostics.findings import Finding
 from diagnostics.target import Target
 from diagnostics.telemetry.model import Aggregation, Function, Query, Telemetry
 from runbooks.engine.declared import MetricQuery, Range, seconds
 
 
+def longest_window(ranges: Sequence[Range]) -> timedelta:
+    """How far the queries look back: they must not see the time before the change."""
+    windows = [seconds(each.query.window) for each in ranges if each.query.window is not None]
+    return timedelta(seconds=max(windows, default=0.0))
+
+
 async def measured(ranges: Sequence[Range], target: Target, telemetry: Telemetry, at: datetime) -> list[Finding]:
-    """One finding per range: ok when every group lies in it, unknown without data. Raises TelemetryError."""
-    return [await _finding(each, target, telemetry, at) for each in ranges]
+    """
+    One finding per range: ok when every group lies in it, unknown without data. Raises TelemetryError.
+
+    vLLM's names are understood for every engine that we know.
+    """
+    translated = speaking(telemetry, target)
+    return [await _finding(each, target, translated, at) for each in ranges]
 
 
 async def _finding(asked: Range, target: Target, telemetry: Telemetry, at: datetime) -> Finding:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from bot.config import Config
-from bot.measured import measured
+from bot.measured import longest_window, measured
 from bot.respond import FRAME
 from diagnostics.findings import Finding, Status
 from diagnostics.runner import Diagnoser
@@ -52,7 +52,7 @@ class Verifier:
             return Status.UNKNOWN, "there is no telemetry to verify with"
         settled = changed_at + timedelta(seconds=step.settle_s)
         frame = replace(FRAME.validate_python(plan.frame), recent=VERIFY_WINDOW, events_from=settled)
-        at = settled + VERIFY_WINDOW
+        at = settled + max(VERIFY_WINDOW, longest_window(step.verify_ranges))
         deadline = at + VERIFY_PATIENCE
         good, findings = 0, list[Finding]()
         while at <= deadline and good < 2:

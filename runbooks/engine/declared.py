@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import re2
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, TypeAdapter, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Strict, TypeAdapter, model_validator
 
 from runbooks.engine.placeholders import SCOPE_KEYS
 
@@ -19,9 +19,17 @@ DURATION = r"^(?:(?:[1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600) ?s|(?:[1-9
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _LABEL = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
 
+
+def _a_number(value: Any) -> Any:
+    """JSON Schema's notion of an integer: 4 and 4.0, and neither `"4"` nor true."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a whole number")  # noqa: TRY004 - pydantic makes its own error of this one
+    return value
+
+
 Duration = Annotated[str, Field(pattern=DURATION)]
 Number = Annotated[float, Strict()]  # neither a text nor a boolean
-Whole = Annotated[int, Strict()]
+Whole = Annotated[int, BeforeValidator(_a_number)]
 Label = Annotated[str, Field(pattern=_LABEL)]
 Plain = str | int | float | bool
 
@@ -97,9 +105,7 @@ class Range(_Declared):
 class CheckAnswers(_Declared):
     """The step applies when the diagnosis has this answer of the check; what nobody asked is `unknown`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    check: Annotated[str, Field(min_length=1)]
+    check: Annotated[str, Field(pattern=r"\S")]
     answer: Annotated[Literal["ok", "bad", "unknown"], Field(alias="is")]
 
 

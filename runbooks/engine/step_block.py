@@ -82,7 +82,7 @@ def _verify(fields: Fields) -> tuple[tuple[str, ...], tuple[Range, ...]]:
     if not all(isinstance(name, str) and name.strip() for name in names):
         fields.complain(entry.line, "`verify` is not a list of checks and queries", "write `verify: [First, Second]`")
         return (), ()
-    if len(set(names)) < len(names):
+    if any(each in given[:position] for position, each in enumerate(given)):
         fields.complain(entry.line, "`verify` names something twice", "keep one of them")
     return tuple(names), tuple(each for each in asked if each is not None)
 

@@ -66,7 +66,7 @@ def test_everything_is_read() -> None:
         "tenant": TextParameter(type="text", pattern="[a-z]+", default="acme", description="whose queue"),
         "days": IntegerParameter(type="integer", minimum=1, maximum=9),
     }
-    assert step.when == CheckAnswers(check="queue", answer="bad")
+    assert step.when == CheckAnswers.model_validate({"check": "queue", "is": "bad"})
     assert step.verify == ("queue",)
     assert step.verify_ranges == (
         Range(
@@ -93,9 +93,10 @@ def test_everything_is_read() -> None:
         ("type: integer", "type: whole", "`params.days`: Input tag 'whole'"),
         ("tenant: {type: text", "tenant: {secret: true, type: text", "`params.tenant.text.secret`: Extra inputs"),
         ("days: {type", "Days: {type", "`Days` cannot be a parameter's name"),
-        ("minimum: 1", "minimum: true", "`params.days.integer.minimum`: Input should be a valid integer"),
+        ("minimum: 1", "minimum: true", "`params.days.integer.minimum`: must be a whole number"),
         ("is: bad", "is: broken", "`when.is`: Input should be 'ok', 'bad' or 'unknown'"),
         ("{check: queue, is: bad}", "{scope: fleet}", "`when.scope`: Input should be 'account'"),
+        ("{check: queue, is: bad}", "{check: queue, answer: bad}", "`when.is`: Field required"),
         ("{check: queue, is: bad}", "queue", "`when`: Input should be a valid dictionary"),
         ("  below: 8\n", "", "`verify`: say `below: NUMBER` or `above: NUMBER`"),
         ("window: 2m,", "", "`verify.query`: every function needs a `window`"),
