@@ -92,7 +92,7 @@ def faults(paths: Sequence[Path] = (), *, today: date | None = None) -> tuple[in
         for each in read:
             wrong += lint(each, names)
             if today is not None:
-                wrong += upkeep(each, today=today, folder=folder)
+                wrong += upkeep(each, names.actions, today=today, folder=folder)
         problems += [replace(problem, path=str(folder / problem.path)) for problem in wrong]
     return count, sorted(set(problems))
 

@@ -158,7 +158,7 @@ def test_a_skeleton_is_clean_once_its_facts_are_given(tmp_path: Path) -> None:
     runbook = parse(given, "a-b")
 
     assert (runbook.title, runbook.owner, runbook.alerts) == ("It: is slow #1", "on-call: chat", ("Slow",))
-    assert lint(runbook, VOCABULARY) == upkeep(runbook, today=today, folder=tmp_path) == []
+    assert lint(runbook, VOCABULARY) == upkeep(runbook, VOCABULARY.actions, today=today, folder=tmp_path) == []
     assert {each.message for each in lint(parse(bare, "a-b"), VOCABULARY)} == {
         "it names neither an alert nor a cause",
         "nobody owns it",

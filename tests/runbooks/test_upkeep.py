@@ -11,15 +11,18 @@ from runbooks.engine.agreement import disagreements
 from runbooks.engine.lint import lint
 from runbooks.engine.markdown import anchors
 from runbooks.engine.parse import parse
-from runbooks.engine.upkeep import upkeep
+from runbooks.engine.upkeep import SECTIONS, upkeep
 from tests.runbooks.test_lint import GOOD, VOCABULARY
 
 TODAY = date(2026, 11, 22)
 DATED = GOOD.replace("owner: platform", "owner: platform\nreviewed: 2026-11-01\nreview_by: 2027-05-01")
 
+SECTIONED = "".join(f"\n## {name}\n\nAs it is.\n" for name in SECTIONS)
+
 
 def problems(text: str, folder: Path) -> list[tuple[int, str]]:
-    return [(each.line, each.message) for each in upkeep(parse(text, "t"), today=TODAY, folder=folder)]
+    found = upkeep(parse(text + SECTIONED, "t"), VOCABULARY.actions, today=TODAY, folder=folder)
+    return [(each.line, each.message) for each in found]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,32 @@ def test_reviews(reviewed: str, review_by: str, found: list[tuple[int, str]], tm
 def test_an_overdue_review_takes_no_fix_away() -> None:
     """A process that serves asks `lint`, which knows no calendar."""
     assert lint(parse(DATED.replace("2027", "2001"), "t"), VOCABULARY) == []
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_missing_section_is_named(name: str, tmp_path: Path) -> None:
+    """A heading of another level, or one in a block of code, does not count."""
+    text = GOOD + SECTIONED.replace(f"## {name}\n", f"### {name}\n\n```\n## {name}\n```\n")
+    found = upkeep(parse(text, "t"), VOCABULARY.actions, today=TODAY, folder=tmp_path)
+
+    assert [each.message for each in found] == [f"the section `## {name}` is missing"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "remedies"),
+    [
+        ("undo: previous\n", "", ["write `undo: previous`, or `irreversible: WHY`"]),
+        ("undo: previous\n", "undo: none\n", ["write `undo: previous`, or `irreversible: WHY`"]),
+        ("undo: previous\n", "irreversible: the queue was dropped\n", []),
+        ("undo: previous\n", "undo: previous\n", []),
+    ],
+)
+def test_a_change_says_how_it_is_taken_back(old: str, new: str, remedies: list[str], tmp_path: Path) -> None:
+    """By an undo, or by a reason why there is none; `undo: none` alone is no reason."""
+    text = GOOD.replace(old, new) + SECTIONED
+    found = upkeep(parse(text, "t"), VOCABULARY.actions, today=TODAY, folder=tmp_path)
+
+    assert [each.remedy for each in found] == remedies
 
 
 LINKED = """
