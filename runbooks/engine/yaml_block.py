@@ -29,6 +29,26 @@ class YamlBlockError(Exception):
         self.line, self.message, self.remedy = line, message, remedy
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses what is exotic as soon as it comes by, before a node is made of it."""
+
+    depth = 0
+
+    def get_event(self) -> Any:
+        event: Any = super().get_event()  # type: ignore[no-untyped-call]  # PyYAML has no types for it
+        line = event.start_mark.line if event.start_mark else 0
+        if getattr(event, "anchor", None):  # an alias names its anchor here, too
+            raise YamlBlockError(line, "anchors and aliases are not taken", "write the value out")
+        if tag := getattr(event, "tag", None):
+            raise YamlBlockError(line, f"the tag `{tag}` is not taken"[:120], "write a plain value")
+        if isinstance(event, yaml.DocumentStartEvent) and event.explicit:
+            raise YamlBlockError(line, "a second document starts here", "remove the `---`")
+        self.depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if self.depth > MAX_DEPTH:
+            raise YamlBlockError(line, f"nested deeper than {MAX_DEPTH}", "flatten it")
+        return event
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A value with the line of its key (from 0, within the block)."""
@@ -42,8 +62,7 @@ def load_mapping(text: str) -> dict[str, Entry]:
     if len(text) > MAX_CHARS:
         raise YamlBlockError(0, f"the block has {len(text)} characters", f"keep it under {MAX_CHARS}")
     try:
-        _refuse_exotic(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_PlainLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise YamlBlockError(
@@ -54,21 +73,6 @@ def load_mapping(text: str) -> dict[str, Entry]:
     if not isinstance(node, yaml.MappingNode):
         raise YamlBlockError(0, "not a list of `name: value` lines", "write `name: value` on each line")
     return _entries(node)
-
-
-def _refuse_exotic(text: str) -> None:
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line if event.start_mark else 0
-        if getattr(event, "anchor", None):  # an alias names its anchor here, too
-            raise YamlBlockError(line, "anchors and aliases are not taken", "write the value out")
-        if tag := getattr(event, "tag", None):
-            raise YamlBlockError(line, f"the tag `{tag}` is not taken"[:120], "write a plain value")
-        if isinstance(event, yaml.DocumentStartEvent) and event.explicit:
-            raise YamlBlockError(line, "a second document starts here", "remove the `---`")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise YamlBlockError(line, f"nested deeper than {MAX_DEPTH}", "flatten it")
 
 
 def _entries(node: yaml.MappingNode) -> dict[str, Entry]:
