@@ -246,10 +246,16 @@ class Remediate:
             return
 
         async def cut_short() -> str:
+            self._stop_file.refuse_if_there()
+            await self._journal.refuse_if_stopped(row.plan.plan_id)
             return await self._not_carried(await self._plans.get(row.plan.plan_id), entries)
 
         params = WaitParams.model_validate(dict(step.params))
-        why = await wait_out(self._verifier, row.plan.service, began, params.seconds, cut_short)
+        try:
+            why = await wait_out(self._verifier, row.plan.service, began, params.seconds, cut_short)
+        except StoppedError as refusal:
+            await self._end(row, PlanState.STOPPED, f"Step {step.index + 1} was ended early. {refusal}")
+            return
         detail = f"ended early: {why}" if why else f"waited {params.duration}"
         await self._write(row, entries, Outcome(step=step.index, ok=not why, detail=detail))
 

@@ -22,7 +22,8 @@ async def wait_out(
     look_every_s: float = LOOK_EVERY_S,
 ) -> str:
     """
-    Return once `for_s` seconds have passed since `began`; "", or why it ended earlier, as `cut_short` says.
+    Return once `for_s` seconds have passed since `began`; "", or why it ended earlier, as `cut_short` says. Raises what
+    that raises.
 
     Nothing is remembered here: whoever calls it again after a crash waits for the rest only. A telemetry that stands
     still or does not answer holds nobody up, since our own clock goes on.

@@ -92,6 +92,11 @@ class Journal:
                 raise StaleError("somebody else carries this plan on")
             await note(connection, item, f"step.{kind}", actor=actor, now=now, position=position, record=dict(record))
 
+    async def refuse_if_stopped(self, plan_id: str) -> None:
+        """For what waits and writes nothing meanwhile. Raises StoppedError when the kill switch says so."""
+        async with self._database.write() as connection:
+            await refuse_if_stopped(connection, plan_id)
+
     async def settle(
         self,
         item: Plan,

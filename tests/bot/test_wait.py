@@ -118,6 +118,19 @@ async def test_a_resolved_incident_ends_the_wait(scene: Scene) -> None:
     assert scene.action.acts == []
 
 
+async def test_a_stop_ends_the_wait(scene: Scene) -> None:
+    """Within a second or two; the plan ends as stopped, and the next step never begins."""
+    scene.diagnoser.telemetry.broken = True
+    await scene.approved(steps=(waiting("30m"), step(index=1)))
+    story = await begun(scene)
+    await scene.store.switch.stop(by="dana", name="Dana", reason="wrong cluster", channel="cli", now=datetime.now(UTC))
+    async with asyncio.timeout(20):
+        await story
+
+    assert await scene.end() == (PlanState.STOPPED, ["intent"])
+    assert scene.action.acts == []
+
+
 async def test_time_that_passed_is_taken_from_whichever_clock_is_further() -> None:
     """A clock that stands still, or that was not there when the wait began, does not count."""
     began = JournalEntry(position=1, step=0, kind="intent", at=datetime.now(UTC), record={}, telemetry_at=NOW)
