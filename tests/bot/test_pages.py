@@ -55,6 +55,8 @@ SIGNED_IN = {
     ("GET", "/api/plans/{plan_id}"),
     ("POST", "/api/plans/{plan_id}/approve"),
     ("POST", "/api/plans/{plan_id}/deny"),
+    ("POST", "/api/stop"),
+    ("POST", "/api/go"),
 }
 REPORTERS = {("POST", "/changes")}
 """Behind a token of its own (tests/bot/test_change_door.py)."""
