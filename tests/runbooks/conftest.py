@@ -43,8 +43,8 @@ async def gateway() -> AsyncIterator[LiteLLMServer]:
 def actions(langfuse: LangfuseServer, cluster: KubernetesServer, gateway: LiteLLMServer) -> dict[str, Action]:
     return build_actions(
         langfuse={
-            "prompts": LangfuseAccess(url=langfuse.url, public_key=PUBLIC, secret_key=SECRET, timeout_s=0.4),
+            "prompts": LangfuseAccess(url=langfuse.url, public_key=PUBLIC, secret_key=SECRET, timeout_s=1.5),
         },
-        clusters={"lab": ClusterAccess(url=cluster.url, token=TOKEN, timeout_s=0.4)},
-        gateways={"edge": LiteLLMAccess(url=gateway.url, key=ADMIN, timeout_s=0.4)},
+        clusters={"lab": ClusterAccess(url=cluster.url, token=TOKEN, timeout_s=1.5)},
+        gateways={"edge": LiteLLMAccess(url=gateway.url, key=ADMIN, timeout_s=1.5)},
     )

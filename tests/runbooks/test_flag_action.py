@@ -52,7 +52,7 @@ def access_to(server: FlagServer, *patterns: str) -> FlagAccess:
         project="default",
         environment="production",
         flags=patterns,
-        timeout_s=0.4,
+        timeout_s=1.5,
     )
 
 

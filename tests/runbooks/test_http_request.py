@@ -51,7 +51,7 @@ def flags(url: str, **options: object) -> HttpRequest:
         methods=("GET", "POST", "DELETE"),
         paths=PATHS,
         token=TOKEN,
-        timeout_s=0.5,
+        timeout_s=1.5,
         **options,  # type: ignore[arg-type]
     )
     return HttpRequest({"flags": access}, lambda text: text.replace("hidden", "[redacted]"))

@@ -56,7 +56,7 @@ def uncordon(actions: dict[str, Action]) -> Action:
 
 @pytest.fixture
 def drain(cluster: KubernetesServer) -> Drain:
-    access = ClusterAccess(url=cluster.url, token=TOKEN, timeout_s=0.4)
+    access = ClusterAccess(url=cluster.url, token=TOKEN, timeout_s=1.5)
     return Drain({"lab": Cluster(access)}, ask_again_s=0.01)
 
 
@@ -329,7 +329,7 @@ async def test_a_successor_of_the_same_name_is_not_hit(delete: Action, cluster: 
     assert cluster.of("DELETE") == []
     assert await delete.happened(STUCK, before, "t") is Happened.YES
 
-    access = Cluster(ClusterAccess(url=cluster.url, token=TOKEN, timeout_s=0.4))
+    access = Cluster(ClusterAccess(url=cluster.url, token=TOKEN, timeout_s=1.5))
     with pytest.raises(ActionError, match=r"HTTP 409.*nothing was changed"):
         await access.delete_pod("chat", "engine-3", "uid-of-engine-3")
     assert "engine-3" in nodes.pods

@@ -28,7 +28,7 @@ def params(field: str, value: Any, **more: Any) -> PatchParams:
 
 @pytest.fixture
 def patch(cluster: KubernetesServer) -> Patch:
-    access = ClusterAccess(url=cluster.url, token=TOKEN, timeout_s=0.4, patch_env=("TOP_K", "HF_TOKEN"))
+    access = ClusterAccess(url=cluster.url, token=TOKEN, timeout_s=1.5, patch_env=("TOP_K", "HF_TOKEN"))
     found = build_actions(clusters={"lab": access}, redact=lambda text: text.replace("hf_secret", "*"))[
         "kubernetes.patch"
     ]

@@ -212,7 +212,7 @@ async def test_a_replica_that_lags_behind_is_not_believed(weigh: GuardedAction, 
 
 async def test_litellms_own_words_reach_the_person(gateway: LiteLLMServer) -> None:
     """A refusal that says why is worth showing."""
-    proxy = LiteLLMProxy(LiteLLMAccess(url=gateway.url, key=ADMIN, timeout_s=0.4))
+    proxy = LiteLLMProxy(LiteLLMAccess(url=gateway.url, key=ADMIN, timeout_s=1.5))
     with pytest.raises(ActionError, match=r"HTTP 404 \(Model nobody not found on proxy\.\)"):
         await proxy.set_weight("nobody", 1, token="t")
 
@@ -221,7 +221,7 @@ async def test_a_key_that_only_looks_changes_nothing() -> None:
     """The wrong credential is 403 and stays out of every message."""
     server = litellm_server()  # not the fixture's: this is the violation that it forbids
     async with server.running():
-        actions = build_actions(gateways={"edge": LiteLLMAccess(url=server.url, key=READ, timeout_s=0.4)})
+        actions = build_actions(gateways={"edge": LiteLLMAccess(url=server.url, key=READ, timeout_s=1.5)})
         weigh = actions["litellm.set_weight"]
         with pytest.raises(ActionError, match="HTTP 403: nothing was changed") as refused:
             await weigh.act(OUT, await weigh.read(OUT), token="t")
@@ -231,7 +231,7 @@ async def test_a_key_that_only_looks_changes_nothing() -> None:
 
 async def test_a_key_of_nobody_reads_nothing(gateway: LiteLLMServer) -> None:
     """401 is an error of reading, and the key stays out of it."""
-    actions = build_actions(gateways={"edge": LiteLLMAccess(url=gateway.url, key="sk-wrong", timeout_s=0.4)})
+    actions = build_actions(gateways={"edge": LiteLLMAccess(url=gateway.url, key="sk-wrong", timeout_s=1.5)})
     with pytest.raises(ActionError, match="HTTP 401") as refused:
         await actions["litellm.set_weight"].read(OUT)
     assert "sk-wrong" not in str(refused.value)
@@ -335,7 +335,7 @@ def test_a_list_may_be_a_text() -> None:
 async def test_an_old_litellm_is_not_one_without_fallbacks(gateway: LiteLLMServer) -> None:
     """Both answer 404; to take a missing path for an empty list would make a wrong undo."""
     gateway.faults.before["GET"] = 404
-    proxy = LiteLLMProxy(LiteLLMAccess(url=gateway.url, key=ADMIN, timeout_s=0.4))
+    proxy = LiteLLMProxy(LiteLLMAccess(url=gateway.url, key=ADMIN, timeout_s=1.5))
     with pytest.raises(ActionError, match="no /fallback endpoint"):
         await proxy.fallbacks("chat")
 

@@ -32,7 +32,7 @@ async def mlflow() -> AsyncIterator[MlflowServer]:
 
 @pytest.fixture
 def alias(mlflow: MlflowServer) -> SetAlias:
-    return SetAlias({"prompts": MlflowAccess(url=mlflow.url, authorization=LOGIN, timeout_s=0.4)})
+    return SetAlias({"prompts": MlflowAccess(url=mlflow.url, authorization=LOGIN, timeout_s=1.5)})
 
 
 async def test_the_alias_moves_alone(alias: SetAlias, mlflow: MlflowServer) -> None:
