@@ -230,7 +230,7 @@ def _langfuse_access(settings: Settings, config: Config) -> dict[str, LangfuseAc
                 url=source.url,
                 public_key=public,
                 secret_key=secret,
-                ca_file=str(source.ca_file) if source.ca_file else None,
+                ca_file=_text(source.ca_file),
             )
     return found
 
@@ -240,7 +240,7 @@ def _mlflow_access(settings: Settings, config: Config) -> dict[str, MlflowAccess
         source.name: MlflowAccess(
             url=source.url,
             authorization=authorization(source.kind, _secret(settings, source.action_credential, source.name)),
-            ca_file=str(source.ca_file) if source.ca_file else None,
+            ca_file=_text(source.ca_file),
         )
         for source in config.datasources
         if isinstance(source, MlflowSource) and source.action_credential
@@ -256,7 +256,7 @@ def _flag_access(settings: Settings, config: Config) -> dict[str, FlagAccess]:
             project=source.project,
             environment=source.environment,
             flags=source.flags,
-            ca_file=str(source.ca_file) if source.ca_file else None,
+            ca_file=_text(source.ca_file),
         )
         for source in config.datasources
         if isinstance(source, FlagSource) and source.action_credential
@@ -270,7 +270,7 @@ def _repository_access(settings: Settings, config: Config) -> dict[str, GitAcces
             remote=source.remote,
             branch=source.branch,
             credential=_secret(settings, source.action_credential, source.name) if source.action_credential else "",
-            ca_file=str(source.ca_file) if source.ca_file else None,
+            ca_file=_text(source.ca_file),
         )
         for source in config.datasources
         if isinstance(source, GitSource) and source.remote
@@ -282,7 +282,7 @@ def _cluster_access(settings: Settings, config: Config) -> dict[str, ClusterAcce
         cluster.name: ClusterAccess(
             url=cluster.url,
             token=_secret(settings, cluster.action_credential, cluster.name),
-            ca_file=str(cluster.ca_file) if cluster.ca_file else None,
+            ca_file=_text(cluster.ca_file),
             patch_env=cluster.patch_env,
         )
         for cluster in config.clusters
@@ -295,7 +295,7 @@ def _gateway_access(settings: Settings, config: Config) -> dict[str, LiteLLMAcce
         gateway.name: LiteLLMAccess(
             url=gateway.url,
             key=_secret(settings, gateway.action_credential, gateway.name),
-            ca_file=str(gateway.ca_file) if gateway.ca_file else None,
+            ca_file=_text(gateway.ca_file),
         )
         for gateway in config.gateways
         if gateway.action_credential
@@ -310,7 +310,7 @@ def _endpoint_access(settings: Settings, config: Config) -> dict[str, HttpAccess
             paths=endpoint.paths,
             tier=Tier[endpoint.tier],
             token=_secret(settings, endpoint.action_credential, endpoint.name) if endpoint.action_credential else None,
-            ca_file=str(endpoint.ca_file) if endpoint.ca_file else None,
+            ca_file=_text(endpoint.ca_file),
         )
         for endpoint in config.http_endpoints
     }
@@ -336,7 +336,7 @@ def _engine_access(settings: Settings, config: Config) -> dict[str, EngineAccess
             services=engine.services,
             lora_paths=engine.lora_paths,
             token=_secret(settings, engine.action_credential, engine.name) if engine.action_credential else None,
-            ca_file=str(engine.ca_file) if engine.ca_file else None,
+            ca_file=_text(engine.ca_file),
         )
         for engine in config.engines
     }
@@ -351,7 +351,7 @@ def _store_access(settings: Settings, config: Config) -> dict[str, QdrantAccess]
             source_field=store.source_field,
             quarantine_key=store.quarantine_key,
             key=_secret(settings, store.action_credential, store.name) if store.action_credential else None,
-            ca_file=str(store.ca_file) if store.ca_file else None,
+            ca_file=_text(store.ca_file),
         )
         for store in config.vector_stores
     }
@@ -394,3 +394,7 @@ def _secret(settings: Settings, name: str | None, owner: str) -> str:
     if secret is None:
         raise MissingCredentialError(f"{owner} needs {name}: set {name} or {name}_FILE in the environment")
     return secret.get_secret_value()
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
