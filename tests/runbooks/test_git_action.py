@@ -117,6 +117,17 @@ async def test_a_revert_is_pushed_found_and_taken_back(team: Team, bad: str) -> 
     assert team.git("status", "--porcelain") == ""
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+async def test_a_folder_of_another_user_is_asked_where_it_stands(team: Team, bad: str) -> None:
+    """A sidecar that pulls the repository runs as somebody else; git would refuse such a folder."""
+    for path in (team.tree, *team.tree.rglob("*")):
+        os.chown(path, 65_534, 65_534, follow_symlinks=False)
+
+    before = await revert(team).read(RevertParams(commit=bad))
+
+    assert before["files"] == ["prompts/chat"]
+
+
 async def test_the_effect_names_branch_commit_and_files(team: Team, bad: str) -> None:
     """And that others' merged work goes along; a subject is text on one line, without credentials."""
     action = revert(team, lambda text: text.replace("what day", "[redacted]"))

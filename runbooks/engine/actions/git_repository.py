@@ -33,6 +33,7 @@ _SETTINGS = {
     "commit.gpgSign": "false",
     "gc.auto": "0",
     "http.followRedirects": "false",
+    "safe.directory": "*",  # git-sync's folder belongs to another user; it is only asked where it stands
     "submodule.recurse": "false",
 }
 
