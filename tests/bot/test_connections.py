@@ -317,28 +317,28 @@ async def test_no_connection_shows_its_secrets(tmp_path: Path) -> None:
 
 def test_only_the_one_who_builds_actions_reads_their_credentials() -> None:
     """
-    In all that serves, `action_credential` is touched by functions that `connect_actions` alone calls.
+    In all that serves, `action_credential` is touched in one room, and `connect_actions` is its only door.
 
     `watchkeeper doctor` is another program: it asks the cluster with that token what the token may.
     """
     bot = Path(__file__).parents[2] / "bot"
-    functions = [
-        node
+    trees = {
+        file.relative_to(bot).as_posix(): ast.parse(file.read_text())
         for file in bot.rglob("*.py")
         if not file.is_relative_to(bot / "doctor")
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    readers = {
-        function.name
-        for function in functions
-        if any(isinstance(inner, ast.Attribute) and inner.attr == "action_credential" for inner in ast.walk(function))
     }
-    callers = {
-        function.name
-        for function in functions
-        if any(isinstance(inner, ast.Name) and inner.id in readers for inner in ast.walk(function))
+    readers = {
+        name
+        for name, tree in trees.items()
+        if any(isinstance(node, ast.Attribute) and node.attr == "action_credential" for node in ast.walk(tree))
+    }
+    taken = {
+        alias.name
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "bot.connections.acting"
+        for alias in node.names
     }
 
-    assert "_cluster_access" in readers
-    assert callers == {"connect_actions"}
+    assert readers == {"connections/acting.py"}
+    assert taken == {"connect_actions"}
