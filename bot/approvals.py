@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,13 +17,12 @@ from bot.incidents import (
 )
 from bot.kill_switch import StopFile
 from bot.policy import Policy
+from bot.quorum import Requirement, Voice, lacking
 from bot.store.incidents import Incidents
 from bot.store.people import PeopleTable
-from bot.store.plan_rows import PlanRow
+from bot.store.plan_rows import Approval, PlanRow
 from bot.store.plans import Plans
 
-APPROVE_WITHIN = timedelta(minutes=15)
-START_WITHIN = timedelta(minutes=10)
 ACT_WITHIN = timedelta(hours=1)
 """However long the process was away: no step begins later than this after the last person's word."""
 
@@ -77,10 +77,13 @@ class Approvals:
             by=by.person_id,
             channel=by.channel,
             role=grant.role,
-            needed=grant.needed,
-            start_by=now + START_WITHIN,
+            suffice=lambda approvals: not self._lacking(grant.requirement, approvals),
+            start_by=now + grant.requirement.start_within,
             now=now,
         )
+
+    def _lacking(self, requirement: Requirement, approvals: Sequence[Approval]) -> str:
+        return lacking(requirement, [self._policy.voice(each.person_id, each.role) for each in approvals])
 
     def _refuse_stale(self, row: PlanRow, incident: Incident, now: datetime) -> None:
         if row.plan.digest != row.digest:
@@ -97,12 +100,14 @@ class Approvals:
         row = await self._plans.get(plan_id)
         incident = await self._incidents.get(row.plan.incident_id)
         self._policy.may_act(by, incident)
-        asked = replace(
-            row.plan,
-            requester=by.person_id,
-            nonce=secrets.token_hex(16),
-            made_at=now,
-            expires_at=now + APPROVE_WITHIN,
+        asked = self._policy.timed(
+            replace(
+                row.plan,
+                requester=by.person_id,
+                nonce=secrets.token_hex(16),
+                made_at=now,
+                expires_at=now + (row.plan.expires_at - row.plan.made_at),
+            )
         )
         if incident.state is IncidentState.RESOLVED:
             raise StaleError("The incident is resolved; nothing needs to be fixed.")
@@ -125,8 +130,15 @@ class Approvals:
             raise StaleError("the approval policy changed after the approval")
         if incident.state is IncidentState.RESOLVED and row.plan.undoes is None:
             raise StaleError("the incident was resolved before the fix could start")
+        if row.state not in (PlanState.APPROVED, PlanState.RUNNING):
+            raise StaleError("it is not approved")
+        if lack := await self._lack(row, incident):
+            raise StaleError(f"it does not have the approvals it needs: {lack}")
+
+    async def _lack(self, row: PlanRow, incident: Incident) -> str:
+        """What the approvals of people who still may lack now. Raises StaleError when one of them may not any more."""
         requirement = self._policy.requirement(row.plan)
-        holding = 0
+        voices: list[Voice] = []
         for approval in row.approvals:
             if approval.decision != "approve" or approval.digest != row.digest:
                 continue
@@ -134,17 +146,8 @@ class Approvals:
             if person is None:
                 raise StaleError(f"{approval.person_id} approved it and is not in the configuration any more")
             try:
-                self._policy.grant(person, row.plan, incident)
+                grant = self._policy.grant(person, row.plan, incident)
             except NotAllowedError as refusal:
                 raise StaleError(f"{person.name} may not approve it any more: {refusal}") from refusal
-            holding += 1
-        if (
-            requirement is None
-            or holding < requirement.count
-            or row.state
-            not in (
-                PlanState.APPROVED,
-                PlanState.RUNNING,
-            )
-        ):
-            raise StaleError("it does not have the approvals it needs")
+            voices.append(self._policy.voice(grant.person.person_id, grant.role))
+        return lacking(requirement, voices) if requirement else "no rule of the policy fits it"

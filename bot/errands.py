@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from bot.approvals import APPROVE_WITHIN, Approvals
+from bot.approvals import Approvals
 from bot.card import MAY_BE_UNDONE
 from bot.incidents import (
     ASKS_A_PERSON,
@@ -34,6 +34,9 @@ from runbooks.engine.plan import undo_plan
 from runbooks.engine.records import record_from_json
 from runbooks.engine.run import changed_steps
 from runbooks.engine.values import Action, CannotPlanError
+
+RUN_WITHIN = timedelta(minutes=15)
+"""A person's click counts for so long; whoever works later than that has to be asked again."""
 
 
 class ErrandRunner:
@@ -95,7 +98,7 @@ class ErrandRunner:
         said = [each for undo in undos for each in undo.approvals if each.person_id == by.person_id]
         if any(each.at >= errand.asked_at for each in said):
             return  # a crash came between the approval and the end of this errand
-        if datetime.now(UTC) - errand.asked_at > APPROVE_WITHIN:
+        if datetime.now(UTC) - errand.asked_at > RUN_WITHIN:
             raise StaleError("This waited too long for a worker, so nothing was changed. Ask again.")
         ready = undo_on_the_table(undos) or await self._offer_undo(row)
         await self._approvals.approve(ready, by=by, now=datetime.now(UTC))
@@ -112,7 +115,7 @@ class ErrandRunner:
                 now=now,
                 policy_version=self._policy.version,
             )
-            undo = without_secrets(undo)
+            undo = self._policy.timed(without_secrets(undo))
         except CannotPlanError as refusal:
             raise StaleError(f"This cannot be taken back: {refusal}.") from refusal
         await self._plans.save(undo, run=row.run, rank=None, state=PlanState.PROPOSED, now=now)

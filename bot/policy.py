@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from bot.config import Config, PolicyRule, Service
 from bot.incidents import Incident, NotAllowedError, Person
+from bot.quorum import Requirement, Voice
 from runbooks.engine.values import Plan, Tier
 
 ON_CALL = "on-call"
@@ -14,21 +16,17 @@ OWNER = "service-owner"
 PLATFORM = "platform"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Requirement:
-    """What a plan needs: so many different people, each with any one of these roles."""
-
-    roles: tuple[str, ...]
-    count: int
+AT_LEAST_FOR_R3 = 2
+"""People, one of them from another team, whatever a rule says."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """Somebody may decide, and in which role they do."""
+    """Somebody may decide, in which role they do, and what the plan needs besides them."""
 
     person: Person
     role: str
-    needed: int
+    requirement: Requirement
 
 
 class Policy:
@@ -46,12 +44,42 @@ class Policy:
 
     def requirement(self, plan: Plan) -> Requirement | None:
         """What the first matching rule asks for; None when no rule matches, so that nobody may."""
-        return self._required(plan.tier.name, plan.environment, plan.service)
+        rule = self._rule(plan.tier, plan.environment, plan.service)
+        if rule is None:
+            return None
+        is_final = plan.tier is Tier.R3
+        service = self._config.service(plan.service)
+        home = [service.team if service else ""]
+        home += [self.team_of(plan.requester)] if plan.requester else []
+        return Requirement(
+            roles=tuple(rule.roles),
+            count=max(rule.count, AT_LEAST_FOR_R3) if is_final else rule.count,
+            requester=plan.requester,
+            other_team=rule.other_team or is_final,
+            step_up=is_final,
+            home_teams=frozenset(home),
+            expires=timedelta(minutes=rule.expires_min),
+            start_within=timedelta(minutes=rule.start_within_min),
+        )
 
-    def _required(self, tier: str, environment: str, service: str) -> Requirement | None:
+    def timed(self, plan: Plan) -> Plan:
+        """The plan with the time to decide that its rule gives; to be asked before its digest counts for anything."""
+        requirement = self.requirement(plan)
+        return plan if requirement is None else replace(plan, expires_at=plan.made_at + requirement.expires)
+
+    def voice(self, person_id: str, role: str) -> Voice:
+        """An approval of this person in this role, as it counts now."""
+        return Voice(person_id=person_id, role=role, team=self.team_of(person_id))
+
+    def team_of(self, person_id: str) -> str:
+        """ "" for who has none in the configuration, or is not in it."""
+        found = self._config.person(person_id)
+        return found.team if found else ""
+
+    def _rule(self, tier: Tier, environment: str, service: str) -> PolicyRule | None:
         for rule in self._rules:
-            if rule.tier == tier and rule.environment in ("*", environment) and rule.service in ("*", service):
-                return Requirement(roles=tuple(rule.roles), count=rule.count)
+            if rule.tier == tier.name and rule.environment in ("*", environment) and rule.service in ("*", service):
+                return rule
         return None
 
     def roles_of(self, person: Person, incident: Incident) -> frozenset[str]:
@@ -78,7 +106,7 @@ class Policy:
         fitting = [role for role in requirement.roles if role in self.roles_of(person, incident)]
         if not fitting:
             raise NotAllowedError(f"This fix needs {self.who(plan, incident)}.")
-        return Grant(person=person, role=fitting[0], needed=requirement.count)
+        return Grant(person=person, role=fitting[0], requirement=requirement)
 
     def may_act(self, person: Person, incident: Incident) -> None:
         """
@@ -109,8 +137,8 @@ class Policy:
         """
         wanted: set[str] = set()
         for service in self._config.services:
-            requirement = self._required(Tier.R2.name, service.environment, service.name)
-            roles = set(requirement.roles if requirement else (OWNER, PLATFORM)) - {ON_CALL}
+            rule = self._rule(Tier.R2, service.environment, service.name)
+            roles = set(rule.roles if rule else (OWNER, PLATFORM)) - {ON_CALL}
             if roles & _standing_roles(person, service):
                 return
             wanted |= roles
@@ -130,7 +158,8 @@ class Policy:
             ]
             named.append(f"{role} ({', '.join(people)})" if people else f"{role} (nobody has this role)")
         count = "" if requirement.count == 1 else f"{requirement.count} of: "
-        return count + " or ".join(named)
+        other = ", one of them of another team" if requirement.other_team else ""
+        return count + " or ".join(named) + other
 
     def _service(self, incident: Incident) -> Service | None:
         return self._config.service(incident.service) if incident.service else None

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from bot.config import Config, Service
 from bot.incidents import Alert, Incident, PlanState
 from bot.pagerduty_client import PagerDutyError
+from bot.policy import Policy
 from bot.question import alert_name_in, question_of
 from bot.redact import safe_text, safe_values
 from bot.store.incidents import Incidents, Run
@@ -75,6 +76,7 @@ class Respond:
         self._plans = plans
         self._outbox = outbox
         self._config = config
+        self._policy = Policy(config)
         self._diagnosers = diagnosers
         self._search = search
         self._runbooks = runbooks
@@ -159,7 +161,7 @@ class Respond:
             for suspect in (*found.suspects, None) if runbook else ():
                 context = self._context(incident, service, found, suspect)
                 try:
-                    item = without_secrets(await plan(runbook, context, self._actions))  # type: ignore[arg-type]  # None has no suspects
+                    item = self._policy.timed(without_secrets(await plan(runbook, context, self._actions)))  # type: ignore[arg-type]  # None has no suspects
                 except CannotPlanError as refusal:
                     refusals.append(str(refusal))
                     continue

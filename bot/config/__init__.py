@@ -85,6 +85,9 @@ _KINDS: Mapping[str, type[Entry]] = {
     "policy": PolicyRule,
     "person": Person,
 }
+_DECIDING = ("environment", "team", "mode", "owners", "approvers")
+"""What of a service says who may approve."""
+
 _KEYS = ("format", "datasource", *_KINDS)
 
 
@@ -169,8 +172,7 @@ class Config(Entry):
             "policy": [rule.model_dump(mode="json") for rule in self.policy],
             "people": {person.id: person.model_dump(mode="json") for person in self.people},
             "services": {
-                service.name: [service.environment, service.mode, service.owners, dict(service.approvers)]
-                for service in self.services
+                service.name: service.model_dump(mode="json", include=set(_DECIDING)) for service in self.services
             },
             "commands": [command.model_dump(mode="json") for command in self.commands],
             "workflows": [workflow.model_dump(mode="json") for workflow in self.workflows],

@@ -317,13 +317,30 @@ class RunbookFolder(Entry):
 
 
 class PolicyRule(Entry):
-    """Who may approve: `count` different people, each with any one of `roles`. The first rule that matches decides."""
+    """
+    Who may approve: `count` different people, each with any one of `roles`. The first rule that matches decides.
+
+    `other_team`: one of them is of another team than the service and the requester. An R3 action needs two people and
+    another team whatever stands here. A fix is offered for `expires_min`, and starts `start_within_min` after its last
+    approval or never.
+    """
 
     tier: Literal["R0", "R1", "R2", "R3"]
     environment: Literal["prod", "staging", "dev", "*"]
     service: str
     roles: tuple[Role, ...] = Field(min_length=1)
     count: int = Field(default=1, ge=1)
+    other_team: bool = False
+    expires_min: int = Field(default=15, ge=1, le=240)
+    start_within_min: int = Field(default=10, ge=1, le=60)
+
+    @field_validator("count")
+    @classmethod
+    def _r3_needs_two(cls, count: int, info: ValidationInfo) -> int:
+        """Only where somebody wrote it down; the default is raised where it is too low."""
+        if info.data.get("tier") == "R3" and count < 2:
+            raise ValueError("one person can never approve an R3 action; write count = 2 or more, or leave it out")
+        return count
 
 
 class Person(Entry):
@@ -334,6 +351,7 @@ class Person(Entry):
     slack: tuple[SlackId, ...] = ()
     pagerduty: str | None = Field(default=None, min_length=1)
     email: str | None = Field(default=None, pattern=r"^[^@\s]+@[^@\s]+$")
+    team: str = ""
     roles: tuple[Role, ...] = ()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from bot.store import audit as chain
 from bot.store.database import Database
 from bot.store.kill_switch import refuse_if_stopped, stops_so_far
 from bot.store.outbox import post
-from bot.store.plan_rows import PlanRow, approvals_of, to_plan_row, to_row
+from bot.store.plan_rows import Approval, PlanRow, approvals_of, to_plan_row, to_row
 from bot.store.statements import insert_new, lock_targets, touch
 from bot.store.tables import approval, incident, plan
 from runbooks.engine.values import Plan, plan_json
@@ -123,7 +123,7 @@ class Plans:
         *,
         by: str,
         role: str,
-        needed: int,
+        suffice: Callable[[Sequence[Approval]], bool],
         start_by: datetime,
         now: datetime,
         channel: str = "slack",
@@ -131,6 +131,7 @@ class Plans:
         """
         Write down that this person approves or denies this plan; True when that settles it.
 
+        `suffice` judges all approvals of exactly this plan, the new one among them, inside the transaction.
         The key (plan, person) and a conditional update decide, not an earlier SELECT, so any number of quick clicks
         starts the plan once. Raises AlreadyDecidedError for everyone after that, and StoppedError while everything is
         stopped: then only denying is left.
@@ -152,12 +153,9 @@ class Plans:
             }
             if not await insert_new(connection, approval, entry):
                 raise AlreadyDecidedError("You have decided on this fix already.")
-            count = sa.select(sa.func.count()).where(
-                approval.c.plan_id == plan_id,
-                approval.c.decision == "approve",
-                approval.c.digest == item.digest,
-            )
-            settles = decision == "deny" or (await connection.execute(count)).scalar_one() >= needed
+            said = (await approvals_of(connection, [plan_id]))[plan_id]
+            carrying = [each for each in said if each.decision == "approve" and each.digest == item.digest]
+            settles = decision == "deny" or suffice(carrying)
             if settles:
                 state = PlanState.DENIED if decision == "deny" else PlanState.APPROVED
                 await connection.execute(
@@ -165,8 +163,8 @@ class Plans:
                     .where(plan.c.plan_id == plan_id)
                     .values(state=state.value, state_at=now, start_by=start_by)
                 )
-            said = {"role": role, "digest": item.digest, "channel": channel}
-            await note(connection, item.plan, f"plan.{decision}", actor=by, now=now, **said)
+            how = {"role": role, "digest": item.digest, "channel": channel}
+            await note(connection, item.plan, f"plan.{decision}", actor=by, now=now, **how)
             return settles
 
     async def _lock(self, connection: AsyncConnection, item: PlanRow) -> None:

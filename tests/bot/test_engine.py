@@ -141,7 +141,9 @@ async def test_an_approved_plan_that_could_not_start_in_time_expires(store: Stor
     await store.offer(fresh_plan(store))
     row = await store.plans.get("plan-1")
     long_ago = NOW - timedelta(days=9000)
-    await store.plans.decide(row, "approve", by="bob", role="prompt-owner", needed=1, start_by=long_ago, now=long_ago)
+    await store.plans.decide(
+        row, "approve", by="bob", role="prompt-owner", suffice=bool, start_by=long_ago, now=long_ago
+    )
 
     await idle_engine(store, tmp_path)._start_fixes()
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from bot.approvals import APPROVE_WITHIN
+from bot.errands import RUN_WITHIN
 from bot.incidents import Incident, NotAllowedError, Person, PlanState, StaleError
 from bot.policy import Grant, Policy, accounts
 from bot.store.errands import Errands
@@ -198,7 +198,7 @@ async def test_the_right_to_undo_is_checked_again_when_it_is_run(room: Room, *, 
 async def test_a_click_that_waited_too_long_for_a_worker_changes_nothing(room: Room) -> None:
     """Whoever starts a worker hours later does not want to see an old wish come true."""
     await room.tried()
-    asked_at = datetime.now(UTC) - APPROVE_WITHIN - timedelta(seconds=1)
+    asked_at = datetime.now(UTC) - RUN_WITHIN - timedelta(seconds=1)
     errands = Errands(room.store.database)
     await errands.ask("undo", "plan-1", incident_id=INCIDENT, by=room.person("bob"), now=asked_at)
 

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bot.approvals import APPROVE_WITHIN, START_WITHIN, Approvals
+from bot.approvals import Approvals
 from bot.config import Config, PolicyRule
 from bot.incidents import PlanState, WatchkeeperError
 from bot.policy import Policy, person_of
@@ -50,7 +50,7 @@ def rules_for(tier: str, environments: Sequence[str], services: Sequence[str]) -
         environment=st.sampled_from(environments),
         service=st.sampled_from(services),
         roles=st.lists(st.sampled_from(ROLES), min_size=1, unique=True).map(tuple),
-        count=st.sampled_from([1, 2, 3]),
+        count=st.sampled_from([2, 3] if tier == "R3" else [1, 2, 3]),
     )
 
 
@@ -58,6 +58,7 @@ def rules_for(tier: str, environments: Sequence[str], services: Sequence[str]) -
 FITTING = st.tuples(*(rules_for(tier.name, ["prod", "*"], ["chat", "*"]) for tier in (Tier.R1, Tier.R2)))
 OTHERS = st.lists(st.one_of(*(rules_for(t.name, ["dev", "prod"], ["chat", "other"]) for t in TIERS)), max_size=2)
 POLICY = st.tuples(OTHERS, FITTING, OTHERS).map(lambda parts: [each for part in parts for each in part])
+APPROVE_WITHIN, START_WITHIN = timedelta(minutes=15), timedelta(minutes=10)
 DECIDED = frozenset({PlanState.APPROVED, PlanState.RUNNING})
 NEVER_AGAIN = frozenset({PlanState.DENIED, PlanState.EXPIRED, PlanState.SUPERSEDED, PlanState.STALE})
 
@@ -149,10 +150,10 @@ class Clicks(RuleBasedStateMachine):
     # What the promise says.
 
     def needed(self, known: Known) -> tuple[set[str], int] | None:
-        """The first rule in file order decides; none means nobody."""
+        """The first rule in file order decides; none means nobody. Nobody here is proven enough for an R3 action."""
         for each in self.policy_rules:
             if each.tier == known.tier.name and each.environment in ("prod", "*") and each.service in ("chat", "*"):
-                return set(each.roles), each.count
+                return set(each.roles), each.count if known.tier is not Tier.R3 else len(PEOPLE) + 1
         return None
 
     def may_decide(self, name: str, known: Known) -> bool:

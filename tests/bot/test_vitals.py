@@ -65,7 +65,7 @@ async def test_what_happened_is_counted_from_the_record(store: Store) -> None:
     await store.incidents.refused(INCIDENT, who="alice", what="approve", why="no", about="plan-1", now=now)
     row = await store.plans.get("plan-1")
     await store.plans.decide(
-        row, "approve", by="bob", role="prompt-owner", needed=1, start_by=now, now=now, channel="operator"
+        row, "approve", by="bob", role="prompt-owner", suffice=bool, start_by=now, now=now, channel="operator"
     )
     outcome = record_json(Outcome(step=0, ok=True))
     await store.journal.append(item, position=1, step=0, kind="outcome", record=outcome, now=now)
