@@ -41,6 +41,7 @@ check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/watchkeeper runbook lint
+	$(BIN)/watchkeeper runbook test
 	$(BIN)/watchkeeper check-config watchkeeper.example.toml
 
 bench: $(VENV)/.dev-$(FAISS) ## Measure: webhooks accepted, a storm of them, cards and verdicts (ARGS="--only storm --database sqlite")

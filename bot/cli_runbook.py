@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -26,6 +27,7 @@ def add_runbook_commands(app: typer.Typer) -> None:
     )
     app.add_typer(runbooks, name="runbook")
     _add_lint(runbooks)
+    _add_test(runbooks)
     _add_writers(runbooks)
 
 
@@ -46,6 +48,25 @@ def _add_lint(runbooks: typer.Typer) -> None:
             print(problem)
         print(f"{count} runbooks, {len(problems)} problems")
         if problems:
+            raise typer.Exit(FOUND_FAULTS)
+
+
+def _add_test(runbooks: typer.Typer) -> None:
+    @runbooks.command("test")
+    def test(
+        paths: Annotated[
+            list[Path] | None, typer.Argument(help="Runbooks, their fixtures, or folders; ours when none.")
+        ] = None,
+    ) -> None:
+        """Run the runbooks' own fixtures (NAME.test.yaml beside NAME.md); prints file:line of what does not hold."""
+        from bot.runbook_tests import run_tests
+
+        tested = asyncio.run(run_tests(paths or ()))
+        for problem in tested.problems:
+            print(problem)
+        without = f"; without a fixture: {', '.join(tested.without)}" if tested.without and paths else ""
+        print(f"{tested.runbooks} runbooks, {tested.cases} cases, {len(tested.problems)} failures{without}")
+        if tested.problems:
             raise typer.Exit(FOUND_FAULTS)
 
 
@@ -91,12 +112,15 @@ def _add_writers(runbooks: typer.Typer) -> None:
         _tell(written, problems)
 
     @runbooks.command("schema")
-    def schema() -> None:
+    def schema(
+        *, tests: Annotated[bool, typer.Option("--tests", help="Of fixtures (NAME.test.yaml) instead.")] = False
+    ) -> None:
         """Print the JSON Schema of front matter and steps, with the names of this installation, for your editor."""
         from bot.library import vocabulary
+        from runbooks.engine.fixtures import fixture_schema
         from runbooks.engine.schema import schema_for
 
-        print(json.dumps(schema_for(vocabulary()), indent=2))
+        print(json.dumps(fixture_schema() if tests else schema_for(vocabulary()), indent=2))
 
 
 def _tell(written: Path, problems: Sequence[Problem]) -> None:

@@ -34,7 +34,7 @@ from bot.store.workers import Duties, Workers
 from bot.verify import Verifier
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding
-from runbooks.engine.values import Happened, JsonObject, Tier
+from runbooks.engine.values import DryRun, Happened, JsonObject, Tier
 from tests.kit import Store
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -56,6 +56,7 @@ class Append:
 
     name = "chaos.append"
     tier = Tier.R1
+    dry_run = DryRun.READS
     params: type[BaseModel] = Where
 
     def __init__(self, folder: Path) -> None:

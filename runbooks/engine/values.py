@@ -35,6 +35,14 @@ class Happened(StrEnum):
     CANNOT_TELL = "cannot_tell"
 
 
+class DryRun(StrEnum):
+    """What a rehearsal asks of the system that the action would change. No change is sent, not even a tried one."""
+
+    NOTHING_TO_READ = "nothing is read: what it would send is rendered"
+    READS = "the present state is read, and what would change is rendered"
+    READS_AND_SERVER = "the present state is read; by hand, kubectl --dry-run=server lets the API server try it"
+
+
 class ActionError(Exception):
     """The action was refused or failed, and certainly changed nothing (a 4xx, a refused connection)."""
 
@@ -57,10 +65,12 @@ class Action(Protocol):
 
     `params` is a pydantic model with `extra="forbid"` that types every parameter. `read` fetches the state that the
     action would change, as JSON literals; it runs when the plan is made, before the step starts, and as the probe.
+    `dry_run` is what rehearsing it takes: `effect` renders the change either way, and nothing is sent.
     """
 
     name: str
     tier: Tier
+    dry_run: DryRun
     params: type[BaseModel]
 
     def effect(self, params: Any, before: JsonObject) -> str:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 MAX_CHARS = 16 * 1024
 MAX_DEPTH = 6
+MAX_DOCUMENT_CHARS = 256 * 1024
+MAX_DOCUMENT_DEPTH = 12
 _INT = re.compile(r"[+-]?[0-9]{1,15}", re.ASCII)
 _BOOLS = {"true": True, "false": False}
 
@@ -33,6 +36,7 @@ class _PlainLoader(yaml.SafeLoader):
     """Refuses what is exotic as soon as it comes by, before a node is made of it."""
 
     depth = 0
+    deepest = MAX_DEPTH
 
     def get_event(self) -> Any:
         event: Any = super().get_event()  # type: ignore[no-untyped-call]  # PyYAML has no types for it
@@ -44,9 +48,13 @@ class _PlainLoader(yaml.SafeLoader):
         if isinstance(event, yaml.DocumentStartEvent) and event.explicit:
             raise YamlBlockError(line, "a second document starts here", "remove the `---`")
         self.depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if self.depth > MAX_DEPTH:
-            raise YamlBlockError(line, f"nested deeper than {MAX_DEPTH}", "flatten it")
+        if self.depth > self.deepest:
+            raise YamlBlockError(line, f"nested deeper than {self.deepest}", "flatten it")
         return event
+
+
+class _DocumentLoader(_PlainLoader):
+    deepest = MAX_DOCUMENT_DEPTH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +65,51 @@ class Entry:
     line: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A whole file of YAML: its value, and on which line each part of it stands."""
+
+    value: Any
+    _root: yaml.Node = field(repr=False)
+
+    def line_of(self, path: Sequence[str | int]) -> int:
+        """The line, from 0, of what these keys and indexes lead to; where they lead nowhere, of the last one found."""
+        node, line = self._root, self._root.start_mark.line
+        for part in path:
+            inner: yaml.Node | None = None
+            if isinstance(node, yaml.MappingNode):
+                found = next(((key, value) for key, value in node.value if key.value == part), None)
+                line, inner = (found[0].start_mark.line, found[1]) if found else (line, None)
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                inner = node.value[part]
+                line = inner.start_mark.line
+            if inner is None:
+                return line
+            node = inner
+        return line
+
+
+def load_document(text: str) -> Document:
+    """A file of the same small YAML. Raises YamlBlockError and nothing else, whatever the text."""
+    node = _composed(text, _DocumentLoader, MAX_DOCUMENT_CHARS)
+    if node is None:
+        raise YamlBlockError(0, "the file is empty", "write `format: 1` and what belongs to it")
+    return Document(value=_value(node), _root=node)
+
+
 def load_mapping(text: str) -> dict[str, Entry]:
     """The top level as a mapping of names. Raises YamlBlockError and nothing else, whatever the text."""
-    if len(text) > MAX_CHARS:
-        raise YamlBlockError(0, f"the block has {len(text)} characters", f"keep it under {MAX_CHARS}")
+    node = _composed(text, _PlainLoader, MAX_CHARS)
+    if not isinstance(node, yaml.MappingNode):
+        raise YamlBlockError(0, "not a list of `name: value` lines", "write `name: value` on each line")
+    return _entries(node)
+
+
+def _composed(text: str, loader: type[_PlainLoader], most: int) -> yaml.Node | None:
+    if len(text) > most:
+        raise YamlBlockError(0, f"the block has {len(text)} characters", f"keep it under {most}")
     try:
-        node = yaml.compose(text, Loader=_PlainLoader)
+        node: yaml.Node | None = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise YamlBlockError(
@@ -70,9 +117,7 @@ def load_mapping(text: str) -> dict[str, Entry]:
         ) from error
     except yaml.YAMLError as error:  # the reader's error for characters that YAML forbids has no mark
         raise YamlBlockError(0, "not YAML: it holds a control character", "remove it") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise YamlBlockError(0, "not a list of `name: value` lines", "write `name: value` on each line")
-    return _entries(node)
+    return node
 
 
 def _entries(node: yaml.MappingNode) -> dict[str, Entry]:

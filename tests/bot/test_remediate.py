@@ -20,7 +20,7 @@ from diagnostics.findings import Finding, Status
 from diagnostics.telemetry.model import TelemetryError
 from runbooks.engine.actions.manual import Manual
 from runbooks.engine.actions.wait import Wait
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Plan, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Plan, Tier
 from tests.kit import INCIDENT, NOW, Store, event, plan, step
 
 FRAME_JSON = FRAME.dump_python(
@@ -39,6 +39,7 @@ class FakeAction:
 
     name = "fake.set"
     tier = Tier.R1
+    dry_run = DryRun.READS
     params: type[BaseModel] = Params
 
     def __init__(self) -> None:

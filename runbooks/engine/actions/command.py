@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from runbooks.engine.actions.command_line import filled
 from runbooks.engine.actions.parameters import ConfigName
 from runbooks.engine.actions.subtree import GRACE_S, KEEPER_PATIENCE_S, Ended, Order, SubtreeLostError, run_subtree
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, PartlyDoneError, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, PartlyDoneError, Tier
 
 Redact = Callable[[str], str]
 
@@ -63,6 +63,7 @@ class RunCommand:
 
     name = "command.run"
     tier = Tier.R3
+    dry_run = DryRun.NOTHING_TO_READ
     params: type[BaseModel] = CommandParams
     subject: type[BaseModel] = CommandParams
     can_undo = False

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from runbooks.engine.actions.json_api import look, object_of, open_client, send
 from runbooks.engine.actions.parameters import ConfigName, chosen_source
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Tier
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.~-]{0,199}", re.ASCII)
 _SEMANTIC_PATCH = {"Content-Type": "application/json; domain-model=launchdarkly.semanticpatch"}
@@ -126,6 +126,7 @@ class SetFlag:
 
     name = "flag.set"
     tier = Tier.R1
+    dry_run = DryRun.READS
     params: type[BaseModel] = SetFlagParams
     subject: type[BaseModel] = FlagRef
     can_undo = True

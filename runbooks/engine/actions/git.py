@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from runbooks.engine.actions.git_repository import INTENT, REVERTS, Clone, GitAccess, cloned, folder_in_repository
 from runbooks.engine.actions.parameters import ConfigName, chosen_source
-from runbooks.engine.values import ActionError, Happened, JsonObject, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, Tier
 
 _COMMIT = re.compile(r"[0-9a-f]{7,64}", re.ASCII)
 _MOST_SUBJECT = 100  # characters
@@ -55,6 +55,7 @@ class Revert:
 
     name = "git.revert"
     tier = Tier.R2
+    dry_run = DryRun.READS
     params: type[BaseModel] = RevertParams
     subject: type[BaseModel] = RevertParams
     can_undo = True

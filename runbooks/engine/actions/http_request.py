@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runbooks.engine.actions.parameters import ConfigName
 from runbooks.engine.actions.web_path import Address, unfit_address, unfit_path
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Tier
 
 Redact = Callable[[str], str]
 
@@ -77,6 +77,7 @@ class HttpRequest:
 
     name = "http.request"
     tier = Tier.R3
+    dry_run = DryRun.NOTHING_TO_READ
     params: type[BaseModel] = RequestParams
     subject: type[BaseModel] = RequestParams
     can_undo = False

@@ -28,7 +28,7 @@ from runbooks.engine.actions.kubernetes_objects import (
 )
 from runbooks.engine.actions.parameters import ConfigName, Whole
 from runbooks.engine.actions.pod_template import differences, digest, own_template
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Tier
 
 REVISION = "deployment.kubernetes.io/revision"
 # What belongs to the deployment itself or to its controller and is not rolled back (kubectl keeps the same list).
@@ -70,6 +70,7 @@ class OnDeployment:
     """What the actions on a deployment share: which cluster, and the lock on the deployment."""
 
     tier = Tier.R1
+    dry_run = DryRun.READS_AND_SERVER
     can_undo = True
     subject: type[BaseModel] = DeploymentRef
 

@@ -37,14 +37,7 @@ from runbooks.engine.actions.kubernetes_objects import (
     workload_of,
 )
 from runbooks.engine.actions.parameters import Whole
-from runbooks.engine.values import (
-    ActionError,
-    Happened,
-    JsonObject,
-    OutcomeUnknownError,
-    PartlyDoneError,
-    Tier,
-)
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, PartlyDoneError, Tier
 
 ASK_AGAIN_S = 5.0
 _BESIDES_WAITING_S = 30.0  # the reads before, and the last call
@@ -72,6 +65,7 @@ class Drain:
 
     name = "kubernetes.drain"
     tier = Tier.R2
+    dry_run = DryRun.READS_AND_SERVER
     params: type[BaseModel] = DrainParams
     subject: type[BaseModel] = NodeRef
     can_undo = False

@@ -26,7 +26,7 @@ from runbooks.engine.actions.kubernetes_objects import (
     workload_of,
 )
 from runbooks.engine.actions.parameters import ConfigName
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Tier
 
 CORDONED = "watchkeeper/cordoned"
 """Our mark on a node that we cordoned; its value is the intent's token."""
@@ -52,6 +52,7 @@ class _Schedulability:
     """Cordon and uncordon: the same field, read and written in the same way."""
 
     tier = Tier.R1
+    dry_run = DryRun.READS_AND_SERVER
     can_undo = True
     subject: type[BaseModel] = NodeRef
     wanted: bool  # of `spec.unschedulable`

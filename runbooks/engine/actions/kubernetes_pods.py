@@ -22,7 +22,7 @@ from runbooks.engine.actions.kubernetes_objects import (
     workload_of,
 )
 from runbooks.engine.actions.parameters import ConfigName
-from runbooks.engine.values import ActionError, Happened, JsonObject, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, Tier
 
 
 class PodRef(BaseModel):
@@ -40,6 +40,7 @@ class DeletePod:
 
     name = "kubernetes.delete_pod"
     tier = Tier.R2
+    dry_run = DryRun.READS_AND_SERVER
     params: type[BaseModel] = PodRef
     subject: type[BaseModel] = PodRef
     can_undo = False

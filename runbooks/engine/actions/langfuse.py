@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from runbooks.engine.actions.json_api import change, look, object_of, open_client
 from runbooks.engine.actions.parameters import ConfigName, Whole, chosen_source
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Tier
 
 _SYSTEM = "Langfuse"
 
@@ -79,6 +79,7 @@ class MoveLabel:
 
     name = "langfuse.move_label"
     tier = Tier.R1
+    dry_run = DryRun.READS
     params: type[BaseModel] = MoveLabelParams
     subject: type[BaseModel] = LabelOfPrompt
     can_undo = True

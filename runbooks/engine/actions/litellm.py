@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from runbooks.engine.actions.litellm_proxy import Deployment, GatewayObject, LiteLLMProxy
 from runbooks.engine.actions.parameters import ConfigName, Whole
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Tier
 
 _LOOKS = 3
 
@@ -36,6 +36,7 @@ class GatewayAction:
     """What all actions on a gateway share: which proxy, and that they can be taken back."""
 
     tier = Tier.R1
+    dry_run = DryRun.READS
     can_undo = True
 
     def __init__(self, proxies: Mapping[str, LiteLLMProxy]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from runbooks.engine.values import ActionError, Happened, JsonObject, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, Tier
 
 
 def printable(value: str) -> str:
@@ -32,6 +32,7 @@ class Manual:
 
     name = "manual"
     tier = Tier.R0
+    dry_run = DryRun.NOTHING_TO_READ
     params: type[BaseModel] = ManualParams
     subject: type[BaseModel] = ManualParams
     can_undo = False

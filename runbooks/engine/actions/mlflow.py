@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from runbooks.engine.actions.json_api import change, look, object_of, open_client
 from runbooks.engine.actions.parameters import ConfigName, Whole, chosen_source
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Tier
 
 _SYSTEM = "MLflow"
 _API = "/api/2.0/mlflow"
@@ -82,6 +82,7 @@ class SetAlias:
 
     name = "mlflow.set_alias"
     tier = Tier.R1
+    dry_run = DryRun.READS
     params: type[BaseModel] = SetAliasParams
     subject: type[BaseModel] = AliasOfPrompt
     can_undo = True

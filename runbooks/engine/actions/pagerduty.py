@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from runbooks.engine.actions.json_api import change, look, object_of, open_client, reason
 from runbooks.engine.actions.manual import printable
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Tier
 
 SYSTEM = "PagerDuty"
 
@@ -72,6 +72,7 @@ class IncidentAction:
 
     name = ""
     tier = Tier.R1
+    dry_run = DryRun.READS
     subject: type[BaseModel] = OfIncident
     can_undo = False
     verify_at_will = True

@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from runbooks.engine.actions.json_api import change, look, object_of, open_client, reason
 from runbooks.engine.actions.manual import printable
 from runbooks.engine.actions.parameters import ConfigName
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Tier
 
 _SYSTEM = "Qdrant"
 
@@ -97,6 +97,7 @@ class StoreAction:
     """What both actions share."""
 
     tier = Tier.R1
+    dry_run = DryRun.READS
     can_undo = True
 
     def __init__(self, stores: Mapping[str, QdrantAccess]) -> None:

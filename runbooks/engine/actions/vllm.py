@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from runbooks.engine.actions.json_api import look, object_of, open_client, reason, send
 from runbooks.engine.actions.parameters import ConfigName
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Tier
 
 _SYSTEM = "vLLM"
 _CALLS = 3  # of one act: look, change, look again
@@ -88,6 +88,7 @@ class EngineAction:
     """What all actions on an engine share."""
 
     subject: type[BaseModel] = OnEngine
+    dry_run = DryRun.READS
 
     def __init__(self, engines: Mapping[str, EngineAccess]) -> None:
         self._engines = dict(engines)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from runbooks.engine.actions.pagerduty import PagerDutyId
 from runbooks.engine.declared import DURATION, seconds
-from runbooks.engine.values import ActionError, Happened, JsonObject, Tier
+from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, Tier
 
 LONGEST_S = 1800.0
 """Seconds. An approval carries a plan for an hour, and the step after the wait has to fit in."""
@@ -39,6 +39,7 @@ class Wait:
 
     name = "wait"
     tier = Tier.R0
+    dry_run = DryRun.NOTHING_TO_READ
     params: type[BaseModel] = WaitParams
     subject: type[BaseModel] = WaitParams
     can_undo = False
