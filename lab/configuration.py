@@ -30,6 +30,7 @@ class Addresses:
     kubernetes: str
     langfuse: str
     litellm: str
+    launchdarkly: str
     metrics: str
     product: str
 
@@ -43,6 +44,8 @@ def new_credentials() -> Credentials:
         kube_action="kube-" + secrets.token_hex(16),
         litellm_read="sk-" + secrets.token_hex(16),
         litellm_admin="sk-" + secrets.token_hex(16),
+        launchdarkly_read="api-" + secrets.token_hex(16),
+        launchdarkly_write="api-" + secrets.token_hex(16),
         pagerduty_routing_key=secrets.token_hex(16),
     )
 
@@ -108,6 +111,8 @@ def environment(
         "KUBE_ACTION_TOKEN": credentials.kube_action,
         "LITELLM_READ_KEY": credentials.litellm_read,
         "LITELLM_ADMIN_KEY": credentials.litellm_admin,
+        "LAUNCHDARKLY_READ": credentials.launchdarkly_read,
+        "LAUNCHDARKLY_WRITE": credentials.launchdarkly_write,
         "WATCHKEEPER_CONFIG": str(folder / CONFIG_FILE),
         "WATCHKEEPER_HOST": host,
         "WATCHKEEPER_PORT": port,
@@ -132,6 +137,7 @@ def watchkeeper_toml(addresses: Addresses, *, pace: float, history: str) -> str:
         langfuse=addresses.langfuse,
         kubernetes=addresses.kubernetes,
         litellm=addresses.litellm,
+        launchdarkly=addresses.launchdarkly,
         interval_s=SCRAPE_EVERY_LAB_S / pace,
         pace=pace,
         history=history,
@@ -169,6 +175,16 @@ url = "{langfuse}"
 credential = "LANGFUSE_READ"
 action_credential = "LANGFUSE_WRITE"
 
+[[datasource]]
+name = "flags"
+kind = "launchdarkly"
+url = "{launchdarkly}"
+credential = "LAUNCHDARKLY_READ"
+action_credential = "LAUNCHDARKLY_WRITE"
+project = "default"
+environment = "production"
+flags = ["chat-*", "tool-*", "agent-writes-*"]
+
 [[cluster]]
 name = "lab"
 url = "{kubernetes}"
@@ -190,6 +206,7 @@ environment = "prod"
 datasource = "metrics"
 cluster = "lab"
 gateway = "edge"
+changes = ["flags"]
 mode = "approve"
 prompt_diff = "full"
 owners = ["dana"]
@@ -207,6 +224,9 @@ ttft_p95_s = 1.0
 name = "chat-vllm"
 kind = "engine"
 replicas = 4
+[[service.deployments]]
+name = "chat-gateway"
+kind = "gateway"
 [[service.prompts]]
 name = "chat-system"
 source = "prompts"

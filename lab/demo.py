@@ -154,7 +154,7 @@ async def still_missing(drill: Drill, client: httpx.AsyncClient) -> list[str]:
         "the card does not suspect the guilty change": names_culprit(cards, truth["culprit"]),
         "a stranger's approval counted": not _APPROVED_BY_STRANGER.search(said),
         "the world is not healed by the right change": bool(truth["healed"]),
-        "the gateway was asked for what LiteLLM does not know": not truth["violations"],
+        "a far end was asked for what it does not know": not truth["violations"],
         "the card does not say that the fix is verified": bool(_SAYS_VERIFIED.search(said)),
         "PagerDuty's incident is not resolved by Watchkeeper": await _resolved_by_product(drill),
     }

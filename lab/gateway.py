@@ -125,6 +125,13 @@ class Stream:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnAccord(Stream):
+    """Work that an agent gave itself."""
+
+    agent: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProviderLoad:
     """
     One model of a provider right now, per second.

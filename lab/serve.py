@@ -61,7 +61,17 @@ class _Sockets:
     """One listening socket a stand-in, bound before anything is built, so that every address is known to all."""
 
     def __init__(self) -> None:
-        names = ("slack", "pagerduty", "events", "kubernetes", "langfuse", "litellm", "metrics", "envelopes")
+        names = (
+            "slack",
+            "pagerduty",
+            "events",
+            "kubernetes",
+            "langfuse",
+            "litellm",
+            "launchdarkly",
+            "metrics",
+            "envelopes",
+        )
         self.bound = {name: new_socket() for name in names}
 
     def url(self, name: str, scheme: str = "http") -> str:
@@ -86,6 +96,7 @@ class Lab:
             kubernetes=url("kubernetes"),
             langfuse=url("langfuse"),
             litellm=url("litellm"),
+            launchdarkly=url("launchdarkly"),
             metrics=url("metrics"),
             product=options.product.rstrip("/"),
         )
@@ -163,6 +174,7 @@ class Lab:
             "kubernetes": server(self.world.kubernetes_app),
             "langfuse": server(self.world.langfuse_app),
             "litellm": server(self.world.litellm_app),
+            "launchdarkly": server(self.world.launchdarkly_app),
             "metrics": server(self.world.metrics_app),
         }
 

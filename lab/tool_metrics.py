@@ -25,8 +25,7 @@ class ToolExporter:
         """Account for the calls that this many answered requests made."""
         for agent, share in AGENTS.items():
             for tool in TOOLS:
-                factor = self.tools.write_growth(agent) if tool.verb == "write" else 1.0
-                mean = requests * CALLS_PER_REQUEST * share * tool.share * factor
+                mean = requests * CALLS_PER_REQUEST * share * tool.share * self.tools.calls(agent, tool)
                 self._count(agent, tool.name, tool.verb, int(self.rng.poisson(mean)))
 
     def _count(self, agent: str, tool: str, verb: str, n: int) -> None:

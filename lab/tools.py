@@ -43,7 +43,7 @@ class Tools:
     `unapproved` which share of those nobody approved.
     `acts_alone` is the same as `writes` under a prompt that lets agents act without approval. What the prompts in use
     and the content that agents read make of both at each step is in `urged`; `malformed` is the share of calls whose
-    arguments nobody can parse.
+    arguments nobody can parse. Nobody calls a tool in `switched_off`; agents in `read_only` change nothing.
     """
 
     error_ratio: dict[str, float] = field(default_factory=dict)
@@ -52,9 +52,17 @@ class Tools:
     acts_alone: dict[str, float] = field(default_factory=dict)
     urged: dict[str, float] = field(default_factory=dict)
     malformed: float = 0.0
+    switched_off: set[str] = field(default_factory=set)
+    read_only: set[str] = field(default_factory=set)
 
     def errors(self, tool: str) -> float:
         return self.error_ratio.get(tool, USUAL_ERRORS) + self.malformed
+
+    def calls(self, agent: str, tool: Tool) -> float:
+        """How many times more often than usual an agent calls a tool."""
+        if tool.name in self.switched_off or (tool.verb == "write" and agent in self.read_only):
+            return 0.0
+        return self.write_growth(agent) if tool.verb == "write" else 1.0
 
     def write_growth(self, agent: str) -> float:
         """How many times more often than usual an agent writes."""
@@ -86,4 +94,5 @@ class Tools:
 
         Agents stick to the tool that they need. Arguments that nobody can parse never reach a backend.
         """
-        return max(0.0, *(ratio - USUAL_ERRORS for ratio in self.error_ratio.values()), 0.0)
+        called = (ratio for tool, ratio in self.error_ratio.items() if tool not in self.switched_off)
+        return max(0.0, *(ratio - USUAL_ERRORS for ratio in called), 0.0)

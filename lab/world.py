@@ -25,11 +25,13 @@ from lab.hardware import Hardware
 from lab.history import History
 from lab.kubernetes import KubernetesApi
 from lab.langfuse import LangfuseApi
+from lab.launchdarkly import LaunchDarklyApi
 from lab.litellm import LiteLLMApi
 from lab.prompt_store import PromptStore
 from lab.rule import RuleState
 from lab.scenarios import scenario
 from lab.stage import Deed, Stage
+from lab.switches import Switches
 
 PAST = timedelta(hours=2)
 _RULE_PAST = timedelta(minutes=30)
@@ -48,6 +50,8 @@ class Credentials:
     kube_action: str
     litellm_read: str
     litellm_admin: str
+    launchdarkly_read: str
+    launchdarkly_write: str
     pagerduty_routing_key: str
 
 
@@ -111,9 +115,17 @@ class World:
             read_key=credentials.litellm_read,
             admin_key=credentials.litellm_admin,
         )
+        self.switches = Switches(stage=self.stage)
+        self.launchdarkly = LaunchDarklyApi(
+            switches=self.switches,
+            now=self.clock.now,
+            read_token=credentials.launchdarkly_read,
+            write_token=credentials.launchdarkly_write,
+        )
         self.langfuse_app = self.langfuse.app()
         self.kubernetes_app = self.kubernetes.app()
         self.litellm_app = self.litellm.app()
+        self.launchdarkly_app = self.launchdarkly.app()
         self.metrics_app = _metrics_app(self.fleet.metrics)
 
     @property
@@ -142,6 +154,7 @@ class World:
         now = self.fleet.next_step
         while self._deeds and self._deeds[0].at <= now:
             self._deeds.popleft().do(self.stage)
+        self.switches.observe(now)
         self.fleet.step()
         self._note_health(now)
 
@@ -201,7 +214,7 @@ class World:
             **self.scenario.truth(self.stage),
             "onset": self.onset.isoformat(),
             "now": self.clock.now().isoformat(),
-            "violations": self.litellm.violations,
+            "violations": [*self.litellm.violations, *self.launchdarkly.violations],
             "healed": self._healed_at is not None,
             "healed_at": self._healed_at.isoformat() if self._healed_at else None,
         }

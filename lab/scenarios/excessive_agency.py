@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from lab import prompt_texts
-from lab.gateway import CHAT, LARGE, Gateway, Stream
+from lab.gateway import CHAT, LARGE, Gateway, OwnAccord, Stream
 from lab.scenarios.fault import Fault
 from lab.scenarios.prompt_change import PromptChange
 from lab.stage import Stage
@@ -67,12 +67,13 @@ class ExcessiveAgency(Fault):
         for key in gateway.keys.values():
             for group, share in ((CHAT, 1.0), (LARGE, _PLANNED_ELSEWHERE)):
                 rps = level * self.growth * gateway.normal.fleet_rps * key.share * share
-                yield Stream(
+                yield OwnAccord(
                     key=key.alias,
                     group=group,
                     rps=rps,
                     prompt_tokens=_TURN * gateway.normal.prompt_tokens,
                     output_tokens=gateway.normal.output_tokens,
+                    agent=self.agent,
                 )
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:

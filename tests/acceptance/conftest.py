@@ -146,13 +146,14 @@ async def running_place(
             credentials=credentials,
         )
         await world.prepare()
-        sockets = {name: new_socket() for name in ("metrics", "langfuse", "litellm", "kubernetes")}
+        sockets = {name: new_socket() for name in ("metrics", "langfuse", "litellm", "kubernetes", "launchdarkly")}
         addresses = _addresses(url, standins, {name: url_of(each) for name, each in sockets.items()})
         async with (
             listening(world.metrics_app, sockets["metrics"]),
             listening(world.langfuse_app, sockets["langfuse"]),
             listening(world.litellm_app, sockets["litellm"]),
             listening(world.kubernetes_app, sockets["kubernetes"]),
+            listening(world.launchdarkly_app, sockets["launchdarkly"]),
         ):
             config = watchkeeper_toml(addresses, pace=PACE, history=world.history_path.name)
             config = config.replace(LAB_TEAM, TEAM).replace(SERVICE_ID, SERVICE)
@@ -192,6 +193,7 @@ def _addresses(product: str, standins: Standins, of: Mapping[str, str]) -> Addre
         kubernetes=of["kubernetes"],
         langfuse=of["langfuse"],
         litellm=of["litellm"],
+        launchdarkly=of["launchdarkly"],
         metrics=of["metrics"],
         product=product,
     )

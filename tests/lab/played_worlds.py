@@ -27,6 +27,8 @@ CREDENTIALS = Credentials(
     langfuse_write="pk-write:sk-write",
     kube_read="read-token",
     kube_action="action-token",
+    launchdarkly_read="api-read",
+    launchdarkly_write="api-write",
     pagerduty_routing_key="R0LABCHAT00000000000000000000000",
 )
 

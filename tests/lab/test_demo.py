@@ -48,6 +48,7 @@ ADDRESSES = Addresses(
     kubernetes="http://127.0.0.1:4",
     langfuse="http://127.0.0.1:5",
     litellm="http://127.0.0.1:8",
+    launchdarkly="http://127.0.0.1:9",
     metrics="http://127.0.0.1:6",
     product="http://127.0.0.1:7",
 )
