@@ -31,6 +31,7 @@ class Addresses:
     langfuse: str
     litellm: str
     launchdarkly: str
+    qdrant: str
     metrics: str
     product: str
 
@@ -46,6 +47,7 @@ def new_credentials() -> Credentials:
         litellm_admin="sk-" + secrets.token_hex(16),
         launchdarkly_read="api-" + secrets.token_hex(16),
         launchdarkly_write="api-" + secrets.token_hex(16),
+        qdrant="qdrant-" + secrets.token_hex(16),
         pagerduty_routing_key=secrets.token_hex(16),
     )
 
@@ -113,6 +115,7 @@ def environment(
         "LITELLM_ADMIN_KEY": credentials.litellm_admin,
         "LAUNCHDARKLY_READ": credentials.launchdarkly_read,
         "LAUNCHDARKLY_WRITE": credentials.launchdarkly_write,
+        "QDRANT_API_KEY": credentials.qdrant,
         "WATCHKEEPER_CONFIG": str(folder / CONFIG_FILE),
         "WATCHKEEPER_HOST": host,
         "WATCHKEEPER_PORT": port,
@@ -138,6 +141,7 @@ def watchkeeper_toml(addresses: Addresses, *, pace: float, history: str) -> str:
         kubernetes=addresses.kubernetes,
         litellm=addresses.litellm,
         launchdarkly=addresses.launchdarkly,
+        qdrant=addresses.qdrant,
         interval_s=SCRAPE_EVERY_LAB_S / pace,
         pace=pace,
         history=history,
@@ -196,6 +200,15 @@ name = "edge"
 url = "{litellm}"
 credential = "LITELLM_READ_KEY"
 action_credential = "LITELLM_ADMIN_KEY"
+
+[[vector_store]]
+name = "vectors"
+url = "{qdrant}"
+action_credential = "QDRANT_API_KEY"
+services = ["chat"]
+collections = ["manuals-.*"]
+source_field = "data_source"
+quarantine_key = "quarantined"
 
 [[service]]
 name = "chat"

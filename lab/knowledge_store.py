@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 SOURCE = "manuals"
 ALIAS = "manuals"
+SHARES: Mapping[str, float] = {"manuals": 0.8, "forum": 0.2}
+"""Data source -> its share of a collection's points. What agents read of orders is not in here."""
+
 TIMEOUT_S = 3.0
 """How long the application waits for passages before it asks the model without any."""
 
@@ -42,7 +45,8 @@ class KnowledgeStore:
     At rest: 120 ms a call, 2 % of the answers are empty, the best passage scores 0.72.
 
     Searches go to the collection that `serves` names. `overload` (0 to 1) is how far beyond its means the store is:
-    then searches take up to the application's timeout, and come back cut short or not at all.
+    then searches take up to the application's timeout, and come back cut short or not at all. Nothing is found
+    of `quarantined`, pairs of collection and source.
     """
 
     seconds: float = 0.120
@@ -50,10 +54,21 @@ class KnowledgeStore:
     collections: dict[str, Collection] = field(default_factory=lambda: {"manuals-v7": Collection()})
     serves: str = "manuals-v7"
     overload: float = 0.0
+    quarantined: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def collection(self) -> Collection:
         return self.collections[self.serves]
+
+    def hides(self, source: str) -> bool:
+        """Whether what is searched now leaves this source out."""
+        return (self.serves, source) in self.quarantined
+
+    @property
+    def empty(self) -> float:
+        """The share of searches without a passage that is similar enough, in a store that keeps up."""
+        hidden = sum(share for source, share in SHARES.items() if self.hides(source))
+        return min(1.0, self.collection.empty + _NOTHING_ELSE * hidden)
 
     @property
     def is_mismatched(self) -> bool:
@@ -67,7 +82,7 @@ class KnowledgeStore:
             # The application catches the error and counts that nothing was found, so errors are the few that remain.
             return {"ok": 0.0, "empty": 0.97, "error": 0.03, "timeout": 0.0}
         timeout, error = 0.001 + 0.25 * self.overload, 0.002 + 0.04 * self.overload
-        empty = self.collection.empty + 0.38 * self.overload
+        empty = self.empty + 0.38 * self.overload
         return {"ok": max(0.0, 1 - timeout - error - empty), "empty": empty, "error": error, "timeout": timeout}
 
     @property
@@ -94,5 +109,8 @@ class KnowledgeStore:
         """How much of the passages that prompts usually carry they carry now: 1 at rest, 0 when nothing is found."""
         return self.outcomes["ok"] / _USUALLY_FOUND
 
+
+_NOTHING_ELSE = 0.3
+"""Of the searches whose best passage is hidden: the other sources have nothing that is similar enough."""
 
 _USUALLY_FOUND = KnowledgeStore().outcomes["ok"]

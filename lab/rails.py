@@ -9,7 +9,7 @@ from lab.consumers import Consumer
 from lab.exposition import STEP, Family, Registry, counter
 from lab.routes import Route
 from lab.stage import Stage
-from lab.threats import KINDS, SOURCES, acts_alone
+from lab.threats import FETCHED_BY, KINDS, SOURCES, acts_alone
 from lab.tools import AGENTS
 
 _CHECKED = {"retrieved": 0.1, "tool": 0.05, "output": 0.1}
@@ -56,7 +56,7 @@ class Rails:
             n for (route, version), n in answered.items() if acts_alone(prompts.get(route.prompt, version).prompt)
         )
         share = alone / max(1, sum(answered.values()))
-        obeyed = _OBEYED * sum(self.stage.threats.poisoned.values())
+        obeyed = _OBEYED * sum(map(self._poison, SOURCES))
         tools.urged = {agent: 1 + share * (tools.acts_alone.get(agent, 1.0) - 1) + obeyed for agent in AGENTS}
 
     def _detect(self, requests: int) -> dict[str, int]:
@@ -70,11 +70,17 @@ class Rails:
             self._count(INJECTIONS, seen + others, surface="user", principal=principal)
             real["user"] += seen
         for source, surface in SOURCES.items():
-            seen = int(rng.poisson(requests * threats.poisoned.get(source, 0.0) * _DETECTED))
+            seen = int(rng.poisson(requests * self._poison(source) * _DETECTED))
             others = int(rng.poisson(requests * _SEEN_IN_CONTENT))
             self._count(INJECTIONS, seen + others, surface=surface, data_source=source)
             real[surface] += seen
         return real
+
+    def _poison(self, source: str) -> float:
+        """The share of the requests that are shown what is hidden in a source, where the source is still read."""
+        if self.stage.knowledge_store.hides(source) or FETCHED_BY.get(source) in self.stage.tools.switched_off:
+            return 0.0
+        return self.stage.threats.poisoned.get(source, 0.0)
 
     def _admitted(self, alias: str, rps: float) -> float:
         """What the gateway lets pass of an attacker's requests."""

@@ -42,7 +42,7 @@ class RetrievalExporter:
         about = {"service": self.service, "data_source": SOURCE}
         outcomes = self.store.outcomes
         self.registry.spread(self.rng, RETRIEVAL, about, ("outcome", outcomes), n)
-        scored = int(self.rng.binomial(n, min(1.0, outcomes["ok"] + self.store.collection.empty)))
+        scored = int(self.rng.binomial(n, min(1.0, outcomes["ok"] + self.store.empty)))
         if self.store.is_mismatched:
             scored = 0  # a refused search has no best passage
         self.registry.add(SCORE_SUM, about, self._scores(scored))

@@ -69,6 +69,7 @@ class _Sockets:
             "langfuse",
             "litellm",
             "launchdarkly",
+            "qdrant",
             "metrics",
             "envelopes",
         )
@@ -97,6 +98,7 @@ class Lab:
             langfuse=url("langfuse"),
             litellm=url("litellm"),
             launchdarkly=url("launchdarkly"),
+            qdrant=url("qdrant"),
             metrics=url("metrics"),
             product=options.product.rstrip("/"),
         )
@@ -175,6 +177,7 @@ class Lab:
             "langfuse": server(self.world.langfuse_app),
             "litellm": server(self.world.litellm_app),
             "launchdarkly": server(self.world.launchdarkly_app),
+            "qdrant": server(self.world.qdrant_app),
             "metrics": server(self.world.metrics_app),
         }
 

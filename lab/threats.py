@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 SOURCES: Mapping[str, str] = {"manuals": "retrieved", "forum": "retrieved", "order-notes": "tool"}
 """Where content comes from that a model reads besides the user's question, and by which way it comes in."""
 
+FETCHED_BY: Mapping[str, str] = {"order-notes": "search_orders"}
+"""The tools that fetch what comes in by a tool."""
+
 KINDS = ("pii", "secret")
 
 _SHOWS_RECORD = re.compile(r"\{\{customer_record\}\}")

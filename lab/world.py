@@ -28,6 +28,7 @@ from lab.langfuse import LangfuseApi
 from lab.launchdarkly import LaunchDarklyApi
 from lab.litellm import LiteLLMApi
 from lab.prompt_store import PromptStore
+from lab.qdrant import QdrantApi
 from lab.rule import RuleState
 from lab.scenarios import scenario
 from lab.stage import Deed, Stage
@@ -52,6 +53,7 @@ class Credentials:
     litellm_admin: str
     launchdarkly_read: str
     launchdarkly_write: str
+    qdrant: str
     pagerduty_routing_key: str
 
 
@@ -122,10 +124,12 @@ class World:
             read_token=credentials.launchdarkly_read,
             write_token=credentials.launchdarkly_write,
         )
+        self.qdrant = QdrantApi(store=self.stage.knowledge_store, now=self.clock.now, key=credentials.qdrant)
         self.langfuse_app = self.langfuse.app()
         self.kubernetes_app = self.kubernetes.app()
         self.litellm_app = self.litellm.app()
         self.launchdarkly_app = self.launchdarkly.app()
+        self.qdrant_app = self.qdrant.app()
         self.metrics_app = _metrics_app(self.fleet.metrics)
 
     @property
@@ -214,7 +218,7 @@ class World:
             **self.scenario.truth(self.stage),
             "onset": self.onset.isoformat(),
             "now": self.clock.now().isoformat(),
-            "violations": [*self.litellm.violations, *self.launchdarkly.violations],
+            "violations": [*self.litellm.violations, *self.launchdarkly.violations, *self.qdrant.violations],
             "healed": self._healed_at is not None,
             "healed_at": self._healed_at.isoformat() if self._healed_at else None,
         }

@@ -146,7 +146,9 @@ async def running_place(
             credentials=credentials,
         )
         await world.prepare()
-        sockets = {name: new_socket() for name in ("metrics", "langfuse", "litellm", "kubernetes", "launchdarkly")}
+        sockets = {
+            name: new_socket() for name in ("metrics", "langfuse", "litellm", "kubernetes", "launchdarkly", "qdrant")
+        }
         addresses = _addresses(url, standins, {name: url_of(each) for name, each in sockets.items()})
         async with (
             listening(world.metrics_app, sockets["metrics"]),
@@ -154,6 +156,7 @@ async def running_place(
             listening(world.litellm_app, sockets["litellm"]),
             listening(world.kubernetes_app, sockets["kubernetes"]),
             listening(world.launchdarkly_app, sockets["launchdarkly"]),
+            listening(world.qdrant_app, sockets["qdrant"]),
         ):
             config = watchkeeper_toml(addresses, pace=PACE, history=world.history_path.name)
             config = config.replace(LAB_TEAM, TEAM).replace(SERVICE_ID, SERVICE)
@@ -194,6 +197,7 @@ def _addresses(product: str, standins: Standins, of: Mapping[str, str]) -> Addre
         langfuse=of["langfuse"],
         litellm=of["litellm"],
         launchdarkly=of["launchdarkly"],
+        qdrant=of["qdrant"],
         metrics=of["metrics"],
         product=product,
     )

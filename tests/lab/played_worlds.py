@@ -29,6 +29,7 @@ CREDENTIALS = Credentials(
     kube_action="action-token",
     launchdarkly_read="api-read",
     launchdarkly_write="api-write",
+    qdrant="qdrant-key",
     pagerduty_routing_key="R0LABCHAT00000000000000000000000",
 )
 

@@ -49,6 +49,7 @@ ADDRESSES = Addresses(
     langfuse="http://127.0.0.1:5",
     litellm="http://127.0.0.1:8",
     launchdarkly="http://127.0.0.1:9",
+    qdrant="http://127.0.0.1:10",
     metrics="http://127.0.0.1:6",
     product="http://127.0.0.1:7",
 )
