@@ -49,6 +49,7 @@ _DEEDS = {
     "incident.resolve": "resolved the incident",
     "diagnosis.requested": "asked for another diagnosis",
     "plan.requested": "requested another fix",
+    "narrow.asked": "chose other values for the fix",
     "plan.approve": "approved the fix",
     "plan.deny": "denied the fix",
     "step.settled": "answered for a step in doubt",

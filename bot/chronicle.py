@@ -41,6 +41,8 @@ _WORDS: Mapping[str, str] = {
     "plan.proposed": "proposed a fix: {effects}",
     "plan.alternative": "found another possible fix: {effects}",
     "plan.requested": "requested another fix",
+    "undo.asked": "asked for the fix to be taken back",
+    "narrow.asked": "chose other values for the fix",
     "plan.approve": "approved the fix as {role}",
     "plan.deny": "denied the fix as {role}",
     "plan.started": "started the fix",

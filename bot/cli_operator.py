@@ -1,6 +1,6 @@
 """
-`watchkeeper operator ...` gives out tokens, beside the database; `incidents`, `show`, `approve`, `deny`, `stop` and
-`go` use them.
+`watchkeeper operator ...` gives out tokens, beside the database; `incidents`, `show`, `approve`, `deny`, `narrow`,
+`stop` and `go` use them.
 
 The latter ask the running server over HTTP: whoever has a token needs no access to the database, and the policy and
 the record are the same as behind Slack's buttons.
@@ -107,6 +107,17 @@ def _add_deeds(app: typer.Typer) -> None:
         """Refuse a plan for good. Works while Slack is down."""
         _decide(plan, "deny", yes=yes, digest=digest)
 
+    @app.command("narrow")
+    def narrow(
+        plan: PlanId,
+        *,
+        param: Annotated[list[str], typer.Option("--param", metavar="NAME=VALUE", help="One value; may be repeated.")],
+    ) -> None:
+        """Make a plan anew with other values. The old one is void, and somebody else has to approve the new one."""
+        values = dict(_named(each) for each in param)
+        client = _client()
+        print(client.narrow(plan, values, client.plan(plan)["digest"])["said"])
+
 
 def _add_switch(app: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
     """The kill switch: asked of the server like the other deeds, or turned beside the database."""
@@ -156,6 +167,13 @@ def _decide(plan_id: str, decision: str, *, yes: bool, digest: str | None) -> No
         raise WatchkeeperError("nothing was done")
     answer = client.decide(plan_id, decision, plan["digest"])
     print(f"{answer['said']} The plan is now {answer['state']}.")
+
+
+def _named(param: str) -> tuple[str, str]:
+    name, equals, value = param.partition("=")
+    if not equals:
+        raise WatchkeeperError(f"{param!r} is not NAME=VALUE, for example --param replicas=4")
+    return name.strip(), value
 
 
 def _client() -> OperatorClient:

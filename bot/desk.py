@@ -19,6 +19,7 @@ from bot.errands import undo_on_the_table, undos_of
 from bot.incidents import (
     ASKS_A_PERSON,
     AlreadyDecidedError,
+    Choices,
     IncidentLine,
     IncidentState,
     NotAllowedError,
@@ -28,6 +29,7 @@ from bot.incidents import (
     StaleError,
 )
 from bot.kill_switch import StopFile
+from bot.narrowing import Narrowing
 from bot.policy import Policy
 from bot.respond import diagnosis_of
 from bot.store.errands import Errands
@@ -60,6 +62,7 @@ class Desk:
         errands: Errands,
         switch: KillSwitch,
         stop_file: StopFile,
+        narrowing: Narrowing,
         ring: Callable[[], None],
     ) -> None:
         self._incidents = incidents
@@ -71,6 +74,7 @@ class Desk:
         self._errands = errands
         self._switch = switch
         self._stop_file = stop_file
+        self._narrowing = narrowing
         self._ring = ring
 
     @asynccontextmanager
@@ -123,6 +127,22 @@ class Desk:
         """Put another possible fix on the table."""
         async with self._deed("request", plan_id, by):
             await self._approvals.request(plan_id, by=by, now=datetime.now(UTC))
+
+    async def choices(self, plan_id: str, by: Person) -> Choices:
+        """What this person may choose in this plan."""
+        async with self._deed("narrow", plan_id, by):
+            return await self._narrowing.choices(plan_id, by, now=datetime.now(UTC))
+
+    async def narrow(self, plan_id: str, values: Mapping[str, str], by: Person, *, digest: str | None = None) -> None:
+        """
+        Give a plan's parameters other values; `values` are texts by name, the others stay. Raises WrongValuesError.
+
+        Whoever works makes the new plan, which voids this one; somebody else than this person has to approve it.
+        """
+        async with self._deed("narrow", plan_id, by):
+            now = datetime.now(UTC)
+            row, chosen = await self._narrowing.checked(plan_id, values, by, digest=digest, now=now)
+            await self._errands.ask("narrow", plan_id, incident_id=row.plan.incident_id, by=by, now=now, values=chosen)
 
     async def undo(self, plan_id: str, by: Person) -> None:
         """

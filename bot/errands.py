@@ -1,8 +1,8 @@
 """
-What people asked for and only a process with the action credentials can do: taking a fix back.
+What people asked for and only a process with the action credentials can do: taking a fix back, giving it other values.
 
-An undo is made from the state now, and reading that state needs the credentials. So the click leaves an errand, and
-whoever works runs it in the person's name. Their right is checked again then.
+Either is a plan made from the state now, and reading that state needs the credentials. So the click leaves an errand,
+and whoever works runs it in the person's name. Their right is checked again then.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from bot.approvals import Approvals
 from bot.card import MAY_BE_UNDONE
+from bot.config import Config
 from bot.incidents import (
     ASKS_A_PERSON,
     AlreadyDecidedError,
@@ -22,15 +23,17 @@ from bot.incidents import (
     PlanState,
     StaleError,
 )
+from bot.narrowing import Narrowing, WrongValuesError
 from bot.policy import Policy
-from bot.respond import without_secrets
+from bot.respond import context_of, diagnosis_of, without_secrets
 from bot.store.errands import Errand, Errands
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal
 from bot.store.people import PeopleTable
 from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
-from runbooks.engine.plan import undo_plan
+from runbooks.engine.chosen import as_text
+from runbooks.engine.plan import PlanContext, plan, undo_plan
 from runbooks.engine.records import record_from_json
 from runbooks.engine.run import changed_steps
 from runbooks.engine.values import Action, CannotPlanError
@@ -53,6 +56,8 @@ class ErrandRunner:
         approvals: Approvals,
         people: PeopleTable,
         policy: Policy,
+        config: Config,
+        narrowing: Narrowing,
         actions: Mapping[str, Action],
     ) -> None:
         self._me = me
@@ -63,6 +68,8 @@ class ErrandRunner:
         self._approvals = approvals
         self._people = people
         self._policy = policy
+        self._config = config
+        self._narrowing = narrowing
         self._actions = actions
 
     async def sweep(self) -> int:
@@ -72,22 +79,62 @@ class ErrandRunner:
             person = await self._people.get(errand.person_id)
             name = person.name if person else errand.person_id
             try:
-                await self._undo(errand, person)
-            except (NotAllowedError, AlreadyDecidedError, StaleError, NotFoundError) as refusal:
+                await self._run(errand, person)
+            except (NotAllowedError, AlreadyDecidedError, StaleError, NotFoundError, WrongValuesError) as refusal:
                 await self._errands.refused(errand, str(refusal), name=name, me=self._me, now=datetime.now(UTC))
             else:
                 await self._errands.done(errand, me=self._me)
         return len(waiting)
 
-    async def _undo(self, errand: Errand, by: Person | None) -> None:
+    async def _run(self, errand: Errand, by: Person | None) -> None:
+        if by is None:
+            raise NotAllowedError(f"{errand.person_id} is not in the configuration any more.")
+        by = replace(by, channel=errand.channel)
+        if errand.kind == "narrow":
+            await self._narrow(errand, by)
+        else:
+            await self._undo(errand, by)
+
+    async def _narrow(self, errand: Errand, by: Person) -> None:
+        """
+        The same fix with other values: a plan of its own, made from the state now, which nobody has approved yet.
+
+        Whoever chose the values is its requester. A crash after it was made finds it, and makes no second one.
+        """
+        made = await self._plans.of_incident(errand.incident_id)
+        mine = [each.plan for each in made if each.plan.requester == by.person_id]
+        if any(each.params == errand.values and each.made_at >= errand.asked_at for each in mine):
+            return
+        now = datetime.now(UTC)
+        if now - errand.asked_at > APPROVE_WITHIN:
+            raise StaleError("This waited too long for a worker, so nothing was changed. Ask again.")
+        texts = {name: as_text(value) for name, value in errand.values.items()}
+        row, values = await self._narrowing.checked(errand.subject, texts, by, digest=None, now=now)
+        runbook = await self._narrowing.runbook_of(row, by, now=now)
+        context = replace(await self._context(row), params=values, requester=by.person_id)
+        try:
+            new = without_secrets(await plan(runbook, context, self._actions))
+        except CannotPlanError as refusal:
+            raise StaleError(f"No fix can be made with these values: {refusal}.") from refusal
+        await self._plans.replace(row, new, now=now)
+
+    async def _context(self, row: PlanRow) -> PlanContext:
+        """As the old plan was made: the same diagnosis, the same suspect."""
+        incident = await self._incidents.get(row.plan.incident_id)
+        found = diagnosis_of(await self._incidents.run(incident.incident_id, row.run))
+        service = self._config.service(row.plan.service)
+        suspects = [each for each in found.suspects if each.change.id == row.plan.suspect] if found else []
+        if service is None or found is None or (row.plan.suspect is not None and not suspects):
+            raise StaleError("What this fix was made from is not known any more. Diagnose again for a fresh one.")
+        suspect = suspects[0] if suspects else None
+        return context_of(incident, service, found, suspect, policy_version=self._policy.version)
+
+    async def _undo(self, errand: Errand, by: Person) -> None:
         """
         Take back what this plan did: a plan of its own, made from the state now, approved by the click.
 
         Where the policy asks for more than one person it stays on the card for the others.
         """
-        if by is None:
-            raise NotAllowedError(f"{errand.person_id} is not in the configuration any more.")
-        by = replace(by, channel=errand.channel)
         row = await self._plans.get(errand.subject)
         self._policy.grant(by, row.plan, await self._incidents.get(row.plan.incident_id))
         if row.state not in MAY_BE_UNDONE:

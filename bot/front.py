@@ -12,7 +12,8 @@ from bot.doors import Backlog, Intake, Readiness
 from bot.parts import Parts, reveal
 from bot.reception import operator_routes
 from bot.slack.authorise import Authoriser
-from bot.slack.listeners import Stragglers, build_bolt
+from bot.slack.bolt import build_bolt
+from bot.slack.listeners import Stragglers
 from bot.slack.socket import SlackSocket
 from bot.store.inbox_writer import InboxWriter
 from bot.store.slack_events import SlackEvents
@@ -52,6 +53,7 @@ class Front:
             errands=parts.errands,
             switch=parts.switch,
             stop_file=parts.stop_file,
+            narrowing=parts.narrowing,
             ring=self._ring,
         )
 

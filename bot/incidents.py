@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from runbooks.engine.declared import Parameter
+
 
 class IncidentState(StrEnum):
     """
@@ -183,3 +185,14 @@ class IncidentLine:
     cause: str
     waiting_for: str
     url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What may be chosen in a plan: its runbook's parameters, and the values that it has now, as text."""
+
+    plan_id: str
+    digest: str
+    title: str
+    declared: Mapping[str, Parameter]
+    values: Mapping[str, str]

@@ -175,7 +175,7 @@ class SlackCourier:
         if parcel.kind == "evidence":
             return thread.evidence(view)
         if parcel.kind == "refusal":
-            return thread.note(narrate.REFUSED_ERRAND.format(**parcel.content))
+            return thread.note(narrate.refused_errand(**parcel.content))
         line = plan_in(view, parcel.content["plan"])
         return thread.progress(line) if line else thread.note("A fix ended; see the card.")
 

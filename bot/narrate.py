@@ -80,14 +80,24 @@ DONE = {
     "deny": "Denied; nothing will run.",
     "undo": "The undo is on its way, made from the state now; the card and the thread follow.",
     "request": "Requested; the card shows the new fix.",
+    "narrow": "The fix is made anew with these values; the card follows. Somebody else has to approve it.",
     "settle": "Recorded.",
     "stop": "Everything is stopped. A call that was already sent ends; nothing new starts, on any machine.",
     "go": "Fixes may start again. Those from before the stop will not: diagnose again for fresh ones.",
 }
+OTHER_VALUES = (
+    "Other values make a new fix. This one ends with its approvals, and somebody else has to approve the new one."
+)
+NO_FORM = "The form could not be opened ({why}). Click again, or use `watchkeeper narrow {plan}`."
 STOPPED_ALREADY = "Everything was stopped already."
 NOTHING_STOPPED = "Nothing is stopped."
 
-REFUSED_ERRAND = "{name} asked for an {what}, and it was not done. {why}"
+_ERRAND = {"undo": "an undo", "narrow": "other values"}
+
+
+def refused_errand(name: str, what: str, why: str) -> str:
+    """In the thread, when what somebody asked for cannot be done; `what` is the errand's kind."""
+    return f"{name} asked for {_ERRAND.get(what, what)}, and it was not done. {why}"
 
 
 def stopped(who: str, reason: str, at: datetime | None) -> str:

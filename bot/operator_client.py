@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -46,6 +47,11 @@ class OperatorClient:
     def decide(self, plan_id: str, decision: str, digest: str) -> Json:
         """Approve or deny exactly the plan with this hash."""
         return self._ask("POST", f"/api/plans/{quote(plan_id, safe='')}/{decision}", json={"digest": digest})
+
+    def narrow(self, plan_id: str, values: Mapping[str, str], digest: str) -> Json:
+        """Give the parameters of exactly the plan with this hash other values."""
+        body = {"digest": digest, "values": dict(values)}
+        return self._ask("POST", f"/api/plans/{quote(plan_id, safe='')}/narrow", json=body)
 
     def stop(self, reason: str) -> Json:
         """Stop everything."""
@@ -95,6 +101,8 @@ def plan_lines(plan: Json) -> Iterator[str]:
     if plan["why"]:
         yield f"  why        {plan['why']}"
     yield f"  service    {plan['service']} ({plan['environment']}), incident {plan['incident']}"
+    for name, value in plan["params"].items():
+        yield f"  with       {name} = {json.dumps(value, ensure_ascii=False)}"
     for effect, undo in zip(plan["effects"], plan["undo"], strict=True):
         yield f"  effect     {effect}"
         yield f"  undo       {undo or 'it cannot be undone'}"

@@ -14,6 +14,7 @@ from bot.config import Config
 from bot.far_ends import FarEnds
 from bot.kill_switch import StopFile
 from bot.library import open_shelf
+from bot.narrowing import Narrowing
 from bot.operate import services_by_pagerduty
 from bot.policy import Policy
 from bot.pulse import Pulse
@@ -73,6 +74,9 @@ class Parts:
             people=self.people,
             policy=self.policy,
             stop_file=self.stop_file,
+        )
+        self.narrowing = Narrowing(
+            incidents=self.incidents, plans=self.plans, policy=self.policy, runbooks=self.shelf.runbooks
         )
         self.registry = CollectorRegistry()
         self.far_ends = FarEnds(self.registry, "slack")

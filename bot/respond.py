@@ -159,7 +159,7 @@ class Respond:
         for hit in HITS.validate_python(run.hits or []):
             runbook = self._runbooks.get(hit.doc_id)
             for suspect in (*found.suspects, None) if runbook else ():
-                context = self._context(incident, service, found, suspect)
+                context = context_of(incident, service, found, suspect, policy_version=self._config.policy_version)
                 try:
                     item = self._policy.timed(without_secrets(await plan(runbook, context, self._actions)))  # type: ignore[arg-type]  # None has no suspects
                 except CannotPlanError as refusal:
@@ -172,24 +172,6 @@ class Respond:
                     plans.append((item, bool(likely & set(runbook.causes)) and guilty))  # type: ignore[union-attr]
         plans.sort(key=lambda draft: not draft[1])
         return plans, refusals
-
-    def _context(self, incident: Incident, service: Service, found: Diagnosis, suspect: Suspect | None) -> PlanContext:
-        return PlanContext(
-            incident_id=incident.incident_id,
-            service=service.name,
-            environment=service.environment,
-            policy_version=self._config.policy_version,
-            now=datetime.now(UTC),
-            namespace=service.namespace,
-            cluster=service.cluster or "",
-            gateway=service.gateway or "",
-            deployments=tuple(each.name for each in service.deployments if each.kind == "engine"),
-            suspect=suspect.change.id if suspect else None,
-            suspect_undo=suspect.change.undo if suspect else {},
-            scope=confined_to(found),
-            frame=FRAME.dump_python(found.frame, mode="json"),
-            answers={finding.check: finding.status.value for finding in found.findings},
-        )
 
     async def conclude(self, incident_id: str, number: int) -> None:
         """Put the verdict on record, its evidence in the thread, and a note in PagerDuty."""
@@ -238,6 +220,28 @@ class Respond:
 
     def _service(self, incident: Incident) -> Service | None:
         return self._config.service(incident.service) if incident.service else None
+
+
+def context_of(
+    incident: Incident, service: Service, found: Diagnosis, suspect: Suspect | None, *, policy_version: str
+) -> PlanContext:
+    """What a plan is made from, where this suspect is held guilty; None holds no change guilty."""
+    return PlanContext(
+        incident_id=incident.incident_id,
+        service=service.name,
+        environment=service.environment,
+        policy_version=policy_version,
+        now=datetime.now(UTC),
+        namespace=service.namespace,
+        cluster=service.cluster or "",
+        gateway=service.gateway or "",
+        deployments=tuple(each.name for each in service.deployments if each.kind == "engine"),
+        suspect=suspect.change.id if suspect else None,
+        suspect_undo=suspect.change.undo if suspect else {},
+        scope=confined_to(found),
+        frame=FRAME.dump_python(found.frame, mode="json"),
+        answers={finding.check: finding.status.value for finding in found.findings},
+    )
 
 
 def confined_to(found: Diagnosis) -> dict[str, tuple[str, ...]]:

@@ -169,6 +169,8 @@ class Workshop:
             approvals=parts.approvals,
             people=parts.people,
             policy=parts.policy,
+            config=parts.config,
+            narrowing=parts.narrowing,
             actions=self.actions,
         )
 

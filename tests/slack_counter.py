@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -17,19 +17,40 @@ import httpx
 from slack_bolt.adapter.fastapi.async_handler import AsyncSlackRequestHandler
 
 from bot import narrate
-from bot.incidents import IncidentLine, Person
+from bot.incidents import Choices, IncidentLine, Person
 from bot.slack.authorise import Authoriser
+from bot.slack.bolt import build_bolt
 from bot.slack.client import SlackClient, web_client
-from bot.slack.listeners import Stragglers, build_bolt
+from bot.slack.listeners import Stragglers
 from bot.store.slack_events import Claim
 from bot.web.app import WebSettings, build_web
 from retrieval.documents import Hit
+from runbooks.engine.declared import (
+    BooleanParameter,
+    EnumParameter,
+    IntegerParameter,
+    NumberParameter,
+    TextParameter,
+)
 from tests.bot_fakes import NoIntake, Ready
 from tests.slack_server import TEAM, SlackServer, account
 
 SIGNING = "slack-signing"
 BOB = Person(person_id="bob", name="Bob", roles=frozenset({"prompt-owner"}), slack_user="U0BOB")
 MALLORY = "U0MALLORY"
+CHOICES = Choices(
+    plan_id="p-1",
+    digest="d" * 64,
+    title="Add replicas",
+    declared={
+        "replicas": IntegerParameter(type="integer", minimum=1, maximum=8, description="How many to run"),
+        "ratio": NumberParameter(type="number", minimum=0.5),
+        "tenant": TextParameter(type="text", pattern="[a-z]+"),
+        "pool": EnumParameter(type="enum", enum=("spot", "reserved")),
+        "force": BooleanParameter(type="boolean"),
+    },
+    values={"replicas": "4", "ratio": "0.5", "tenant": "acme", "pool": "spot", "force": "false"},
+)
 
 
 def open_gate() -> asyncio.Event:
@@ -70,6 +91,13 @@ class FakeDesk:
 
     async def request(self, plan_id: str, by: Person) -> None:
         await self._do("request", plan_id, by.person_id)
+
+    async def choices(self, plan_id: str, by: Person) -> Choices:
+        await self._do("choices", plan_id, by.person_id)
+        return CHOICES
+
+    async def narrow(self, plan_id: str, values: Mapping[str, str], by: Person, *, digest: str | None = None) -> None:
+        await self._do("narrow", plan_id, dict(values), digest, by.person_id)
 
     async def undo(self, plan_id: str, by: Person) -> None:
         await self._do("undo", plan_id, by.person_id)
@@ -203,6 +231,21 @@ class Workspace:
                 break
             await asyncio.sleep(0.005)
         return answer
+
+    async def submit(self, values: Mapping[str, Any], user: str = "U0BOB", **view: Any) -> httpx.Response:
+        """Send the form for p-1; values by the block's id, as Slack has them in the view's state."""
+        metadata = json.dumps({"plan": "p-1", "digest": "d" * 64})
+        state = {block: {"value": {"type": "plain_text_input", "value": text}} for block, text in values.items()}
+        form = {
+            "type": "modal",
+            "id": "V1",
+            "callback_id": "plan_values",
+            "private_metadata": metadata,
+            "state": {"values": state},
+        }
+        who = {"team": {"id": TEAM, "domain": "lab"}, "user": {"id": user, "team_id": TEAM}}
+        payload = {"type": "view_submission", **who, "api_app_id": "A1", "trigger_id": "1.2.3", "view": form | view}
+        return await self.send({"payload": json.dumps(payload)})
 
     async def command(self, text: str, user: str = "U0BOB") -> httpx.Response:
         form = {

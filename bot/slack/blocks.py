@@ -147,6 +147,8 @@ def _step_state(state: str, note: str) -> str:
 def _decision(plan: PlanLine) -> list[str]:
     lines: list[str] = []
     if plan.state is PlanState.PROPOSED:
+        if plan.params:
+            lines.append(f"With {inline(', '.join(f'{name} = {value}' for name, value in plan.params), 400)}.")
         lines.append(f"Risk {plan.tier.name}: {narrate.TIER[plan.tier]}.")
         lines.append(inline(narrate.approvals_needed(plan.may_approve, plan.needed, plan.approved_by), 500))
         if plan.requester:

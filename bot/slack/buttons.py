@@ -24,6 +24,7 @@ APPROVE = "approve"
 DENY = "deny"
 UNDO = "undo"
 REQUEST = "request"
+CHANGE = "change_values"
 SETTLE_RAN = "settle_ran"
 SETTLE_NOT_RUN = "settle_not_run"
 SETTLE_STOP = "settle_stop"
@@ -56,6 +57,10 @@ def _for_plan(view: CardView) -> list[Block]:
             if plan.may_approve:
                 elements.append(_approve(plan))
             elements.append(_button(DENY, "Deny", plan.plan_id))
+            if plan.params:
+                elements.append(_button(CHANGE, "Change values", plan.plan_id))
+        elif plan.state is PlanState.APPROVED and plan.params:
+            elements.append(_button(CHANGE, "Change values", plan.plan_id))
         elif _may_be_undone(plan):
             elements.append(_undo(plan, "Undo"))
         elif plan.state is PlanState.WAITING and plan.doubt_step is not None:

@@ -167,6 +167,12 @@ class SlackClient:
             ),
         )
 
+    async def open_view(self, trigger_id: str, view: Mapping[str, Any]) -> None:
+        """A form for whoever just clicked; a trigger counts once, for three seconds."""
+        await self._tried(
+            "views.open", "", Rank.FIRST, lambda: self._web.views_open(trigger_id=trigger_id, view=dict(view))
+        )
+
     async def respond(self, response_url: str, message: Message) -> None:
         """The same by the address that came with a click or a command; it needs neither a channel nor a limit."""
         if not self._is_slacks(response_url):

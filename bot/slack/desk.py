@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from bot.incidents import IncidentLine, Person
+from bot.incidents import Choices, IncidentLine, Person
 from retrieval.documents import Hit
 
 
@@ -29,6 +29,12 @@ class Desk(Protocol):
     async def deny(self, plan_id: str, by: Person) -> None: ...
 
     async def request(self, plan_id: str, by: Person) -> None: ...
+
+    async def choices(self, plan_id: str, by: Person) -> Choices:
+        """What this person may choose in a plan."""
+
+    async def narrow(self, plan_id: str, values: Mapping[str, str], by: Person, *, digest: str | None = None) -> None:
+        """Give it other values, as text; with `digest` only if that is still its hash. Raises WrongValuesError."""
 
     async def undo(self, plan_id: str, by: Person) -> None: ...
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
-from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
-from slack_sdk.web.async_client import AsyncWebClient
+from slack_bolt.async_app import AsyncAck, AsyncRespond
 
 from bot import narrate
 from bot.incidents import Person, WatchkeeperError
@@ -25,7 +24,7 @@ from bot.slack.blocks import sentence
 from bot.slack.client import SlackClient, SlackError
 from bot.slack.commands import COMMAND, Commands
 from bot.slack.desk import Desk
-from bot.slack.once import Claims, Once, Repeated
+from bot.slack.once import Once, Repeated
 from bot.slack.view import Message
 
 log = structlog.get_logger(__name__)
@@ -212,12 +211,15 @@ class ClickListener:
         value = _value(body)
         try:
             by = await self._counter.recognise(body, self.action, value)
-            await self._click.deed(self._counter.desk, value, by)
+            await self._do(body, value, by)
         except OddPayloadError:
             return narrate.ODD_CLICK
         except (NobodyError, WatchkeeperError) as refusal:  # not allowed, decided before, stale, not found, not stored
             return str(refusal)
         return self._click.done
+
+    async def _do(self, _body: Mapping[str, Any], value: str, by: Person) -> None:
+        await self._click.deed(self._counter.desk, value, by)
 
 
 class CommandListener:
@@ -304,48 +306,6 @@ async def _say(say: AsyncAck | AsyncRespond, answer: Message | None) -> None:
         await say()
     else:
         await say(text=answer.text, blocks=answer.blocks, response_type="ephemeral")
-
-
-def build_bolt(
-    *,
-    web: AsyncWebClient,
-    desk: Desk,
-    authoriser: Authoriser,
-    slack: SlackClient,
-    claims: Claims,
-    patience_s: float = DECISION_PATIENCE_S,
-    stragglers: Stragglers | None = None,
-) -> AsyncApp:
-    """
-    Bolt with every listener of the product, each behind the authoriser.
-
-    Before the loop ends, wait for `stragglers.finish()`: a deed may outlast Slack's patience.
-    It verifies nothing: hand it only what came through `bot/web/slack_door.py`, whose verifier knows no request that
-    makes it fail, or through the WebSocket that `bot/slack/socket.py` opened to Slack itself.
-    """
-    stragglers = stragglers or Stragglers()
-    app = AsyncApp(
-        client=web,
-        signing_secret="",  # else Bolt looks for one in the environment
-        request_verification_enabled=False,
-        # Slack hears what the listeners say, when they have said it; Bolt would acknowledge events unread.
-        process_before_response=True,
-    )
-    counter = Counter(
-        desk=desk,
-        authoriser=authoriser,
-        slack=slack,
-        once=Once(claims, stragglers.begin),
-        stragglers=stragglers,
-        patience_s=patience_s,
-    )
-    for action, click in CLICKS.items():
-        app.action(action)(ClickListener(action, click, counter).hear)
-    # Buttons of cards that an older version posted; Bolt takes the first listener that matches, so this is the last.
-    app.action(re.compile(".*"))(ClickListener("unknown", UNKNOWN_CLICK, counter).hear)
-    app.command(COMMAND)(CommandListener(Commands(desk), counter).hear)
-    app.event(re.compile(".*"))(EventListener(Commands(desk), counter).hear)
-    return app
 
 
 def _value(body: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = {
     "conversations.replies": _TIER_3,
     "files.upload": _TIER_3,  # three calls, the scarcest of them
     "users.info": _TIER_4,
+    "views.open": _TIER_4,
 }
 _PER_CHANNEL = frozenset({"chat.postMessage"})
 _REFUSED_MATTERS_S = 2.5

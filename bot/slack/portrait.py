@@ -22,6 +22,7 @@ from diagnostics.diagnosis import Diagnosis, Scope, Suspect
 from diagnostics.findings import Finding, Measure, Status
 from diagnostics.key_signals import Curve, key_signals
 from retrieval.documents import Hit
+from runbooks.engine.chosen import as_text
 from runbooks.engine.values import Plan, PlannedStep
 
 _ORDER = {Status.BAD: 0, Status.UNKNOWN: 1, Status.OK: 2}
@@ -180,6 +181,7 @@ def plan(
         doubt_step=doubt_step,
         can_undo=any(step.undo is not None for step in item.steps),
         is_undo=item.undoes is not None,
+        params=tuple((name, as_text(value)) for name, value in item.params.items()),
     )
 
 

@@ -124,7 +124,8 @@ class PlanLine:
     A fix and how far it is.
 
     `may_approve` names roles or people in words, `needed` is how many of them. `why` explains a state that needs it
-    (denied, failed, stale, not verified). `doubt_step` is the step that may or may not have run.
+    (denied, failed, stale, not verified). `doubt_step` is the step that may or may not have run. `params` are the names
+    and values that a person may change.
     """
 
     plan_id: str
@@ -142,6 +143,7 @@ class PlanLine:
     doubt_step: int | None = None
     can_undo: bool = False
     is_undo: bool = False
+    params: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +17,16 @@ from bot.store.outbox import post
 from bot.store.statements import insert_new, touch
 from bot.store.tables import errand
 from bot.store.workers import free
+from runbooks.engine.values import canonical
 
 
 @dataclass(frozen=True, kw_only=True)
 class Errand:
-    """One thing to do for a person; `subject` is the plan's id, `channel` how the person came, `asked_at` when."""
+    """
+    One thing to do for a person; `subject` is the plan's id, `channel` how the person came, `asked_at` when.
+
+    `values` are those that the plan's parameters shall have, where that is what they asked for.
+    """
 
     errand_id: int
     kind: str
@@ -29,6 +35,7 @@ class Errand:
     incident_id: str
     channel: str
     asked_at: datetime
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Errands:
@@ -37,10 +44,22 @@ class Errands:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def ask(self, kind: str, subject: str, *, incident_id: str, by: Person, now: datetime) -> None:
+    async def ask(
+        self,
+        kind: str,
+        subject: str,
+        *,
+        incident_id: str,
+        by: Person,
+        now: datetime,
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
         """Put it on record and into the queue; while it waits, a second click of the same person changes nothing."""
         key = f"{kind}:{subject}:{by.person_id}"
-        content = {"incident_id": incident_id, "channel": by.channel}
+        content: dict[str, Any] = {"incident_id": incident_id, "channel": by.channel}
+        if values is not None:
+            key += f":{hashlib.sha256(canonical(values)).hexdigest()[:32]}"
+            content["values"] = dict(values)
         row = {"kind": kind, "subject": subject, "person_id": by.person_id, "content": content}
         async with self._database.write() as connection:
             await touch(connection, incident_id)
@@ -48,7 +67,7 @@ class Errands:
             again = errand.update().where(errand.c.key == key, errand.c.state != "new")
             again = again.values(state="new", why=None, owner=None, created_at=now, content=content)
             if is_new or (await connection.execute(again)).rowcount:
-                said = {"plan": subject, "channel": by.channel}
+                said = {"plan": subject, "channel": by.channel} | ({} if values is None else {"values": dict(values)})
                 await chain.append(
                     connection, at=now, actor=by.person_id, action=f"{kind}.asked", subject=incident_id, **said
                 )
@@ -107,4 +126,5 @@ def _to_errand(row: Mapping[str, Any]) -> Errand:
         incident_id=row["content"]["incident_id"],
         channel=row["content"]["channel"],
         asked_at=row["created_at"],
+        values=row["content"].get("values", {}),
     )

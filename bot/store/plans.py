@@ -41,24 +41,27 @@ class Plans:
             if rank is not None and run < await _latest_run(connection, item.incident_id):
                 return  # a slower diagnosis than its successor
             if rank is None:
-                last = sa.select(sa.func.max(plan.c.rank)).where(
-                    plan.c.incident_id == item.incident_id, plan.c.run == run
-                )
-                rank = ((await connection.execute(last)).scalar_one() or 0) + 1
-            row = to_row(item, run=run, rank=rank, state=state, now=now) | {"stops": await stops_so_far(connection)}
-            if not await insert_new(connection, plan, row):
-                return
-            await chain.append(
-                connection,
-                at=now,
-                actor=item.requester or "watchkeeper",
-                action=f"plan.{state.value}",
-                subject=item.incident_id,
-                plan=item.plan_id,
-                digest=item.digest,
-                runbook=item.runbook_id,
-                effects=[step.effect for step in item.steps],
+                rank = await _next_rank(connection, item.incident_id, run)
+            await _keep(connection, item, run=run, rank=rank, state=state, now=now)
+
+    async def replace(self, old: PlanRow, new: Plan, *, now: datetime) -> None:
+        """
+        Withdraw a plan that is offered, or approved and not begun, and offer `new` in its place, approved by nobody.
+
+        Raises AlreadyDecidedError when `old` was decided, begun or replaced since it was read.
+        """
+        async with self._database.write() as connection:
+            await touch(connection, new.incident_id)
+            await _refuse_beside_another(connection, old.plan)
+            withdrawn = (
+                plan.update()
+                .where(plan.c.plan_id == old.plan.plan_id, plan.c.state == old.state.value, plan.c.digest == old.digest)
+                .values(state=PlanState.SUPERSEDED.value, state_at=now)
             )
+            if not (await connection.execute(withdrawn)).rowcount:
+                raise AlreadyDecidedError("This fix was decided or replaced meanwhile; see the card.")
+            rank = await _next_rank(connection, new.incident_id, old.run)
+            await _keep(connection, new, run=old.run, rank=rank, state=PlanState.PROPOSED, now=now)
 
     async def get(self, plan_id: str) -> PlanRow:
         """One plan with its approvals. Raises NotFoundError."""
@@ -300,6 +303,30 @@ async def note(
     """Put a deed on record, inside the caller's transaction, which has touched the incident first."""
     await chain.append(
         connection, at=now, actor=actor, action=action, subject=item.incident_id, plan=item.plan_id, **details
+    )
+
+
+async def _next_rank(connection: AsyncConnection, incident_id: str, run: int) -> int:
+    last = sa.select(sa.func.max(plan.c.rank)).where(plan.c.incident_id == incident_id, plan.c.run == run)
+    return int((await connection.execute(last)).scalar_one() or 0) + 1
+
+
+async def _keep(
+    connection: AsyncConnection, item: Plan, *, run: int, rank: int, state: PlanState, now: datetime
+) -> None:
+    row = to_row(item, run=run, rank=rank, state=state, now=now) | {"stops": await stops_so_far(connection)}
+    if not await insert_new(connection, plan, row):
+        return
+    await chain.append(
+        connection,
+        at=now,
+        actor=item.requester or "watchkeeper",
+        action=f"plan.{state.value}",
+        subject=item.incident_id,
+        plan=item.plan_id,
+        digest=item.digest,
+        runbook=item.runbook_id,
+        effects=[step.effect for step in item.steps],
     )
 
 

@@ -365,7 +365,7 @@ errand = Table(
     metadata,
     Column("errand_id", Integer, primary_key=True, autoincrement=True),
     Column("key", String(255), nullable=False, unique=True),
-    Column("kind", String(32), nullable=False),  # undo
+    Column("kind", String(32), nullable=False),  # undo, narrow
     Column("subject", String(255), nullable=False),
     Column("person_id", String(255), nullable=False),
     Column("content", Json, nullable=False),

@@ -1,4 +1,4 @@
-"""What `watchkeeper incidents`, `show`, `approve`, `deny`, `stop` and `go` ask for: JSON, behind a bearer token."""
+"""What `watchkeeper incidents`, `show`, `approve`, `deny`, `narrow`, `stop` and `go` ask for, behind a bearer token."""
 
 from __future__ import annotations
 
@@ -34,6 +34,15 @@ class _Decision(BaseModel):
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class _Values(BaseModel):
+    """Other values for a plan's parameters, as text, and the plan that was read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    values: dict[str, str] = Field(min_length=1, max_length=100)
+
+
 class _Stop(BaseModel):
     """Why everything is stopped, for the others."""
 
@@ -59,6 +68,7 @@ class OperatorApi:
             Route("/api/plans/{plan_id}", call(self._plan), methods=["GET"]),
             Route("/api/plans/{plan_id}/approve", call(self._approve), methods=["POST"]),
             Route("/api/plans/{plan_id}/deny", call(self._deny), methods=["POST"]),
+            Route("/api/plans/{plan_id}/narrow", call(self._narrow), methods=["POST"]),
             Route("/api/stop", call(self._stop), methods=["POST"]),
             Route("/api/go", call(self._go), methods=["POST"]),
         )
@@ -83,6 +93,13 @@ class OperatorApi:
         digest = await _digest(visit.request)
         await self._desk.deny(visit.request.path_params["plan_id"], visit.operator.person, digest=digest)
         return await self._decided(visit, narrate.DONE["deny"])
+
+    async def _narrow(self, visit: Visit) -> Response:
+        remedy = 'The body has to be {"digest": "...", "values": {"name": "text"}}.'
+        said = await _said(visit.request, _Values, remedy)
+        plan_id, by = visit.request.path_params["plan_id"], visit.operator.person
+        await self._desk.narrow(plan_id, said.values, by, digest=said.digest)
+        return _json({"said": narrate.DONE["narrow"]})
 
     async def _stop(self, visit: Visit) -> Response:
         said = await _said(visit.request, _Stop, 'The body has to be {"reason": "..."}, of at most 300 characters.')
@@ -148,6 +165,7 @@ def plan_json(row: PlanRow, line: PlanLine) -> Json:
         "tier": row.plan.tier.name,
         "tier_in_words": narrate.TIER[row.plan.tier],
         "digest": row.digest,
+        "params": row.plan.params,
         "effects": [step.effect for step in row.plan.steps],
         "undo": [step.undo for step in line.steps],
         "may_approve": line.may_approve,

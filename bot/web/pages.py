@@ -6,7 +6,7 @@ They work while Slack is down: they ask the database, and the same desk as Slack
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -32,6 +32,10 @@ class DecisionDesk(Protocol):
     async def approve(self, plan_id: str, by: Person, *, digest: str | None = None) -> None: ...
 
     async def deny(self, plan_id: str, by: Person, *, digest: str | None = None) -> None: ...
+
+    async def narrow(
+        self, plan_id: str, values: Mapping[str, str], by: Person, *, digest: str | None = None
+    ) -> None: ...
 
     async def undo(self, plan_id: str, by: Person) -> None: ...
 

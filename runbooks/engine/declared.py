@@ -6,6 +6,8 @@ All of it is data. There is no expression language, for the reason that placehol
 
 from __future__ import annotations
 
+import math
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -32,6 +34,9 @@ Number = Annotated[float, Strict()]  # neither a text nor a boolean
 Whole = Annotated[int, BeforeValidator(_a_number)]
 Label = Annotated[str, Field(pattern=_LABEL)]
 Plain = str | int | float | bool
+Narrow = Literal["down", "up", "any"]
+MOST_CHARACTERS = 200
+"""Of a text that people give: it stands on the card, whole."""
 
 
 def seconds(duration: str) -> float:
@@ -133,11 +138,18 @@ class TextParameter(_Parameter):
         """What the value must be and is not; "" when it may be used. Nothing is converted: `"4"` is no integer."""
         if not isinstance(value, str):
             return "must be a text"
+        if len(value) > MOST_CHARACTERS:
+            return f"must have at most {MOST_CHARACTERS} characters"
+        if not value.isprintable() or unicodedata.normalize("NFKC", value) != value:
+            return "must be one line of plain characters, none of them invisible or a look-alike in another width"
         return "" if self.pattern is None or matches(self.pattern, value) else f"must match {self.pattern}"
 
 
 class IntegerParameter(_Parameter):
+    """`narrow` says which way an approved value may still go (left out: no way)."""
+
     type: Literal["integer"]
+    narrow: Narrow | None = None
     minimum: Whole | None = None
     maximum: Whole | None = None
     default: Whole | None = None
@@ -149,13 +161,16 @@ class IntegerParameter(_Parameter):
 
 
 class NumberParameter(_Parameter):
+    """`narrow` as in IntegerParameter."""
+
     type: Literal["number"]
+    narrow: Narrow | None = None
     minimum: Number | None = None
     maximum: Number | None = None
     default: Number | None = None
 
     def fault(self, value: Any) -> str:
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return "must be a number"
         return _outside(value, self.minimum, self.maximum)
 

@@ -14,7 +14,7 @@ FORMAT = 1
 FRONT_KEYS = (
     "format", "id", "title", "alerts", "causes", "services", "labels", "owner", "reviewed", "review_by", "params",
 )  # fmt: skip
-_PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+_PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def _params(fields: Fields) -> dict[str, Parameter]:
     found: dict[str, Parameter] = {}
     for name, declared in entry.value.items():
         if not _PARAMETER_NAME.fullmatch(name):
-            fields.complain(entry.line, f"`{name[:60]}` cannot be a parameter's name", "use a-z, 0-9 and _")
+            fields.complain(entry.line, f"`{name[:60]}` cannot be a parameter's name", "use a-z, 0-9 and _, at most 60")
             continue
         parameter = fields.value("params", PARAMETER, declared, _remedy(declared), part=name)
         if parameter is not None:
@@ -85,7 +85,7 @@ def _params(fields: Fields) -> dict[str, Parameter]:
 
 
 def _remedy(declared: object) -> str:
-    if isinstance(declared, dict) and "secret" in declared:
+    if isinstance(declared, dict) and ("secret" in declared or declared.get("type") == "secret"):
         return "a plan is shown and kept with all its values: let the configuration hold the secret, and name its entry"
     return (
         'write `{type: text, pattern: "[a-z]+"}`, `{type: integer, minimum: 1, maximum: 8}`, `{type: number}`, '

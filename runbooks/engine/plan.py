@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from runbooks.engine.context import CONTEXT_DEFAULTS, PlanContext, filled, parsed
 from runbooks.engine.declared import Range, settled
-from runbooks.engine.placeholders import texts_in
+from runbooks.engine.placeholders import placeholders, texts_in
 from runbooks.engine.values import (
     Action,
     ActionError,
@@ -53,7 +53,7 @@ async def plan(runbook: Runbook, context: PlanContext, actions: Mapping[str, Act
         action = _action(actions, template.action, template.title)
         steps.append(await _planned(index, template, action, context))
     _refuse_same_target(steps)
-    uses_suspect = any(_names_suspect(template.params) for template in templates)
+    uses_suspect = any(_leans_on_suspect(template.params, context) for template in templates)
     return Plan(
         plan_id=f"plan-{secrets.token_hex(8)}",
         incident_id=context.incident_id,
@@ -70,6 +70,7 @@ async def plan(runbook: Runbook, context: PlanContext, actions: Mapping[str, Act
         suspect=context.suspect if uses_suspect else None,
         requester=context.requester,
         frame=context.frame,
+        params=context.params,
     )
 
 
@@ -314,5 +315,9 @@ def _refuse_same_target(steps: list[PlannedStep]) -> None:
             raise CannotPlanError(f"two steps change {target}: make them two runbooks")
 
 
-def _names_suspect(params: JsonObject) -> bool:
-    return any("suspect." in text for value in params.values() for text in texts_in(value))
+def _leans_on_suspect(params: JsonObject, context: PlanContext) -> bool:
+    """Is anything in it what the suspected change says? Of several engine deployments it names the one."""
+    names = {used.name for value in params.values() for text in texts_in(value) for used in placeholders(text)}
+    return any(name.startswith("suspect.") for name in names) or (
+        "deployment" in names and len(context.deployments) > 1
+    )

@@ -231,7 +231,8 @@ class Plan:
 
     `digest` covers every field, so that an approval of this plan is an approval of nothing else. `suspect` is the id
     of the change that it takes back, if any. `requester` is the person who asked for it or edited it; None for an
-    unedited plan of Watchkeeper's own. `undoes` is the id of the plan that this one takes back.
+    unedited plan of Watchkeeper's own. `undoes` is the id of the plan that this one takes back. `params` are the values
+    of the parameters that the runbook declares.
     """
 
     plan_id: str
@@ -250,6 +251,7 @@ class Plan:
     requester: str | None = None
     undoes: str | None = None
     frame: JsonObject = field(default_factory=dict)  # the diagnosis' frame: what "verified" compares with
+    params: JsonObject = field(default_factory=dict)
 
     @property
     def tier(self) -> Tier:
@@ -267,6 +269,8 @@ _PLAN = TypeAdapter(Plan)
 def plan_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain JSON; `plan_from_json` is its inverse."""
     result: dict[str, Any] = _PLAN.dump_python(plan, mode="json")
+    if not result["params"]:
+        del result["params"]
     for step in result["steps"]:
         for name in ("undone_by", "verify_ranges", "timeout_s"):
             if not step[name]:  # younger than plans that are stored already, whose digests must stay

@@ -15,12 +15,13 @@ from bot.errands import ErrandRunner
 from bot.incidents import AlreadyDecidedError, NotAllowedError, NotFoundError, PlanState, StaleError
 from bot.kill_switch import StopFile
 from bot.library import document
+from bot.narrowing import Narrowing
 from bot.store.audit import AuditLog, AuditRow
 from bot.store.errands import Errands
 from bot.store.plan_rows import PlanRow
 from diagnostics.findings import Status
 from retrieval.ranking import RunbookSearch
-from runbooks.engine.values import Happened, OutcomeUnknownError, Plan
+from runbooks.engine.values import Happened, OutcomeUnknownError, Plan, Runbook
 from tests.bot.test_remediate import Scene
 from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event, open_store
 from tests.stories import FOUND, RUNBOOK, diagnosed, fresh_plan
@@ -34,6 +35,8 @@ class Room(Scene):
         self.action.probe = Happened.YES
         self.rings = 0
         self.runbooks = RunbookSearch()
+        self.shelf: dict[str, Runbook] = {}
+        narrowing = Narrowing(incidents=store.incidents, plans=store.plans, policy=store.policy, runbooks=self.shelf)
         self.desk = Desk(
             incidents=store.incidents,
             plans=store.plans,
@@ -44,6 +47,7 @@ class Room(Scene):
             errands=Errands(store.database),
             switch=store.switch,
             stop_file=StopFile(None),
+            narrowing=narrowing,
             ring=self._ring,
         )
         self.runner = ErrandRunner(
@@ -55,6 +59,8 @@ class Room(Scene):
             approvals=self.approvals,
             people=store.people,
             policy=store.policy,
+            config=store.config,
+            narrowing=narrowing,
             actions={"fake.set": self.action},
         )
 

@@ -11,8 +11,10 @@ import pytest
 
 from bot import narrate
 from bot.incidents import AlreadyDecidedError, NotAllowedError, StaleError, StoreUnavailableError
+from bot.narrowing import WrongValuesError
 from bot.slack.buttons import ACTIONS
 from bot.slack.listeners import CLICKS, STILL_AT_IT, ClickListener, CommandListener, EventListener
+from bot.slack.values import ValuesForm
 from tests.slack_counter import MALLORY, Workspace, open_workspace
 from tests.slack_server import TEAM
 
@@ -82,13 +84,14 @@ async def test_a_stranger_is_refused_at_every_command(workspace: Workspace, text
 
 
 async def test_every_listener_is_behind_the_authoriser(workspace: Workspace) -> None:
-    """The inventory: Bolt holds no listener, middleware or lazy function but our three guarded kinds."""
+    """The inventory: Bolt holds no listener, middleware or lazy function but our four guarded kinds."""
     listeners = workspace.bolt._async_listeners
 
-    assert len(listeners) == len(ACTIONS) + 3  # every button, buttons of old cards, the command, events
+    # every button, buttons of old cards, the form and its button, the command, events
+    assert len(listeners) == len(ACTIONS) + 5
     for listener in listeners:
         owner = getattr(listener.ack_function, "__self__", None)
-        assert isinstance(owner, ClickListener | CommandListener | EventListener)
+        assert isinstance(owner, ClickListener | ValuesForm | CommandListener | EventListener)
         assert not listener.lazy_functions
     assert set(CLICKS) == set(ACTIONS)
 
@@ -335,3 +338,79 @@ async def test_a_slow_search_is_acknowledged_first(workspace: Workspace) -> None
 
     assert first["text"] == narrate.SEARCHING
     assert "Prefix cache collapse" in json.dumps(workspace.slack.asked("response_url"))
+
+
+async def test_the_form_shows_what_may_be_chosen_and_within_slacks_limits(workspace: Workspace) -> None:
+    """Every parameter is a field with its limits, filled with what the plan has; the form knows which plan was read."""
+    await workspace.click("change_values")
+
+    [opened] = workspace.slack.asked("views.open")
+    view = opened["view"]
+    fields = {block["block_id"]: block["element"] for block in view["blocks"] if block["type"] == "input"}
+    assert opened["trigger_id"] == "1.2.3"
+    assert json.loads(view["private_metadata"]) == {"plan": "p-1", "digest": "d" * 64}
+    assert len(view["private_metadata"]) <= 3000
+    assert len(view["title"]["text"]) <= 24
+    assert fields["param:replicas"] | {"action_id": "value"} == {
+        "type": "number_input",
+        "action_id": "value",
+        "is_decimal_allowed": False,
+        "min_value": "1",
+        "max_value": "8",
+        "initial_value": "4",
+    }
+    assert (fields["param:ratio"]["is_decimal_allowed"], fields["param:ratio"]["min_value"]) == (True, "0.5")
+    assert (fields["param:tenant"]["initial_value"], fields["param:tenant"]["max_length"]) == ("acme", 200)
+    assert [option["value"] for option in fields["param:pool"]["options"]] == ["spot", "reserved"]
+    assert fields["param:force"]["initial_option"]["value"] == "false"
+
+
+async def test_the_form_becomes_one_deed(workspace: Workspace) -> None:
+    """Of whoever sent it, for the plan that was read; the form says what happens next."""
+    answer = await workspace.submit({"param:replicas": "2", "param:tenant": "globex", "other": "x"})
+
+    assert workspace.desk.deeds == [("narrow", "p-1", {"replicas": "2", "tenant": "globex"}, "d" * 64, "bob")]
+    assert answer.json()["response_action"] == "update"
+    assert narrate.DONE["narrow"] in answer.text
+
+
+async def test_a_wrong_value_is_told_beneath_its_field(workspace: Workspace) -> None:
+    """The form stays open; a fault of something that it does not show takes its place."""
+    workspace.desk.fault = WrongValuesError({"replicas": "must be at most 8"})
+    beneath = (await workspace.submit({"param:replicas": "9"})).json()
+    workspace.claims.claims.clear()
+    instead = (await workspace.submit({"param:tenant": "acme"})).json()
+
+    assert beneath == {"response_action": "errors", "errors": {"param:replicas": "It must be at most 8."}}
+    assert (instead["response_action"], workspace.desk.deeds) == ("update", [])
+
+
+@pytest.mark.parametrize(
+    "view",
+    [{"private_metadata": "{"}, {"private_metadata": "[]"}, {"state": {}}, {"state": {"values": {"param:x": 1}}}],
+)
+async def test_an_odd_form_changes_nothing(workspace: Workspace, view: dict[str, Any]) -> None:
+    """Only Slack can sign; what is broken all the same is answered with a sentence."""
+    answer = await workspace.submit({"param:replicas": "2"}, **view)
+
+    assert (answer.status_code, workspace.desk.deeds) == (200, [])
+    assert narrate.ODD_CLICK in answer.text
+
+
+async def test_a_stranger_is_refused_at_the_form_and_its_button(workspace: Workspace) -> None:
+    """Neither opens nor sends it; both are on record."""
+    await workspace.click("change_values", user=MALLORY)
+    answer = await workspace.submit({"param:replicas": "2"}, user=MALLORY)
+
+    assert workspace.slack.asked("views.open") == []
+    assert workspace.desk.deeds == []
+    assert narrate.NOT_A_MEMBER in answer.text
+    assert len(workspace.desk.refusals) == 2
+
+
+async def test_a_form_that_does_not_open_is_told(workspace: Workspace) -> None:
+    """Slack's trigger ends after three seconds; the person hears that, and the other way."""
+    workspace.slack.faults["views.open"] = [(200, {}, '{"ok": false, "error": "expired_trigger_id"}')]
+    await workspace.click("change_values")
+
+    assert "watchkeeper narrow p-1" in workspace.told()

@@ -177,3 +177,15 @@ def test_a_terminal_obeys_no_title() -> None:
     }
 
     assert "\x1b" not in thing_in_words(story)
+
+
+@pytest.mark.integration
+async def test_an_operator_gives_other_values(terminal: Terminal) -> None:
+    """By name and value; what the fix has not is told in a sentence, like what cannot be read."""
+    _, token, _ = await terminal.type("operator", "add", "bob")
+    token = token.strip()
+    unread = await terminal.type("narrow", "plan-1", "--param", "replicas", token=token)
+    fixed = await terminal.type("narrow", "plan-1", "--param", "replicas=4", token=token)
+
+    assert (unread[0], "NAME=VALUE" in unread[2]) == (2, True)
+    assert (fixed[0], fixed[2]) == (2, "The runbook changed since this fix was made. Diagnose again for a fresh one.")

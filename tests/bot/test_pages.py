@@ -55,6 +55,7 @@ SIGNED_IN = {
     ("GET", "/api/plans/{plan_id}"),
     ("POST", "/api/plans/{plan_id}/approve"),
     ("POST", "/api/plans/{plan_id}/deny"),
+    ("POST", "/api/plans/{plan_id}/narrow"),
     ("POST", "/api/stop"),
     ("POST", "/api/go"),
 }

@@ -57,6 +57,7 @@ PARAMETER = some_of(
     pattern=st.sampled_from(["[a-z]+", None, 1]),
     minimum=LIMITS,
     maximum=LIMITS,
+    narrow=st.sampled_from(["down", "any", "in", None]),
     default=st.one_of(LIMITS, st.sampled_from(["a", ""])),
     enum=st.sampled_from([["a", "b"], ["a", "a"], [], [""], [1], "a"]),
 )
@@ -84,7 +85,7 @@ FRONTS = some_of(
     owner=st.sampled_from(["o", " ", "", 1, None]),
     reviewed=DATES,
     review_by=DATES,
-    params=st.one_of(st.dictionaries(st.sampled_from(["a", "a_1", "A", "1"]), PARAMETER, max_size=2), ANY),
+    params=st.one_of(st.dictionaries(st.sampled_from(["a", "a_1", "A", "1", "x" * 61]), PARAMETER, max_size=2), ANY),
 )
 STEPS = some_of(
     **{
