@@ -113,7 +113,7 @@ class ErrandRunner:
         runbook = await self._narrowing.runbook_of(row, by, now=now)
         context = replace(await self._context(row), params=values, requester=by.person_id)
         try:
-            new = without_secrets(await plan(runbook, context, self._actions))
+            new = self._policy.timed(without_secrets(await plan(runbook, context, self._actions)))
         except CannotPlanError as refusal:
             raise StaleError(f"No fix can be made with these values: {refusal}.") from refusal
         await self._plans.replace(row, new, now=now)
