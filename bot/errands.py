@@ -106,7 +106,7 @@ class ErrandRunner:
         if any(each.params == errand.values and each.made_at >= errand.asked_at for each in mine):
             return
         now = datetime.now(UTC)
-        if now - errand.asked_at > APPROVE_WITHIN:
+        if now - errand.asked_at > RUN_WITHIN:
             raise StaleError("This waited too long for a worker, so nothing was changed. Ask again.")
         texts = {name: as_text(value) for name, value in errand.values.items()}
         row, values = await self._narrowing.checked(errand.subject, texts, by, digest=None, now=now)
