@@ -33,6 +33,7 @@ DIMENSIONS: Mapping[str, Callable[[Place], str]] = {
 """What serving metrics can be told apart by, cheapest first."""
 
 _SCATTER = 1.0  # single latencies and lengths scatter by about their own mean
+_SURE = 0.01
 _DRIFT = 0.05  # and healthy peers drift apart by a few percent, however many requests they serve
 
 
@@ -60,6 +61,14 @@ class Cell:
             now=self.sum_now / self.count_now if self.count_now >= ENOUGH else None,
             baseline=self.sum_then / self.count_then if self.count_then >= ENOUGH else None,
         )
+
+    @property
+    def error(self) -> float | None:
+        """The standard error of its mean's change, single observations scattering by their mean; None without one."""
+        now, then = self.mean.now, self.mean.baseline
+        if now is None or then is None:
+            return None
+        return math.hypot(now / math.sqrt(self.count_now), then / math.sqrt(self.count_then))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +107,19 @@ async def observed(look: Look, histogram: str) -> dict[Place, Cell]:
     for key, count in counts.items():
         place = _placed(key, known)
         cells[place] = cells.get(place, Cell()) + _cell(sums.get(key, NOTHING), count, recent, before)
+    return cells
+
+
+async def cells_by(look: Look, histogram: str, family: str, labels: tuple[str, ...]) -> dict[str, Cell]:
+    """A histogram's observations by the first of these labels that each series has, "" where it has none."""
+    sums, counts = await asyncio.gather(
+        look.rates(f"{histogram}_sum", family, by=labels), look.rates(f"{histogram}_count", family, by=labels)
+    )
+    recent, before = look.frame.recent.total_seconds(), look.baseline_window.total_seconds()
+    cells: dict[str, Cell] = {}
+    for key, count in counts.items():
+        value = next((part for part in key if part), "")
+        cells[value] = cells.get(value, Cell()) + _cell(sums.get(key, NOTHING), count, recent, before)
     return cells
 
 
@@ -188,6 +210,19 @@ def _carried(cell: Cell, whole: Cell) -> float:
     return cell.count_now * (mean.gain or 0.0)
 
 
+def has_grown(cell: Cell) -> bool:
+    """Whether a cell's own mean grew by a quarter or more, and by more than chance and the drift of healthy peers."""
+    factor = cell.mean.factor
+    if factor is None or factor < LEAST_LIFT:
+        return False
+    return 1.0 - NormalDist().cdf(math.log(factor) / math.sqrt(_variance(cell.count_now, cell.count_then))) < _SURE
+
+
+def _variance(*counts: float) -> float:
+    """Of the logarithm of a ratio of means over so many observations."""
+    return _DRIFT**2 + sum(_SCATTER**2 / count for count in counts if count >= ENOUGH)
+
+
 def _lift(cell: Cell, whole: Cell) -> tuple[float, float] | None:
     """The lift over all others, and how often chance alone makes one so large; None where it cannot be told."""
     mean = _with_baseline(cell, whole)
@@ -198,8 +233,7 @@ def _lift(cell: Cell, whole: Cell) -> tuple[float, float] | None:
     if mean.factor is None or mean.factor <= 0 or usual <= 0:
         return None
     others = rest if rest.mean.factor is not None else Cell()
-    counts = (cell.count_now, cell.count_then or whole.count_then, others.count_now, others.count_then)
-    variance = _DRIFT**2 + sum(_SCATTER**2 / count for count in counts if count >= ENOUGH)
+    variance = _variance(cell.count_now, cell.count_then or whole.count_then, others.count_now, others.count_then)
     lift = mean.factor / usual
     return lift, 1.0 - NormalDist().cdf(math.log(lift) / math.sqrt(variance))
 

@@ -3,7 +3,7 @@ Where the time of a request goes, and which stage made it slower.
 
 Works on means, since means add up over stages and quantiles do not. The identity: a request's time is gateway +
 guardrail + retrieval + tools + [engine: frontend + queue + prefill + decode], where frontend is what is left of the
-time to first token after queue and prefill.
+time to first token after queue and prefill. A service without an engine of its own has the provider's calls there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from diagnostics.diagnosis import Stage
 from diagnostics.look import NOTHING, CannotTellError, Compared, Look
 from diagnostics.minutes import difference, error_of_change, minutes
+from diagnostics.request_latency import ProviderLatency, provider_latency
 
 TTFT = "vllm:time_to_first_token_seconds"
 ITL = "vllm:inter_token_latency_seconds"
@@ -49,7 +50,8 @@ class Breakdown:
 
     A `..._reason` is the stage that carries the change, None when there is no regression or no stage carries half.
     Both also need the change to be twice its standard error, which `standard_error_s` holds for the time to first
-    token; None when there are too few minutes.
+    token; None when there are too few minutes. `called` is how long calls of models take, where somebody times them:
+    the stage `provider` of a service without an engine, and beside the stages of one that has its own.
     """
 
     stages: tuple[Stage, ...]
@@ -61,6 +63,7 @@ class Breakdown:
     standard_error_s: float | None
     prefill_parts: tuple[Part, ...] = ()
     decode_parts: tuple[Part, ...] = ()
+    called: ProviderLatency | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +81,15 @@ class _Engine:
 
 
 async def breakdown(look: Look) -> Breakdown:
-    """Break the recent time per request down against the baseline. Raises CannotTellError without engine metrics."""
-    await look.require("serving", f"{TTFT}_count")
+    """
+    Break the recent time per request down against the baseline.
+
+    Raises CannotTellError where neither an engine nor calls of a provider are timed.
+    """
+    called, has_engine = await asyncio.gather(provider_latency(look), _has_engine(look))
+    if not has_engine and called is not None:
+        return await _without_engine(look, called)
+    await look.require("serving", f"{TTFT}_count", f"{QUEUE}_count")
     engine, outside, errors = await asyncio.gather(_engine(look), _outside(look), _errors(look))
     inside = {
         "frontend": frontend(engine.ttft, engine.queue, engine.prefill),
@@ -107,6 +117,35 @@ async def breakdown(look: Look) -> Breakdown:
         standard_error_s=errors.get("ttft"),
         prefill_parts=split_prefill(engine.prefill, engine.prompt_tokens, engine.hit_ratio),
         decode_parts=split_decode(engine.decode, engine.output_tokens, engine.itl),
+        called=called,
+    )
+
+
+async def _has_engine(look: Look) -> bool:
+    """Whether an engine of the service's own times its requests; TGI for one knows no first token."""
+    if "serving" not in look.target.selectors:
+        return False
+    return await look.exported("serving", f"{TTFT}_count", f"{QUEUE}_count") is not None
+
+
+async def _without_engine(look: Look, called: ProviderLatency) -> Breakdown:
+    """The stages of a service that has its answers from providers: what is around the call, and the call."""
+    cell = called.together
+    if cell.mean.now is None:
+        raise CannotTellError("fewer than 30 calls of a model ended in the recent window, so there is no mean")
+    cells = {**await _outside(look), "provider": cell.mean}
+    errors = {} if cell.error is None else {"provider": cell.error}
+    total, stages = shares(cells, errors)
+    is_slow = is_regression(total, cell.error)
+    return Breakdown(
+        stages=stages,
+        first_token=NOTHING,
+        first_token_reason=None,
+        total=total,
+        total_reason=dominant(stages) if is_slow else None,
+        is_regression=is_slow,
+        standard_error_s=None,
+        called=called,
     )
 
 
@@ -159,6 +198,15 @@ def split_decode(decode: Compared, output_tokens: Compared, itl: Compared) -> tu
     )
 
 
+def decode_of(itl: Compared, output_tokens: Compared) -> Compared:
+    """The decode time of an engine that does not time it: as many steps as there are tokens after the first."""
+
+    def taken(step: float | None, tokens: float | None) -> float | None:
+        return None if step is None or tokens is None else step * max(tokens - 1.0, 0.0)
+
+    return Compared(now=taken(itl.now, output_tokens.now), baseline=taken(itl.baseline, output_tokens.baseline))
+
+
 async def hit_ratio(look: Look, by: tuple[str, ...] = ()) -> dict[tuple[str, ...], Compared]:
     """Prefix cache hit ratio per group: hit tokens over asked tokens."""
     hits, queries = await asyncio.gather(
@@ -180,7 +228,7 @@ async def _engine(look: Look) -> _Engine:
         ttft=ttft,
         queue=queue,
         prefill=prefill,
-        decode=decode,
+        decode=decode_of(itl, output_tokens) if decode == NOTHING else decode,
         itl=itl,
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,

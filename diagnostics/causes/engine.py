@@ -5,7 +5,8 @@ A cause says how it moves each signal; the likelihoods of all measured signals, 
 together and tempered since they are not independent, give its weight. `none` expects everything flat. `other` is what
 nobody has described yet: a fault that resembles a known cause in all but what is decisive for it, or one that resembles
 nothing. Two causes at once are hypotheses of their own; what such a pair weighs is shared by its two, so that a pair
-never makes one of them look certain.
+never makes one of them look certain. A cause that leaves the mark of another unexplained is not held for nearly
+certain either: the rest is `other`, since more than one thing may be wrong.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from diagnostics.causes import evidence
 from diagnostics.causes.knowledge import Cause, Expected, Knowledge
 from diagnostics.causes.observation import Observation
+from diagnostics.causes.unexplained import unexplained
 from diagnostics.diagnosis import RankedCause, Suspect
 
 
@@ -28,7 +30,8 @@ class Calibration:
 
     `temper` allows for signals that are correlated beyond their groups. `decisive` is how much more a decisive signal
     weighs. `kin` is the prior odds of an unknown fault that resembles a cause, `pair` of two causes at once.
-    `sharpness` is applied to the finished weights.
+    `sharpness` is applied to the finished weights. `doubtful` is the most that a cause gets which leaves the mark of
+    another unexplained.
     """
 
     none: float = 1.5
@@ -38,6 +41,7 @@ class Calibration:
     decisive: float = 1.5
     pair: float = 0.015
     sharpness: float = 1.3
+    doubtful: float = 0.75
 
 
 CALIBRATION = Calibration()
@@ -73,7 +77,7 @@ def rank(
     unlike = math.log(calibration.other) + weighing.other()
     alike = [priors[cause.id] + math.log(calibration.kin) + weighing.kin(cause) for cause in knowledge.causes.values()]
     weights["other"] = _log_sum([unlike, *alike])
-    shares = _shares(weights, pairs, calibration.sharpness)
+    shares = _doubted(_shares(weights, pairs, calibration.sharpness), observed, knowledge, calibration.doubtful)
     order = sorted(shares, key=lambda name: shares[name], reverse=True)
     first = {"none", "other", *[name for name in order if name in knowledge.causes][:_SHOWN]}
     shown = [name for name in order if shares[name] >= 0.01 or name in first]
@@ -174,6 +178,17 @@ def _shares(weights: Mapping[str, float], pairs: Mapping[tuple[str, str], float]
         raw[another] += both
     whole = sum(raw.values())
     return {name: share / whole for name, share in raw.items()}
+
+
+def _doubted(
+    shares: Mapping[str, float], observed: Mapping[str, Observation], knowledge: Knowledge, most: float
+) -> Mapping[str, float]:
+    """The shares, with no more than `most` for a first cause that does not explain the mark of another."""
+    first = max(shares, key=lambda name: shares[name])
+    cause = knowledge.causes.get(first)
+    if cause is None or shares[first] <= most or not unexplained(cause, observed, knowledge):
+        return shares
+    return {**shares, first: most, "other": shares["other"] + shares[first] - most}
 
 
 def _change_evidence(cause: Cause, suspects: Sequence[Suspect], *, changes_known: bool) -> float:

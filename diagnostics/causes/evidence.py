@@ -28,7 +28,7 @@ def ranked(name: str, probability: float, observed: Mapping[str, Observation], k
         )
     if name != "none":
         return RankedCause(cause=name, title=OTHER_TITLE, probability=probability)
-    moved = tuple(_sentence(seen) for seen in _strongest(observed.values()) if seen.flat < 0.5)[:_SENTENCES]
+    moved = tuple(sentence(seen) for seen in _strongest(observed.values()) if seen.flat < 0.5)[:_SENTENCES]
     calm = () if moved else ("every signal that was measured is within its normal range",)
     return RankedCause(cause=name, title=NONE_TITLE, probability=probability, evidence_for=calm, evidence_against=moved)
 
@@ -41,13 +41,13 @@ def _sentences(cause: Cause, observed: Mapping[str, Observation]) -> tuple[tuple
         expected = cause.expects.get(seen.signal.name, Expected.FLAT)
         if expected is Expected.FLAT:
             if seen.state != "flat":
-                against.append(f"{_sentence(seen)}, which it does not explain")
+                against.append(f"{sentence(seen)}, which it does not explain")
             elif seen.signal.name in cause.decisive:
-                speaks_for.append(f"{_sentence(seen)}, as it should be then")
+                speaks_for.append(f"{sentence(seen)}, as it should be then")
         elif seen.state == expected.value.removeprefix("maybe_"):
-            speaks_for.append(_sentence(seen))
+            speaks_for.append(sentence(seen))
         elif seen.state != "flat" or not expected.value.startswith("maybe_"):
-            against.append(f"{_sentence(seen)}, but should be {expected.value.removeprefix('maybe_')}")
+            against.append(f"{sentence(seen)}, but should be {expected.value.removeprefix('maybe_')}")
     return tuple(speaks_for[:_SENTENCES]), tuple(against[:_SENTENCES])
 
 
@@ -55,7 +55,8 @@ def _strongest(observations: Iterable[Observation]) -> list[Observation]:
     return sorted(observations, key=lambda seen: seen.flat)
 
 
-def _sentence(seen: Observation) -> str:
+def sentence(seen: Observation) -> str:
+    """What was measured of a signal, and where, with its numbers."""
     measure, signal = seen.measure, seen.signal
     where = "".join(f" on {label} {value}" for label, value in measure.scope if value)
     if signal.is_event or signal.above is not None:

@@ -5,12 +5,15 @@ Breaks the mean time per request into gateway, guardrail, retrieval, frontend, q
 the baseline. A stage is blamed when it carries at least half of the change; when the total moved by less than 10 % (or
 twice its standard error) there is no regression, whatever single stages do. Prefill is split into longer prompts,
 fewer cache hits and slower compute; decode into longer outputs and slower tokens. Where prompts got longer, the tenants
-or routes whose did are named.
+or routes whose did are named. Calls of outside providers are judged by themselves, a quarter above the baseline being
+bad; without an engine of one's own they are a stage. Whose requests got slower (provider, model, key, tenant, route,
+prompt version), or whether traffic only moved, is said from what the gateway, the SDK or the application times.
 """
 
 from __future__ import annotations
 
 from diagnostics.attribution import Apart, longer_prompts
+from diagnostics.checks.callers import providers, whose_got_slower
 from diagnostics.checks.verdicts import measure
 from diagnostics.diagnosis import Frame, Stage
 from diagnostics.findings import Finding, Measure
@@ -24,20 +27,24 @@ from diagnostics.wording import compared, number
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
     result = await breakdown(look)
-    measures = _measures(result)
+    provider = providers(result)
+    measures = [*_measures(result), *provider.measures]
     if result.total.baseline is None or result.total.now is None:
         reason = "There is no baseline to compare the stages with."
         return Finding.unknown("latency_breakdown", reason, *measures)
-    if not result.is_regression:
+    if not result.is_regression and not provider.words:
         return Finding.ok(
             "latency_breakdown", f"No stage got slower: a request takes {compared(result.total, 's')}.", *measures
         )
+    slower = await whose_got_slower(look, result)
     whose = await longer_prompts(look) if _is_mostly(result.prefill_parts, "longer prompts") else []
     measures += [
         measure("prefill" if label == "route" else "prompt_tokens", one.mean, "", (label, one.value))
         for label, one in whose
     ]
-    return Finding.bad("latency_breakdown", f"{_sentence(result)}{_whose(whose)}", *measures)
+    stages = f"{_sentence(result)}{_whose(whose)}" if result.is_regression else ""
+    said = " ".join(part for part in (stages, provider.words, slower.words) if part)
+    return Finding.bad("latency_breakdown", said, *measures, *slower.measures)
 
 
 def _measures(result: Breakdown) -> list[Measure]:

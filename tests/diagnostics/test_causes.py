@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from diagnostics.causes import engine, knowledge
+from diagnostics.causes.engine import CALIBRATION
 from diagnostics.causes.look_alikes import next_check
 from diagnostics.causes.observation import deviation_of, observe
+from diagnostics.causes.unexplained import unexplained
 from diagnostics.changes.change import Change
 from diagnostics.checks import CHECKS, TRACES
 from diagnostics.diagnosis import RankedCause, Suspect
@@ -118,6 +120,45 @@ def test_probabilities_are_at_most_one_and_leave_room(measures: tuple[Measure, .
     assert sum(cause.probability for cause in causes) <= 1.0
     assert {"none", "other"} <= {cause.cause for cause in causes}
     assert list(causes) == sorted(causes, key=lambda cause: -cause.probability)
+
+
+FORMAT_BROKEN = (moved("format_valid_ratio", 0.70, 0.99), moved("quality_new_version", 1, 0))
+
+
+def test_the_mark_of_another_fault_is_not_passed_over() -> None:
+    """Double-bit memory errors are as clear as can be, but say nothing of slow guardrails."""
+    memory = (
+        moved("xid_uncontained_ecc", 1, 0),
+        moved("ecc_double_bit", 1, 0),
+        moved("row_remap_pending", 1, 0),
+        moved("ready_ratio", 0.75, 1.0),
+        moved("guardrail_error_ratio", 0.001, 0.001),
+    )
+    alone, beside = ranked(*memory), ranked(*memory, moved("new_policy", 1, 0))
+    assert alone[0].cause == beside[0].cause == "G02"
+    assert alone[0].probability > 0.9
+    assert beside[0].probability <= CALIBRATION.doubtful < 0.8
+    assert probability(beside, "other") > probability(alone, "other")
+    assert sum(cause.probability for cause in beside) <= 1.0
+
+
+def test_a_side_effect_that_marks_no_other_fault_is_no_doubt() -> None:
+    """More running requests belong to nobody in particular; a lost cache is as sure with them as without."""
+    with_side_effect = ranked(*CACHE_LOST, moved("gpu_util", 99, 20))
+    assert with_side_effect[0].cause == "S04"
+    assert not unexplained(KNOWN.causes["S04"], observe([finding(moved("gpu_util", 99, 20))], KNOWN), KNOWN)
+
+
+@pytest.mark.parametrize("pair", [(), FORMAT_BROKEN])
+def test_two_things_that_are_wrong_are_told_as_two(pair: tuple[Measure, ...]) -> None:
+    """Two faults share the certainty, and the next step says what the first of them leaves open."""
+    causes = ranked(*CACHE_LOST, *pair)
+    said = next_check(causes, observe([finding(*CACHE_LOST, *pair)], KNOWN), KNOWN)
+    assert said is not None
+    assert said.startswith("More than one thing seems to be wrong") is bool(pair)
+    if pair:
+        assert {cause.cause for cause in causes[:2]} == {"S04", "Q01"}
+        assert causes[0].probability < 0.8
 
 
 def test_an_unknown_signal_neither_accuses_nor_acquits() -> None:

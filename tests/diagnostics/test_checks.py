@@ -44,7 +44,7 @@ BAD_UNDER = {
 MISSING = {
     "time_to_first_token": "vllm:time_to_first_token",
     "inter_token_latency": "vllm:inter_token_latency",
-    "latency_breakdown": "vllm:time_to_first_token",
+    "latency_breakdown": "vllm:",
     "queue": "vllm:num_requests_waiting",
     "kv_cache": "vllm:kv_cache_usage_perc",
     "prefix_cache": "vllm:prefix_cache_queries",

@@ -10,7 +10,7 @@ from diagnostics.findings import Finding, Status
 from diagnostics.telemetry.model import Function, Query
 from diagnostics.telemetry.recorded import load_openmetrics
 from tests import synthetic
-from tests.application_signals import Series, counter, gauge, of_service, text
+from tests.application_signals import Series, counter, gauge, has, of_service, text
 from tests.diagnosed import HISTORY, frame_of, recorded
 
 CHAT = {"namespace": "chat", "pod": "a"}
@@ -86,6 +86,21 @@ async def test_what_an_engine_does_not_measure_is_unknown_and_says_so() -> None:
     assert finding.status is Status.UNKNOWN
     assert "TGI measures no such thing" in finding.summary
     assert (await ask("queue", *series)).status is Status.BAD
+
+
+async def test_tgis_requests_are_broken_down_as_far_as_it_measures() -> None:
+    """Without a first token: queue, prefill and decode (tokens at their pace), and no frontend."""
+    series = [
+        gauge("tgi_batch_current_size", 8, 8),
+        *mean("tgi_request_queue_duration", 0.02, 3.0),
+        *mean("tgi_request_mean_time_per_token_duration", 0.02, 0.02),
+        *mean("tgi_request_generated_tokens", 201, 201),
+    ]
+    finding = await ask("latency_breakdown", *series)
+    assert finding.status is Status.BAD
+    assert "queue carries the change: 3.00 s" in finding.summary
+    assert of_service(finding, "decode").value == pytest.approx(4.0, rel=0.01)
+    assert not has(finding, "frontend") or of_service(finding, "frontend").value is None
 
 
 async def test_tritons_microseconds_become_seconds() -> None:
