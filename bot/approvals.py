@@ -18,6 +18,7 @@ from bot.incidents import (
 from bot.kill_switch import StopFile
 from bot.policy import Policy
 from bot.quorum import Requirement, Voice, lacking
+from bot.step_up import Proof, Unproven
 from bot.store.incidents import Incidents
 from bot.store.people import PeopleTable
 from bot.store.plan_rows import Approval, PlanRow
@@ -42,35 +43,45 @@ class Approvals:
         incidents: Incidents,
         people: PeopleTable,
         policy: Policy,
+        proof: Proof | None = None,
         stop_file: StopFile | None = None,
     ) -> None:
+        self._proof = proof or Unproven()
         self._stop_file = stop_file or StopFile(None)
         self._plans = plans
         self._incidents = incidents
         self._people = people
         self._policy = policy
 
-    async def approve(self, plan_id: str, *, by: Person, now: datetime, digest: str | None = None) -> bool:
+    async def approve(
+        self, plan_id: str, *, by: Person, now: datetime, digest: str | None = None, code: str | None = None
+    ) -> bool:
         """
         Approve exactly this plan; True when that was the last approval it needed.
 
-        `digest` is the hash of what the person read, where they came by a way that says so. Raises NotAllowedError,
-        AlreadyDecidedError, StaleError (StoppedError while everything is stopped), NotFoundError.
+        `digest` is the hash of what the person read, where they came by a way that says so; `code` the one-time code
+        that an R3 plan needs. Raises NotAllowedError, AlreadyDecidedError, StaleError (StoppedError while everything
+        is stopped), StepUpNeededError, StepUpRefusedError, NotFoundError.
         """
         self._stop_file.refuse_if_there()
-        return await self._decide(plan_id, "approve", by=by, now=now, digest=digest)
+        return await self._decide(plan_id, "approve", by=by, now=now, digest=digest, code=code)
 
     async def deny(self, plan_id: str, *, by: Person, now: datetime, digest: str | None = None) -> None:
         """Refuse the plan for good. Whoever may approve may deny. Raises as `approve` does."""
         await self._decide(plan_id, "deny", by=by, now=now, digest=digest)
 
-    async def _decide(self, plan_id: str, decision: str, *, by: Person, now: datetime, digest: str | None) -> bool:
+    async def _decide(
+        self, plan_id: str, decision: str, *, by: Person, now: datetime, digest: str | None, code: str | None = None
+    ) -> bool:
         row = await self._plans.get(plan_id)
         incident = await self._incidents.get(row.plan.incident_id)
         grant = self._policy.grant(by, row.plan, incident)
         if digest not in (None, row.digest):
             raise StaleError("This is not the fix that you read; look at it again.")
         self._refuse_stale(row, incident, now)
+        step_up = None
+        if decision == "approve" and grant.requirement.step_up:
+            step_up = await self._proof.prove(by, code, plan_id=plan_id, digest=row.digest, now=now)
         return await self._plans.decide(
             row,
             decision,
@@ -80,10 +91,14 @@ class Approvals:
             suffice=lambda approvals: not self._lacking(grant.requirement, approvals),
             start_by=now + grant.requirement.start_within,
             now=now,
+            step_up=step_up,
         )
 
     def _lacking(self, requirement: Requirement, approvals: Sequence[Approval]) -> str:
-        return lacking(requirement, [self._policy.voice(each.person_id, each.role) for each in approvals])
+        return lacking(requirement, [self._voice(each, each.role) for each in approvals])
+
+    def _voice(self, approval: Approval, role: str) -> Voice:
+        return self._policy.voice(approval.person_id, role, stepped_up=approval.step_up is not None)
 
     def _refuse_stale(self, row: PlanRow, incident: Incident, now: datetime) -> None:
         if row.plan.digest != row.digest:
@@ -149,5 +164,5 @@ class Approvals:
                 grant = self._policy.grant(person, row.plan, incident)
             except NotAllowedError as refusal:
                 raise StaleError(f"{person.name} may not approve it any more: {refusal}") from refusal
-            voices.append(self._policy.voice(grant.person.person_id, grant.role))
+            voices.append(self._voice(approval, grant.role))
         return lacking(requirement, voices) if requirement else "no rule of the policy fits it"

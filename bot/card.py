@@ -168,7 +168,8 @@ class Cards:
             progress=progress,
         )
         may_undo = row.state in MAY_BE_UNDONE and row.plan.undoes is None and row.plan.plan_id not in undone
-        return replace(line, can_undo=may_undo and _can_be_taken_back(row.plan, entries))
+        needs_code = requirement is not None and requirement.step_up
+        return replace(line, can_undo=may_undo and _can_be_taken_back(row.plan, entries), needs_code=needs_code)
 
     def _with_diagnosis(self, view: CardView, found: Diagnosis) -> CardView:
         culprit, others = portrait.suspects(found)

@@ -21,6 +21,7 @@ from bot.respond import diagnosis_of
 from bot.slack import portrait
 from bot.slack.picture import draw
 from bot.slack.view import CardView, PlanLine
+from bot.step_up import StepUp
 from bot.store.audit import AuditLog, AuditRow
 from bot.store.incidents import Incidents
 from bot.store.listing import Listing, RunLine
@@ -55,6 +56,11 @@ _WORDS: Mapping[str, str] = {
     "operator.revoked": "revoked an operator's token of {subject}",
     "operator.signed_in": "signed in to the web page",
     "operator.signed_out": "signed out of the web page",
+    "step_up.set_up": "set up one-time codes for {subject}",
+    "step_up.removed": "removed the one-time codes of {subject}",
+    "step_up.proved": "gave a one-time code for {plan}",
+    "step_up.refused": "gave a one-time code that does not count ({why}) for {plan}",
+    "step_up.locked": "takes no more codes from {subject} until {until}",
     "switch.stopped": "stopped everything: {reason}",
     "switch.released": "ended the stop",
     "refused": "was refused ({what}): {why}",
@@ -99,6 +105,7 @@ class PlanStory:
     row: PlanRow
     line: PlanLine
     refusal: str
+    code_missing: str = ""  # what this reader has to set up before they can give the code that it needs
 
     @property
     def asks(self) -> str:
@@ -123,7 +130,9 @@ class Chronicle:
         record: AuditLog,
         config: Config,
         policy: Policy,
+        step_up: StepUp,
     ) -> None:
+        self._step_up = step_up
         self._listing = listing
         self._incidents = incidents
         self._plans = plans
@@ -165,7 +174,8 @@ class Chronicle:
             refusal = str(error)
         undone = taken_back(await self._plans.of_incident(incident.incident_id))
         line = await self._cards.plan_line(row, incident, undone)
-        return PlanStory(incident=incident, row=row, line=line, refusal=refusal)
+        missing = await self._step_up.missing(reader.person_id) if line.needs_code else ""
+        return PlanStory(incident=incident, row=row, line=line, refusal=refusal, code_missing=missing)
 
     async def picture(self, incident_id: str) -> bytes | None:
         """The latency picture of the latest diagnosis as a PNG; None when nothing was measured."""

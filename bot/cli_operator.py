@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bot.cli_totp import add_totp_commands
 from bot.incidents import WatchkeeperError
 
 if TYPE_CHECKING:
-    from bot.operator_client import OperatorClient
+    from bot.operator_client import Json, OperatorClient
     from bot.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="The id on the card and on the web page, plan-...")]
 Digest = Annotated[str | None, typer.Option("--digest", metavar="SHA256", help="The hash of the plan you read.")]
 Beside = Annotated[bool, typer.Option("--database", help="In the database itself; so, too, without WATCHKEEPER_TOKEN.")]
+Code = Annotated[str | None, typer.Option("--code", help="The one-time code that your phone shows, for an R3 plan.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needs --digest.")]
 
 
@@ -38,8 +40,9 @@ def add_operator_commands(app: typer.Typer, require_schema: Callable[[Settings],
 
 def _add_tokens(app: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
     """What is done beside the database."""
-    tokens = typer.Typer(no_args_is_help=True, help="Tokens for people who work outside Slack.")
+    tokens = typer.Typer(no_args_is_help=True, help="Tokens and one-time codes for people who work outside Slack.")
     app.add_typer(tokens, name="operator")
+    add_totp_commands(tokens, require_schema, unix_user)
 
     @tokens.command("add")
     def add(
@@ -98,14 +101,20 @@ def _add_deeds(app: typer.Typer) -> None:
         print(json.dumps(answer, indent=2) if as_json else thing_in_words(answer))
 
     @app.command("approve")
-    def approve(plan: PlanId, *, yes: Yes = False, digest: Digest = None) -> None:
+    def approve(plan: PlanId, *, yes: Yes = False, digest: Digest = None, code: Code = None) -> None:
         """Approve a plan, after showing exactly what it changes. Works while Slack is down."""
-        _decide(plan, "approve", yes=yes, digest=digest)
+        client = _client()
+        read = _read(client, plan, "approve", yes=yes, digest=digest)
+        if read["needs_code"] and code is None and not yes:
+            code = typer.prompt("One-time code")
+        _said(client.approve(plan, read["digest"], code))
 
     @app.command("deny")
     def deny(plan: PlanId, *, yes: Yes = False, digest: Digest = None) -> None:
         """Refuse a plan for good. Works while Slack is down."""
-        _decide(plan, "deny", yes=yes, digest=digest)
+        client = _client()
+        read = _read(client, plan, "deny", yes=yes, digest=digest)
+        _said(client.deny(plan, read["digest"]))
 
     @app.command("narrow")
     def narrow(
@@ -151,12 +160,12 @@ def _add_switch(app: typer.Typer, require_schema: Callable[[Settings], None]) ->
         print(asyncio.run(go_beside_the_database(settings, actor=unix_user())))
 
 
-def _decide(plan_id: str, decision: str, *, yes: bool, digest: str | None) -> None:
+def _read(client: OperatorClient, plan_id: str, decision: str, *, yes: bool, digest: str | None) -> Json:
+    """The plan, after the person has read it and said so; with `yes` they say by its hash that they have."""
     from bot.operator_client import thing_in_words
 
     if yes and not digest:
         raise WatchkeeperError("--yes needs --digest: say which plan you read")
-    client = _client()
     plan = client.plan(plan_id)
     if digest not in (None, plan["digest"]):
         raise WatchkeeperError(f"{plan_id} is not the plan that you read: its hash is {plan['digest']}")
@@ -165,7 +174,10 @@ def _decide(plan_id: str, decision: str, *, yes: bool, digest: str | None) -> No
         print(f"  note       {plan['refusal']}")
     if not yes and typer.prompt(f'Type "yes" to {decision} exactly this', default="no") != "yes":
         raise WatchkeeperError("nothing was done")
-    answer = client.decide(plan_id, decision, plan["digest"])
+    return plan
+
+
+def _said(answer: Json) -> None:
     print(f"{answer['said']} The plan is now {answer['state']}.")
 
 

@@ -48,7 +48,7 @@ _ANSWERS: Mapping[str, Literal["ran", "did_not_run", "stop"]] = {each: each for 
 
 
 class Desk:
-    """Deeds of people. Each raises NotAllowedError, AlreadyDecidedError, StaleError, NotFoundError."""
+    """Deeds of people. Each raises NotAllowedError, AlreadyDecidedError, StaleError, NotFoundError; approving more."""
 
     def __init__(
         self,
@@ -113,10 +113,10 @@ class Desk:
             self._policy.may_act(by, await self._incidents.get(incident_id))
             await self._incidents.ask_again(incident_id, by=by.person_id, now=datetime.now(UTC))
 
-    async def approve(self, plan_id: str, by: Person, *, digest: str | None = None) -> None:
-        """Approve exactly this plan; with `digest` only if that is still its hash."""
+    async def approve(self, plan_id: str, by: Person, *, digest: str | None = None, code: str | None = None) -> None:
+        """Approve exactly this plan; with `digest` only if that is still its hash, with `code` where it needs one."""
         async with self._deed("approve", plan_id, by):
-            await self._approvals.approve(plan_id, by=by, now=datetime.now(UTC), digest=digest)
+            await self._approvals.approve(plan_id, by=by, now=datetime.now(UTC), digest=digest, code=code)
 
     async def deny(self, plan_id: str, by: Person, *, digest: str | None = None) -> None:
         """Refuse this plan for good."""

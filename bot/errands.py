@@ -22,6 +22,7 @@ from bot.incidents import (
     Person,
     PlanState,
     StaleError,
+    StepUpNeededError,
 )
 from bot.narrowing import Narrowing, WrongValuesError
 from bot.policy import Policy
@@ -40,6 +41,9 @@ from runbooks.engine.values import Action, CannotPlanError
 
 RUN_WITHIN = timedelta(minutes=15)
 """A person's click counts for so long; whoever works later than that has to be asked again."""
+
+
+_REFUSALS = (NotAllowedError, AlreadyDecidedError, StaleError, StepUpNeededError, NotFoundError, WrongValuesError)
 
 
 class ErrandRunner:
@@ -80,7 +84,7 @@ class ErrandRunner:
             name = person.name if person else errand.person_id
             try:
                 await self._run(errand, person)
-            except (NotAllowedError, AlreadyDecidedError, StaleError, NotFoundError, WrongValuesError) as refusal:
+            except _REFUSALS as refusal:
                 await self._errands.refused(errand, str(refusal), name=name, me=self._me, now=datetime.now(UTC))
             else:
                 await self._errands.done(errand, me=self._me)

@@ -99,6 +99,18 @@ class StoppedError(StaleError):
     """The kill switch is on, was on since the plan was made, or cannot be read: nothing starts."""
 
 
+class StepUpNeededError(WatchkeeperError):
+    """This needs a one-time code, outside Slack; the message says how, and `url` is the page for it ("" for none)."""
+
+    def __init__(self, message: str, *, url: str = "") -> None:
+        self.url = url
+        super().__init__(message)
+
+
+class StepUpRefusedError(WatchkeeperError):
+    """A one-time code that does not count: wrong, used, or of somebody who is locked out for a while."""
+
+
 class NotFoundError(WatchkeeperError):
     """There is no such incident or plan."""
 

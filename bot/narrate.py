@@ -92,6 +92,11 @@ NO_FORM = "The form could not be opened ({why}). Click again, or use `watchkeepe
 STOPPED_ALREADY = "Everything was stopped already."
 NOTHING_STOPPED = "Nothing is stopped."
 
+STEP_UP = "This cannot be undone (R3), so it needs a one-time code, outside Slack."
+NO_STEP_UP = "That is not set up here: whoever keeps the server sets {key}, as docs/security.md says."
+NO_CODES = "You have none: have `watchkeeper operator totp set-up {person}` run for you where the server is."
+STEP_UP_WHERE = "Type it on the plan's page, or with `watchkeeper approve {plan}`."
+
 _ERRAND = {"undo": "an undo", "narrow": "other values"}
 
 
@@ -112,6 +117,16 @@ def released(who: str, _: str, at: datetime | None) -> str:
     """In the channel, when somebody turned it back."""
     when = f" at {clock(at)}" if at else ""
     return f"{who} ended the stop{when}. Fixes from before it will not start; diagnose again for fresh ones."
+
+
+def step_up_refused(why: str, locked_until: datetime | None) -> str:
+    """Why a code did not count, and what to do; `why` is a word of the store's Verdict."""
+    until = f" After five of them in a row nothing is taken before {clock(locked_until)}." if locked_until else ""
+    if why == "locked":
+        return f"Too many wrong codes. The next one is taken after {clock(locked_until)}." if locked_until else ""
+    if why == "used":
+        return f"This code was used already; wait for the next one.{until}"
+    return f"This code does not count; type the one that is shown now.{until}"
 
 
 def seconds(value: float) -> str:

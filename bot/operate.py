@@ -68,7 +68,7 @@ async def _revive(inbox: Inbox, event_id: str, *, named: bool) -> bool:
 
 async def verify_audit(settings: Settings, known: Checkpoint | None = None) -> str:
     """One sentence about the record's chain. Raises NotProvenError when it is broken, or not that of the checkpoint."""
-    async with _database(settings) as database:
+    async with open_database(settings) as database:
         report = await AuditLog(database).verify(known)
     if report.broken_at is not None:
         raise NotProvenError(f"the record is broken at row {report.broken_at}: {report.why}")
@@ -97,7 +97,7 @@ def _against(known: Checkpoint | None) -> str:
 async def checkpoint(settings: Settings) -> str:
     """The head of the chain as JSON, after the whole chain was verified. Raises NotProvenError."""
     await verify_audit(settings)
-    async with _database(settings) as database:
+    async with open_database(settings) as database:
         return canonical((await AuditLog(database).head()).model_dump())
 
 
@@ -105,7 +105,7 @@ async def export_audit(
     settings: Settings, *, since: datetime | None, until: datetime | None, write: Callable[[str], object]
 ) -> str:
     """Write the rows of this time as lines, the header first; says how many. Raises NotProvenError for a gap."""
-    async with _database(settings) as database:
+    async with open_database(settings) as database:
         log_of_deeds = AuditLog(database)
         header = await log_of_deeds.extent(since=since, until=until)
         write(header_line(header) + "\n")
@@ -118,7 +118,7 @@ async def stop_beside_the_database(settings: Settings, reason: str, *, actor: st
     """Turn the kill switch in the database itself. Raises WatchkeeperError with another way when that is away."""
     now = datetime.now(UTC)
     try:
-        async with _database(settings) as database:
+        async with open_database(settings) as database:
             is_new = await KillSwitch(database).stop(by=actor, name=actor, reason=reason, channel="database", now=now)
     except StoreUnavailableError as error:
         file = settings.watchkeeper_stop_file or "the file that WATCHKEEPER_STOP_FILE names"
@@ -129,7 +129,7 @@ async def stop_beside_the_database(settings: Settings, reason: str, *, actor: st
 async def go_beside_the_database(settings: Settings, *, actor: str) -> str:
     """Turn it back. Raises StoppedError while the file is there, StoreUnavailableError."""
     StopFile(settings.watchkeeper_stop_file).refuse_if_there()
-    async with _database(settings) as database:
+    async with open_database(settings) as database:
         is_new = await KillSwitch(database).go(by=actor, name=actor, channel="database", now=datetime.now(UTC))
     return narrate.DONE["go"] if is_new else narrate.NOTHING_STOPPED
 
@@ -181,12 +181,13 @@ def _standing(item: Credential, now: datetime) -> str:
 
 @asynccontextmanager
 async def _operators(settings: Settings) -> AsyncIterator[Operators]:
-    async with _database(settings) as database:
+    async with open_database(settings) as database:
         yield Operators(tokens=OperatorTokens(database), people=PeopleTable(database))
 
 
 @asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Database]:
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database of the settings, for as long as the block lasts."""
     database = Database(settings.database_url.get_secret_value())
     try:
         yield database

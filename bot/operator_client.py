@@ -44,9 +44,14 @@ class OperatorClient:
         """One plan with its hash, and why the bearer may not decide on it."""
         return self._ask("GET", f"/api/plans/{quote(plan_id, safe='')}")
 
-    def decide(self, plan_id: str, decision: str, digest: str) -> Json:
-        """Approve or deny exactly the plan with this hash."""
-        return self._ask("POST", f"/api/plans/{quote(plan_id, safe='')}/{decision}", json={"digest": digest})
+    def approve(self, plan_id: str, digest: str, code: str | None = None) -> Json:
+        """Approve exactly the plan with this hash, with a one-time code where it needs one."""
+        said = {"digest": digest} | ({"code": code} if code is not None else {})
+        return self._ask("POST", f"/api/plans/{quote(plan_id, safe='')}/approve", json=said)
+
+    def deny(self, plan_id: str, digest: str) -> Json:
+        """Refuse exactly the plan with this hash."""
+        return self._ask("POST", f"/api/plans/{quote(plan_id, safe='')}/deny", json={"digest": digest})
 
     def narrow(self, plan_id: str, values: Mapping[str, str], digest: str) -> Json:
         """Give the parameters of exactly the plan with this hash other values."""
@@ -108,6 +113,8 @@ def plan_lines(plan: Json) -> Iterator[str]:
         yield f"  undo       {undo or 'it cannot be undone'}"
     yield f"  risk       {plan['tier']}, {plan['tier_in_words']}"
     yield f"  approval   {plan['needed']} of: {'; '.join(plan['may_approve'])}"
+    if plan["needs_code"]:
+        yield "  code       each of them gives a one-time code"
     if plan["approved_by"]:
         yield f"  so far     {', '.join(plan['approved_by'])}"
     yield f"  expires    {plan['expires_at']}"

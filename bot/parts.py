@@ -20,6 +20,7 @@ from bot.policy import Policy
 from bot.pulse import Pulse
 from bot.settings import Settings
 from bot.slack.client import SlackClient, web_client
+from bot.step_up import Seal, StepUp
 from bot.store.audit import AuditLog
 from bot.store.database import Database, sync_url
 from bot.store.errands import Errands
@@ -30,6 +31,7 @@ from bot.store.kill_switch import KillSwitch
 from bot.store.outbox import Outbox
 from bot.store.people import PeopleTable
 from bot.store.plans import Plans
+from bot.store.step_up import StepUpCodes
 from bot.store.workers import Duties, Workers
 from bot.vitals import ChainWatch, Vitals
 
@@ -68,11 +70,13 @@ class Parts:
             config=config,
             policy=self.policy,
         )
+        self.step_up = StepUp(StepUpCodes(self.database), seal_of(settings), page=public_url(settings))
         self.approvals = Approvals(
             plans=self.plans,
             incidents=self.incidents,
             people=self.people,
             policy=self.policy,
+            proof=self.step_up,
             stop_file=self.stop_file,
         )
         self.narrowing = Narrowing(
@@ -87,6 +91,17 @@ class Parts:
         self.troubles: list[Callable[[], str]] = [self.slack.line.trouble]  # what /healthz calls degraded
         self.vitals = Vitals(self.database, self.registry)
         self.chain = ChainWatch(self.record, self.registry)
+
+
+def seal_of(settings: Settings) -> Seal | None:
+    """What secrets of one-time codes are sealed with; None where nobody set it. Raises UnusableKeyError."""
+    key = settings.watchkeeper_step_up_key
+    return Seal(key.get_secret_value()) if key is not None else None
+
+
+def public_url(settings: Settings) -> str:
+    """Where people reach our pages; "" where nobody said: the default is a command line's, no address for others."""
+    return settings.watchkeeper_url if "watchkeeper_url" in settings.model_fields_set else ""
 
 
 def engine_url(url: str) -> Any:

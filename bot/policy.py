@@ -67,9 +67,9 @@ class Policy:
         requirement = self.requirement(plan)
         return plan if requirement is None else replace(plan, expires_at=plan.made_at + requirement.expires)
 
-    def voice(self, person_id: str, role: str) -> Voice:
+    def voice(self, person_id: str, role: str, *, stepped_up: bool = False) -> Voice:
         """An approval of this person in this role, as it counts now."""
-        return Voice(person_id=person_id, role=role, team=self.team_of(person_id))
+        return Voice(person_id=person_id, role=role, team=self.team_of(person_id), stepped_up=stepped_up)
 
     def team_of(self, person_id: str) -> str:
         """ "" for who has none in the configuration, or is not in it."""

@@ -36,6 +36,7 @@ def operator_routes(parts: Parts, desk: DecisionDesk, readiness: Readiness) -> S
         record=parts.record,
         config=parts.config,
         policy=parts.policy,
+        step_up=parts.step_up,
     )
     renderer = Renderer()
     operators = Operators(tokens=OperatorTokens(parts.database), people=parts.people)

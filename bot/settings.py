@@ -28,6 +28,7 @@ SECRETS = (
     "PAGERDUTY_API_KEY",
     "PAGERDUTY_WEBHOOK_SECRETS",
     "WATCHKEEPER_TOKEN",
+    "WATCHKEEPER_STEP_UP_KEY",  # whoever has it and the database can make everybody's one-time codes
     "WATCHKEEPER_HEARTBEAT_URL",  # whoever knows it can say that we live
 )
 ADDRESSES = (
@@ -100,6 +101,7 @@ class Settings(BaseSettings):
 
     watchkeeper_url: str = "http://127.0.0.1:8080"
     watchkeeper_token: SecretStr | None = None
+    watchkeeper_step_up_key: SecretStr | None = None
     watchkeeper_heartbeat_url: SecretStr | None = None
 
     ssl_cert_file: Path | None = None

@@ -18,7 +18,7 @@ from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
 from bot.kill_switch import SwitchWatch
 from bot.operate import services_by_pagerduty
 from bot.pagerduty_client import PagerDutyClient
-from bot.parts import Parts, engine_url, reveal, vectors_path
+from bot.parts import Parts, engine_url, public_url, reveal, vectors_path
 from bot.reconcile import Reconciler
 from bot.remediate import Remediate, RemediateWorkflow
 from bot.respond import Respond, RespondWorkflow
@@ -198,8 +198,7 @@ class Workshop:
             cards=parts.cards,
             pagerduty=self.pagerduty,
             from_email=settings.pagerduty_from or "",
-            # Where nobody said so it is the default of a command line, and no address for others.
-            public_url=settings.watchkeeper_url if "watchkeeper_url" in settings.model_fields_set else "",
+            public_url=public_url(settings),
         )
 
         def room() -> int:

@@ -28,7 +28,7 @@ STRANGER = ("203.0.113.9", 40_000)
 class OperatorHouse:
     """Parts, front and web as `serve --no-work` makes them; `mint` gives out tokens as the command line does."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, **more: Any) -> None:
         self.store = store
         url = store.database.url.render_as_string(hide_password=False)
         settings = Settings(
@@ -36,6 +36,7 @@ class OperatorHouse:
             slack_bot_token="xoxb-test",
             slack_signing_secret="signing",
             slack_api_base_url="http://127.0.0.1:9/api/",
+            **more,
         )
         self.parts = Parts(settings, store.config, "web")
         self.front = Front(self.parts, search=RunbookSearch(), ring=lambda: None)
@@ -74,8 +75,8 @@ def own_form() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def operator_house(store: Store) -> AsyncIterator[OperatorHouse]:
-    house = OperatorHouse(store)
+async def operator_house(store: Store, **settings: Any) -> AsyncIterator[OperatorHouse]:
+    house = OperatorHouse(store, **settings)
     try:
         yield house
     finally:

@@ -19,6 +19,12 @@ def help_text(commands: Iterable[tuple[str, str]], unknown: str = "") -> Message
     return Message(text="Help for /oncall", blocks=[section("\n".join(lines))])
 
 
+def elsewhere(text: str, url: str) -> Message:
+    """What cannot be done here, with the page where it can; without an address the sentence alone."""
+    shown = inline(text, 1000)
+    return Message(text=shown, blocks=[section(f"{shown}\n{link(url, 'Open the page')}" if url else shown)])
+
+
 def status(lines: Sequence[IncidentLine]) -> Message:
     """Every open incident in a line: what, where, how it stands, and for whom it waits."""
     if not lines:

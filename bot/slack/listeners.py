@@ -17,8 +17,8 @@ import structlog
 from slack_bolt.async_app import AsyncAck, AsyncRespond
 
 from bot import narrate
-from bot.incidents import Person, WatchkeeperError
-from bot.slack import buttons
+from bot.incidents import Person, StepUpNeededError, WatchkeeperError
+from bot.slack import answers, buttons
 from bot.slack.authorise import Authoriser, NobodyError, account_of
 from bot.slack.blocks import sentence
 from bot.slack.client import SlackClient, SlackError
@@ -190,33 +190,35 @@ class ClickListener:
         answer = deciding.result()
         await ack()
         if answer:
-            counter.stragglers.begin(counter.tell(body, sentence(answer)))
+            counter.stragglers.begin(counter.tell(body, answer))
 
-    async def _tell_later(self, body: dict[str, Any], deciding: asyncio.Task[str]) -> None:
+    async def _tell_later(self, body: dict[str, Any], deciding: asyncio.Task[Message | None]) -> None:
         await self._counter.tell(body, sentence(STILL_AT_IT))
         await asyncio.wait({deciding})
         broke = deciding.cancelled() or deciding.exception() is not None
-        if answer := narrate.TOO_SLOW if broke else deciding.result():
-            await self._counter.tell(body, sentence(answer))
+        if answer := sentence(narrate.TOO_SLOW) if broke else deciding.result():
+            await self._counter.tell(body, answer)
 
-    async def _decide_once(self, body: Mapping[str, Any]) -> str:
+    async def _decide_once(self, body: Mapping[str, Any]) -> Message | None:
         """Nothing to say when it was decided and answered before."""
         try:
             return await self._counter.once.run(body, lambda: self._decide(body))
         except Repeated:
-            return ""
+            return None
 
-    async def _decide(self, body: Mapping[str, Any]) -> str:
-        """Find out who it is, do the deed; the sentence for the person."""
+    async def _decide(self, body: Mapping[str, Any]) -> Message:
+        """Find out who it is, do the deed; what the person hears."""
         value = _value(body)
         try:
             by = await self._counter.recognise(body, self.action, value)
             await self._do(body, value, by)
         except OddPayloadError:
-            return narrate.ODD_CLICK
+            return sentence(narrate.ODD_CLICK)
+        except StepUpNeededError as asked:
+            return answers.elsewhere(str(asked), asked.url)
         except (NobodyError, WatchkeeperError) as refusal:  # not allowed, decided before, stale, not found, not stored
-            return str(refusal)
-        return self._click.done
+            return sentence(str(refusal))
+        return sentence(self._click.done)
 
     async def _do(self, _body: Mapping[str, Any], value: str, by: Person) -> None:
         await self._click.deed(self._counter.desk, value, by)

@@ -144,6 +144,7 @@ class PlanLine:
     can_undo: bool = False
     is_undo: bool = False
     params: tuple[tuple[str, str], ...] = ()
+    needs_code: bool = False  # each approver proves themselves outside Slack
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,13 +17,14 @@ from runbooks.engine.values import Plan, plan_from_json, plan_json
 
 @dataclass(frozen=True, kw_only=True)
 class Approval:
-    """One person's decision on one plan, with the role in which they decided."""
+    """One person's decision on one plan, with the role in which they decided; `step_up` is how they proved it."""
 
     person_id: str
-    decision: str
+    decision: str  # approve | deny | break_glass
     role: str
     digest: str
     at: datetime
+    step_up: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

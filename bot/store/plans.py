@@ -130,6 +130,7 @@ class Plans:
         start_by: datetime,
         now: datetime,
         channel: str = "slack",
+        step_up: str | None = None,
     ) -> bool:
         """
         Write down that this person approves or denies this plan; True when that settles it.
@@ -153,6 +154,7 @@ class Plans:
                 "role": role,
                 "digest": item.digest,
                 "at": now,
+                "step_up": step_up,
             }
             if not await insert_new(connection, approval, entry):
                 raise AlreadyDecidedError("You have decided on this fix already.")
@@ -166,7 +168,7 @@ class Plans:
                     .where(plan.c.plan_id == plan_id)
                     .values(state=state.value, state_at=now, start_by=start_by)
                 )
-            how = {"role": role, "digest": item.digest, "channel": channel}
+            how = {"role": role, "digest": item.digest, "channel": channel} | ({"step_up": step_up} if step_up else {})
             await note(connection, item.plan, f"plan.{decision}", actor=by, now=now, **how)
             return settles
 

@@ -165,10 +165,11 @@ approval = Table(
     metadata,
     Column("plan_id", ForeignKey("plan.plan_id"), primary_key=True),
     Column("person_id", String(255), primary_key=True),
-    Column("decision", String(16), nullable=False),  # approve | deny
+    Column("decision", String(16), nullable=False),  # approve | deny | break_glass
     Column("role", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("at", Utc, nullable=False),
+    Column("step_up", String(16)),  # totp: proved outside Slack with a one-time code
 )
 
 # The journal of a remediation: intents, outcomes, probes, verifications, people's answers.

@@ -20,6 +20,8 @@ from bot.incidents import (
     NotAllowedError,
     NotFoundError,
     StaleError,
+    StepUpNeededError,
+    StepUpRefusedError,
     StoppedError,
     StoreUnavailableError,
     WatchkeeperError,
@@ -35,6 +37,8 @@ FORM_LIMITS = BodyLimits(most_bytes=4096)
 STATUS: Mapping[type[WatchkeeperError], int] = {
     NotSignedInError: 401,
     NotAllowedError: 403,
+    StepUpNeededError: 403,
+    StepUpRefusedError: 403,
     NotFoundError: 404,
     AlreadyDecidedError: 409,
     StaleError: 409,

@@ -25,6 +25,8 @@ from bot.web.render import HEADERS
 Json = dict[str, Any]
 Form = TypeVar("Form", bound=BaseModel)
 
+_DIGEST_REMEDY = 'The body has to be {"digest": "..."}, the hash of the plan that is meant.'
+
 
 class _Decision(BaseModel):
     """All that a caller may say; who they are and what they may is never theirs to say."""
@@ -41,6 +43,12 @@ class _Values(BaseModel):
 
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     values: dict[str, str] = Field(min_length=1, max_length=100)
+
+
+class _Approval(_Decision):
+    """With the one-time code that an R3 plan needs."""
+
+    code: str | None = Field(default=None, max_length=20)
 
 
 class _Stop(BaseModel):
@@ -85,13 +93,14 @@ class OperatorApi:
         return _json(plan_story_json(await self._chronicle.plan(plan_id, visit.operator.person)))
 
     async def _approve(self, visit: Visit) -> Response:
-        digest = await _digest(visit.request)
-        await self._desk.approve(visit.request.path_params["plan_id"], visit.operator.person, digest=digest)
+        said = await _said(visit.request, _Approval, _DIGEST_REMEDY)
+        plan_id, by = visit.request.path_params["plan_id"], visit.operator.person
+        await self._desk.approve(plan_id, by, digest=said.digest, code=said.code)
         return await self._decided(visit, narrate.DONE["approve"])
 
     async def _deny(self, visit: Visit) -> Response:
-        digest = await _digest(visit.request)
-        await self._desk.deny(visit.request.path_params["plan_id"], visit.operator.person, digest=digest)
+        said = await _said(visit.request, _Decision, _DIGEST_REMEDY)
+        await self._desk.deny(visit.request.path_params["plan_id"], visit.operator.person, digest=said.digest)
         return await self._decided(visit, narrate.DONE["deny"])
 
     async def _narrow(self, visit: Visit) -> Response:
@@ -172,17 +181,13 @@ def plan_json(row: PlanRow, line: PlanLine) -> Json:
         "needed": line.needed,
         "approved_by": line.approved_by,
         "expires_at": _iso(row.plan.expires_at),
+        "needs_code": line.needs_code,
     }
 
 
 def plan_story_json(story: PlanStory) -> Json:
     """The same, and why the caller may not decide on it ("" when they may)."""
     return {**plan_json(story.row, story.line), "refusal": story.refusal}
-
-
-async def _digest(request: Request) -> str:
-    remedy = 'The body has to be {"digest": "..."}, the hash of the plan that is meant.'
-    return (await _said(request, _Decision, remedy)).digest
 
 
 async def _said(request: Request, form: type[Form], remedy: str) -> Form:

@@ -29,7 +29,9 @@ STATES = ("open", *(state.value for state in IncidentState))
 class DecisionDesk(Protocol):
     """What people can do about a fix; each deed commits, and raises what the sentence for the person says."""
 
-    async def approve(self, plan_id: str, by: Person, *, digest: str | None = None) -> None: ...
+    async def approve(
+        self, plan_id: str, by: Person, *, digest: str | None = None, code: str | None = None
+    ) -> None: ...
 
     async def deny(self, plan_id: str, by: Person, *, digest: str | None = None) -> None: ...
 
@@ -167,7 +169,7 @@ class Pages:
         digest, step = visit.form.get("digest", ""), _number(visit.form.get("step"), most=1000)
         match visit.form.get("decision"):
             case "approve" if digest:
-                await self._desk.approve(plan_id, by, digest=digest)
+                await self._desk.approve(plan_id, by, digest=digest, code=visit.form.get("code") or None)
             case "deny" if digest:
                 await self._desk.deny(plan_id, by, digest=digest)
             case "undo":
