@@ -7,13 +7,15 @@ Like people they press again when Slack says that the app did not answer, or whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from lab.people import ALICE, BOB, BOT_USER, MALLORY, Person
-from lab.slack_blocks import interactive_elements
+from lab.people import ALICE, BOB, BOT_USER, DANA, MALLORY, Person
+from lab.slack_blocks import interactive_elements, options_of
 from lab.slack_text import lines_of
 
 Channel = Mapping[str, Any]
@@ -112,3 +114,113 @@ async def play_story(client: httpx.AsyncClient, say: Say, *, approver: Person = 
     say("Alice acknowledged")
     await owner.press("approve", until=lambda seen: find(seen, "approve") is None)
     say(f"{approver.first_name} approved the fix")
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What people saw of a fix: its title, how it ended in the card's words, and what they did by hand meanwhile."""
+
+    fix: str = ""
+    state: str = ""
+    by_hand: list[str] = field(default_factory=list)
+    is_by_hand_only: bool = False
+
+
+async def see_through(client: httpx.AsyncClient, say: Say, outcome: Outcome, *, second_best: bool = False) -> None:
+    """
+    Alice acknowledges, Dana approves, and what a manual step asks for is done by hand in the lab and reported.
+
+    With `second_best` Alice first asks for the next possible fix instead. Returns when the fix has ended; `outcome` is
+    filled on the way.
+    """
+    alice, dana = Eyes(client, ALICE), Eyes(client, DANA)
+    await alice.until(lambda seen: find(seen, "approve") is not None)
+    say(f"a fix is offered: {fix_on(await alice.channel())[0]}")
+    await alice.press("acknowledge", until=lambda seen: find(seen, "acknowledge") is None)
+    if second_best and not await _ask_for_another(alice, say):
+        return
+    seen = await dana.channel()
+    outcome.fix, _ = fix_on(seen)
+    outcome.is_by_hand_only = all(_BY_HAND in step for step in steps_on(seen))
+    await dana.press("approve", until=lambda seen: find(seen, "approve") is None)
+    say(f"Dana approved: {outcome.fix}")
+    while True:
+        seen = await dana.until(lambda seen: fix_on(seen)[1] not in _UNDER_WAY)
+        if fix_on(seen)[1] != _WAITS:
+            break
+        await _by_hand(client, dana, seen, say, outcome)
+    outcome.state = fix_on(seen)[1]
+    say(f"the fix: {outcome.state}")
+    if outcome.state == "done":  # nobody can verify that something was written down, so a person closes the incident
+        await alice.press("resolve", until=lambda seen: find(seen, "resolve") is None)
+        say("Alice resolved the incident")
+
+
+async def _ask_for_another(person: Eyes, say: Say) -> bool:
+    """Choose the first of the other fixes; False when there is none."""
+    seen = await person.channel()
+    first, _ = fix_on(seen)
+    others = [
+        option["value"]
+        for message in messages_in(seen)
+        for _, element in interactive_elements(message.get("blocks"))
+        if element.get("action_id") == "request"
+        for option in options_of(element)
+    ]
+    if not others:
+        return False
+    seen = await person.press("request", value=others[0], until=lambda seen: fix_on(seen)[0] not in {first, ""})
+    say(f"{person.person.first_name} asked for another fix: {fix_on(seen)[0]}")
+    return True
+
+
+async def _by_hand(client: httpx.AsyncClient, person: Eyes, seen: Channel, say: Say, outcome: Outcome) -> None:
+    """Do what the step says, in the lab, and say so."""
+    place = step_waiting(seen)
+    if place is not None and (instruction := await carry_out(client, seen, place, but=outcome.by_hand)):
+        outcome.by_hand.append(instruction)
+        say(f"by hand: {instruction}")
+    await person.press("settle_ran", until=lambda seen: step_waiting(seen) != place)
+
+
+async def carry_out(client: httpx.AsyncClient, seen: Channel, place: int, *, but: Container[str]) -> str:
+    """Have the lab do by hand what the waiting step says; returns the instruction, or "" if it is among `but`."""
+    steps = steps_on(seen)
+    instruction = steps[place].partition(_BY_HAND)[2] if place < len(steps) else ""
+    if not instruction or instruction in but:
+        return ""
+    (await client.post("/lab/hands", json={"instruction": instruction})).raise_for_status()
+    return instruction
+
+
+def step_waiting(channel: Channel) -> int | None:
+    """The index of the step that waits for a person, by the value of its button."""
+    for message in messages_in(channel):
+        for _, element in interactive_elements(message.get("blocks")):
+            if element.get("action_id") == "settle_ran":
+                return int(str(element["value"]).rpartition(":")[2])
+    return None
+
+
+def fix_on(channel: Channel) -> tuple[str, str]:
+    """The fix that is on the card, by title and state; both are "" when there is none."""
+    for line in _card_lines(channel):
+        if found := _FIX.match(line):
+            return found["title"], found["state"]
+    return "", ""
+
+
+def steps_on(channel: Channel) -> list[str]:
+    """The numbered steps of the fix on the card."""
+    return [found["step"] for line in _card_lines(channel) if (found := _STEP.match(line))]
+
+
+def _card_lines(channel: Channel) -> list[str]:
+    return [line for message in channel["messages"] if message["user"] == BOT_USER for line in lines_of(message)]
+
+
+_FIX = re.compile(r"\*Fix\*\s+(?P<title>.+) · (?P<state>[^·]+)$")
+_STEP = re.compile(r"\d+\. (?P<step>.+)$")
+_BY_HAND = "A person does this by hand: "
+_WAITS = "waits for a person to do a step"
+_UNDER_WAY = {"", "waits for approval", "approved, starting", "running"}

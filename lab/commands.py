@@ -44,6 +44,7 @@ def lab_serve(
     rate_limited: Annotated[
         bool, typer.Option("--rate-limited", help="Slack refuses what is beyond its rates.")
     ] = False,
+    hide_answer: Annotated[bool, typer.Option("--hide-answer", help="The page does not say what is played.")] = False,
 ) -> None:
     """Serve the world, Slack and PagerDuty in one process on free ports, until Ctrl-C."""
     from lab.serve import LabOptions, serve  # noqa: PLC0415 - keeps `watchkeeper --help` fast
@@ -56,6 +57,7 @@ def lab_serve(
         product=product,
         socket_mode=socket_mode,
         rate_limited=rate_limited,
+        hides_answer=hide_answer,
     )
     asyncio.run(serve(options))
 
@@ -130,3 +132,42 @@ def demo(
         for name in names
     )
     sys.exit(asyncio.run(play(DemoOptions(drills=drills, is_headless=headless, holds=hold, deadline_s=deadline))))
+
+
+def drill(
+    *,
+    scenario: Annotated[str, typer.Argument(help="A fault of the catalogue, as G04.")] = "",
+    every: Annotated[bool, typer.Option("--all", help="Every fault of the catalogue; needs --headless.")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="No browser: actors play the people.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where the judgements are written.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Drills side by side; each waits most of its time.")] = 1,
+    second_best: Annotated[
+        bool,
+        typer.Option("--second-best", help="Ask for the next possible fix; it must not pass for a success."),
+    ] = False,
+    pace: Pace = None,
+    seed: Seed = 1,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the drills keep their files; new folders under var/ otherwise.")
+    ] = None,
+    deadline: Annotated[float, typer.Option(help="Seconds that a drill may take, its start included.")] = 240.0,
+) -> None:
+    """Play a fault from page to resolution: headless and judged, or as a training in the local Slack."""
+    from lab.drill import DrillOptions  # noqa: PLC0415 - keeps `watchkeeper --help` fast
+    from lab.drills import DrillsOptions, drill_all  # noqa: PLC0415
+    from lab.scenarios.faults import FAULTS  # noqa: PLC0415
+    from lab.training import train  # noqa: PLC0415
+
+    names = tuple(sorted(FAULTS)) if every else tuple(name for name in scenario.split(",") if name)
+    if not names or not FAULTS.keys() >= set(names):
+        raise typer.BadParameter(f"name one of {', '.join(sorted(FAULTS))}, or say --all", param_hint="SCENARIO")
+    if not headless and (len(names) > 1 or second_best or json_file):
+        raise typer.BadParameter("people play one fault, and the right fix; the rest needs --headless")
+    drills = tuple(
+        DrillOptions(folder=folder / name if folder and len(names) > 1 else folder, scenario=name, pace=pace, seed=seed)
+        for name in names
+    )
+    if not headless:
+        sys.exit(asyncio.run(train(drills[0])))
+    options = DrillsOptions(drills=drills, jobs=jobs, deadline_s=deadline, second_best=second_best)
+    sys.exit(asyncio.run(drill_all(options, json_file)))

@@ -37,8 +37,11 @@ class MeanAboveBaseline:
         return {
             key: Excess(value=value, limit=past[key[:1]])
             for key, value in now.items()
-            if key[:1] in past and value > self.factor * past[key[:1]]
+            if key[:1] in past and self.is_beyond(value, past[key[:1]])
         }
+
+    def is_beyond(self, value: float, past: float) -> bool:
+        return value > self.factor * past
 
     async def _mean(self, telemetry: Telemetry, at: datetime, window: timedelta, by: tuple[str, ...]) -> Vector:
         sums, counts = [
@@ -129,10 +132,11 @@ class FullWhile:
 
 @dataclass(frozen=True, kw_only=True)
 class RateAboveBaseline:
-    """The rate of a counter against its own past, over everything."""
+    """The rate of a counter against its own past."""
 
     metric: str
     factor: float
+    where: Mapping[str, str] = field(default_factory=dict)
     window: timedelta = timedelta(minutes=30)
     baseline_window: timedelta = timedelta(days=7)
     baseline_offset: timedelta = timedelta(days=1)
@@ -143,9 +147,9 @@ class RateAboveBaseline:
         return frozenset({self.metric})
 
     async def exceeding(self, telemetry: Telemetry, at: datetime) -> Mapping[Key, Excess]:
-        now = await telemetry.vector(_rate(self.metric, self.window, self.by), at)
+        now = await telemetry.vector(_rate(self.metric, self.window, self.by, self.where), at)
         earlier = at - self.baseline_offset
-        past = await telemetry.vector(_rate(self.metric, self.baseline_window, self.by), earlier)
+        past = await telemetry.vector(_rate(self.metric, self.baseline_window, self.by, self.where), earlier)
         return {
             key: Excess(value=rate, limit=past[key])
             for key, rate in now.items()
@@ -153,8 +157,8 @@ class RateAboveBaseline:
         }
 
     def promql(self) -> str:
-        past = _promql_rate(self.metric, {}, self.baseline_window, self.by, self.baseline_offset)
-        return f"{_promql_rate(self.metric, {}, self.window, self.by)} > {self.factor:g} * {past}"
+        past = _promql_rate(self.metric, self.where, self.baseline_window, self.by, self.baseline_offset)
+        return f"{_promql_rate(self.metric, self.where, self.window, self.by)} > {self.factor:g} * {past}"
 
 
 def _rate(metric: str, window: timedelta, by: tuple[str, ...], where: Mapping[str, str] | None = None) -> Query:
@@ -172,8 +176,15 @@ def _promql_rate(
     by: tuple[str, ...],
     offset: timedelta = timedelta(0),
 ) -> str:
-    matchers = ",".join(f'{label}="{value}"' for label, value in where.items())
-    series = f"{metric}{{{matchers}}}" if matchers else metric
+    series = promql_series(metric, where)
     back = f" offset {offset.total_seconds():.0f}s" if offset else ""
     group = f" by ({', '.join(by)})" if by else ""
     return f"sum{group} (rate({series}[{window.total_seconds():.0f}s]{back}))"
+
+
+def promql_series(metric: str, where: Mapping[str, str]) -> str:
+    """A selector; a value that begins with a tilde is a pattern, as in `Query.where`."""
+    matchers = ",".join(
+        f'{label}=~"{value[1:]}"' if value.startswith("~") else f'{label}="{value}"' for label, value in where.items()
+    )
+    return f"{metric}{{{matchers}}}" if matchers else metric

@@ -171,15 +171,21 @@ def names_culprit(cards: str, culprit: Mapping[str, Any] | None) -> bool:
 
 
 async def _resolved_by_product(drill: Drill) -> bool:
-    variables = read_environment(drill.folder)
-    trust = ssl.create_default_context(cafile=variables["SSL_CERT_FILE"])
-    headers = {"Authorization": f"Token token={variables['PAGERDUTY_API_KEY']}"}
-    async with httpx.AsyncClient(base_url=drill.pagerduty, verify=trust, trust_env=False) as client:
-        incidents = (await client.get("/incidents", headers=headers)).json()["incidents"]
+    incidents = await statuses_in_pagerduty(drill)
     return bool(incidents) and all(
         incident["status"] == "resolved" and incident["last_status_change_by"]["id"] == WATCHKEEPER_PAGERDUTY
         for incident in incidents
     )
+
+
+async def statuses_in_pagerduty(drill: Drill) -> list[dict[str, Any]]:
+    """The drill's incidents, as PagerDuty's REST API shows them."""
+    variables = read_environment(drill.folder)
+    trust = ssl.create_default_context(cafile=variables["SSL_CERT_FILE"])
+    headers = {"Authorization": f"Token token={variables['PAGERDUTY_API_KEY']}"}
+    async with httpx.AsyncClient(base_url=drill.pagerduty, verify=trust, trust_env=False) as client:
+        incidents: list[dict[str, Any]] = (await client.get("/incidents", headers=headers)).json()["incidents"]
+    return incidents
 
 
 async def _print_thread(client: httpx.AsyncClient) -> None:

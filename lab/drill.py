@@ -35,6 +35,7 @@ class DrillOptions:
     product: tuple[str, ...] = ("-m", "bot")
     socket_mode: bool = False
     rate_limited: bool = False
+    hides_answer: bool = False  # the page does not say which scenario it is
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -114,7 +115,11 @@ class _Start:
     async def _lab(self) -> Child:
         options = self._options
         pace = ("--pace", f"{options.pace:g}") if options.pace else ()
-        mode = (*(["--socket-mode"] if options.socket_mode else []), *(["--rate-limited"] * options.rate_limited))
+        mode = [
+            *(["--socket-mode"] * options.socket_mode),
+            *(["--rate-limited"] * options.rate_limited),
+            *(["--hide-answer"] * options.hides_answer),
+        ]
         what = ("--scenario", options.scenario, *pace, "--seed", str(options.seed), *mode)
         where = ("--folder", str(self._folder), "--product", self._address)
         lab = Child("the lab", "-m", "lab", "serve", *where, *what, log=self._folder / "lab.log")

@@ -88,6 +88,17 @@ REFUSED_429 = growth_ratio(
     "litellm_deployment_total_requests_total",
     where='exception_status="429"',
 )
+WAITING = highest("Longest queue", "requests", "vllm:num_requests_waiting")
+REFUSALS = growth_ratio(
+    "Refusals", "share", "llm_app_responses_total", "llm_app_responses_total", where='outcome="refusal"'
+)
+EMPTY_RETRIEVALS = growth_ratio(
+    "Empty searches", "share", "llm_app_retrieval_total", "llm_app_retrieval_total", where='outcome="empty"'
+)
+FAILING_TOOLS = growth_ratio(
+    "Failing tools", "share", "llm_app_tool_calls_total", "llm_app_tool_calls_total", where='outcome="error"'
+)
+ANSWERED_4XX = growth_ratio("Answered 4xx", "share", "http_requests_total", "http_requests_total", where='status="4xx"')
 SPENDING = growth_per_hour("Spend", "$/h", "litellm_spend_metric_total")
 
 

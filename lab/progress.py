@@ -39,3 +39,18 @@ class Progress:
         if self._spinner is not None:
             self._spinner.stop()
             self._spinner = None
+
+
+class Prefixed(Progress):
+    """The lines of one of several that go on at the same time; nothing of it spins."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        super().__init__()
+        self._whole = progress
+        self._name = name
+
+    def begin(self, what: str) -> None:
+        self.say(what + " ...")
+
+    def say(self, line: str) -> None:
+        self._whole.say(f"{self._name}  {line}")

@@ -43,7 +43,7 @@ def shares(gateway: Gateway, cluster: Cluster, nodes: Mapping[str, str], dead: M
         wanted = dict.fromkeys(wanted, 1.0)  # a gateway without any weight picks at random
     whole = sum(wanted.values()) + lost
     usual = {pod: weight / whole for pod, weight in wanted.items()}
-    level = _sticking(gateway, cluster)
+    level = sticking(gateway, cluster)
     stuck = {
         pod: min(_MOST, share * (1 + level * (gateway.stickiness[nodes[pod]] - 1)))
         for pod, share in usual.items()
@@ -54,7 +54,7 @@ def shares(gateway: Gateway, cluster: Cluster, nodes: Mapping[str, str], dead: M
     return {pod: stuck.get(pod, share * max(0.0, left)) for pod, share in usual.items()}
 
 
-def _sticking(gateway: Gateway, cluster: Cluster) -> float:
+def sticking(gateway: Gateway, cluster: Cluster) -> float:
     """Which share of the gateway's pods sends a session to where it was before: by configuration, or by old tables."""
     pods = cluster.pods_of(GATEWAY, ready=True)
     sticky = sum(_is_sticky(pod) or pod["metadata"]["name"] in gateway.sticky_pods for pod in pods)

@@ -18,6 +18,7 @@ from typing import Any
 
 import trustme
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from lab.configuration import (
     CONFIG_FILE,
@@ -55,6 +56,13 @@ class LabOptions:
     patience_s: float = 60.0
     socket_mode: bool = False
     rate_limited: bool = False  # Slack
+    hides_answer: bool = False  # from whoever looks at the page
+
+
+class ByHand(BaseModel):
+    """What a manual step of a runbook asks a person to do."""
+
+    instruction: str
 
 
 class _Sockets:
@@ -200,13 +208,18 @@ class Lab:
         """The page's status bar; `incident` is the newest one's status in PagerDuty."""
         newest = next(reversed(self._account.incidents.values()), None)
         return {
-            "scenario": self.options.scenario,
+            "scenario": "drill" if self.options.hides_answer else self.options.scenario,
             "pace": self.world.clock.pace,
             "incident": newest.status if newest else "none",
             "gauges": self._gauges.read(),
         }
 
     def _serve_truth(self, app: FastAPI) -> None:
+        @app.post("/lab/hands")
+        async def hands(work: ByHand) -> dict[str, bool]:
+            """For whoever reads a manual step and goes there; the product is never told this address."""
+            return {"changed": self.world.carry_out(work.instruction)}
+
         @app.get("/lab/truth")
         async def truth() -> dict[str, Any]:
             """For whoever judges the drill; the product is never told this address."""

@@ -210,6 +210,10 @@ class World:
         """What the scenario's rules read; their recorder keeps nothing else."""
         return frozenset[str]().union(*(rule.condition.metrics for rule in self.scenario.rules))
 
+    def carry_out(self, instruction: str) -> bool:
+        """What a person in this world does by hand when a runbook says so; False where that changes nothing."""
+        return self.scenario.carry_out(instruction, self.stage, self.clock.now())
+
     def truth(self) -> dict[str, Any]:
         """What only the scenario's author knows: the cause, the guilty change, and whether it is healed since when."""
         self._note_health(self.clock.now())

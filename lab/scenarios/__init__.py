@@ -1,9 +1,11 @@
-"""The scenarios that the lab can play, by the id of the cause that each is about."""
+"""What the lab can play, by the id of the cause that it is about: the demo's six stories, and every other fault."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from lab.scenarios.fault_drill import FaultDrill
+from lab.scenarios.faults import FAULTS
 from lab.scenarios.kv_pool_shrunk import KvPoolShrunk
 from lab.scenarios.output_format import OutputFormat
 from lab.scenarios.prefix_cache_collapse import PrefixCacheCollapse
@@ -28,8 +30,9 @@ SCENARIOS: Mapping[str, Callable[[], Scenario]] = {
 
 
 def scenario(id_: str) -> Scenario:
-    """The scenario with this id. Raises UnknownScenarioError."""
-    try:
+    """The demo's story with this id, else the fault with it. Raises UnknownScenarioError."""
+    if id_ in SCENARIOS:
         return SCENARIOS[id_]()
-    except KeyError:
-        raise UnknownScenarioError(f"there is no scenario {id_!r}; there is {', '.join(sorted(SCENARIOS))}") from None
+    if id_ in FAULTS:
+        return FaultDrill(FAULTS[id_]())
+    raise UnknownScenarioError(f"there is no scenario {id_!r}; there is {', '.join(sorted(FAULTS))}")

@@ -17,6 +17,7 @@ class AnswersCutOff(Fault):
     id = "Q05"
     title = "A flag cuts answers off"
     alert = "LLMTruncation"
+    by_hand = "Set max_tokens"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -38,3 +39,6 @@ class AnswersCutOff(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "route", ["chat"]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        return stage.flags.max_tokens >= _USUAL

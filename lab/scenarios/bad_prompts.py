@@ -6,7 +6,8 @@ from abc import abstractmethod
 from datetime import datetime
 
 from lab import prompt_texts
-from lab.answers import TURNED_AWAY, WITHOUT_A_FORM, drawn
+from lab.answers import TURNED_AWAY, USUAL, WITHOUT_A_FORM, drawn
+from lab.prompt_store import PRODUCTION
 from lab.scenarios.fault import Fault
 from lab.scenarios.prompt_change import PromptChange
 from lab.stage import Stage
@@ -41,6 +42,10 @@ class _BadPrompt(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "prompt_version", [str(self.version)]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        text = stage.prompts.labelled(self.change.name, PRODUCTION).prompt
+        return stage.answering.to(text, needs_json=True) == USUAL
 
 
 class FormLost(_BadPrompt):

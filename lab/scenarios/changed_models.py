@@ -23,6 +23,7 @@ class ProviderModelChanged(Fault):
     id = "Q03"
     title = "A provider changed its model without a word"
     alert = "LLMJudgeDrop"
+    by_hand = "replace .* by its dated snapshot"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -52,6 +53,10 @@ class ProviderModelChanged(Fault):
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "model", [self.model]
 
+    def is_healthy(self, stage: Stage) -> bool:
+        asked = {load.model for load in stage.gateway.traffic().providers if load.asked > 0}
+        return not stage.answering.outside.keys() & asked
+
 
 class RolloutSkew(Fault):
     """
@@ -63,6 +68,7 @@ class RolloutSkew(Fault):
     id = "Q04"
     title = "A rollout stopped halfway, and two models answer"
     alert = "LLMJudgeDrop"
+    by_hand = "Resume the paused rollout"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -120,6 +126,10 @@ class RolloutSkew(Fault):
         return "pod", [
             str(pod["metadata"]["name"]) for pod in pods if self.args[-1] in pod["spec"]["containers"][0]["args"]
         ]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        pods = stage.cluster.pods_of(ENGINE)
+        return not any(arg in pod["spec"]["containers"][0].get("args", []) for pod in pods for arg in self.args)
 
 
 def _pause(stage: Stage, at: datetime) -> None:

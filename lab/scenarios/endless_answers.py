@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from lab.answers import ENDLESS, drawn
+from lab.answers import ENDLESS, USUAL, drawn
 from lab.cluster import MODEL
 from lab.cluster_objects import Json
 from lab.prompt_store import PRODUCTION
@@ -63,3 +63,9 @@ class EndlessAnswers(EngineRollout):
         PromptChange(text=f"{rules}\n\n{_EXAMPLE}{separator}{rest}", message="Show the tone by an example").publish(
             stage, at
         )
+
+    def is_healthy(self, stage: Stage) -> bool:
+        if not self.is_prompt:
+            return super().is_healthy(stage)
+        text = stage.prompts.labelled("chat-system", PRODUCTION).prompt
+        return stage.answering.to(text, needs_json=True) == USUAL

@@ -34,3 +34,6 @@ class EngineDeadlock(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "pod", [self.pod]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        return not stage.builds.deadlocked & stage.cluster.kinds["pods"].keys()

@@ -32,6 +32,7 @@ class EngineRollout(Fault):
         super().__init__(strength)
         self.surge = 2
         self.author, self.source = _PEOPLE[0], _SOURCES[0]
+        self._before: tuple[str, ...] = ()
 
     def set_up(self, stage: Stage, start: datetime) -> None:
         """This team rolls out two pods at a time: two GPU nodes are spare."""
@@ -56,7 +57,7 @@ class EngineRollout(Fault):
     def begin(self, stage: Stage, at: datetime) -> None:
         deployment = copy.deepcopy(stage.cluster.get("deployments", ENGINE))
         [container] = deployment["spec"]["template"]["spec"]["containers"]
-        before = _spoken(container)
+        before, self._before = _spoken(container), _what_runs(container)
         why = self.edit(container, stage)
         deployment["metadata"]["annotations"]["kubernetes.io/change-cause"] = why
         revision = template_hash(deployment["spec"]["template"])
@@ -70,6 +71,15 @@ class EngineRollout(Fault):
 
     def scope(self, stage: Stage) -> tuple[str, list[str]]:
         return "revision", [template_hash(stage.cluster.get("deployments", ENGINE)["spec"]["template"])]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        [container] = stage.cluster.get("deployments", ENGINE)["spec"]["template"]["spec"]["containers"]
+        return self._before in ((), _what_runs(container))
+
+
+def _what_runs(container: Json) -> tuple[str, ...]:
+    """What makes an engine behave as it does, apart from its processor time."""
+    return (container["image"], *container["args"], str(container["resources"]["limits"].get("memory", "")))
 
 
 def set_argument(container: Json, name: str, value: str) -> None:

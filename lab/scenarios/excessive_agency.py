@@ -7,9 +7,11 @@ from datetime import datetime
 
 from lab import prompt_texts
 from lab.gateway import CHAT, LARGE, Gateway, OwnAccord, Stream
+from lab.prompt_store import PRODUCTION
 from lab.scenarios.fault import Fault
 from lab.scenarios.prompt_change import PromptChange
 from lab.stage import Stage
+from lab.threats import acts_alone
 from lab.tools import AGENTS
 
 _TURN = 2.6
@@ -24,6 +26,7 @@ class ExcessiveAgency(Fault):
     id = "X06"
     title = "An agent acts without approval"
     alert = "LLMToolRate"
+    by_hand = "switch off the writing tools"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -78,3 +81,10 @@ class ExcessiveAgency(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "agent", [self.agent]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        """The agent writes as often as usual and no prompt lets it act alone, or it cannot write."""
+        if self.agent in stage.tools.read_only:
+            return True
+        text = stage.prompts.labelled("chat-system", PRODUCTION).prompt
+        return stage.tools.writes.get(self.agent, 1.0) <= 1 and not acts_alone(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -37,6 +38,12 @@ class Fault(ABC):
     """The first alert of the base pack that fires, as Prometheus names it."""
     shapes: ClassVar[tuple[Shape, ...]] = (Shape.STEP,)
     is_control: ClassVar[bool] = False
+    by_hand: ClassVar[str] = ""
+    """A pattern of the instructions that ask for the work by which a person heals it; "" where no such work does."""
+    is_harmless: ClassVar[bool] = False
+    """Nobody is hurt by it, so that the world counts as healthy all the time."""
+    is_only_recorded: ClassVar[bool] = False
+    """Nothing is to be changed: it ends with a person who writes it down."""
 
     def __init__(self, strength: float = 1.0) -> None:
         self.strength = strength
@@ -58,6 +65,21 @@ class Fault(ABC):
     @abstractmethod
     def scope(self, stage: Stage) -> tuple[str, list[str]]:
         """The dimension on which it is bounded, and its values (none for `fleet`)."""
+
+    @abstractmethod
+    def is_healthy(self, stage: Stage) -> bool:
+        """Whether the world's state, not its telemetry, is free of the fault right now, whoever freed it and how."""
+
+    def carry_out(self, instruction: str, stage: Stage, at: datetime) -> bool:
+        """Do by hand what the instruction of a runbook's manual step says; False where that changes nothing here."""
+        if not self.by_hand or not re.search(self.by_hand, instruction):
+            return False
+        self.repair(stage, at)
+        return True
+
+    def repair(self, stage: Stage, at: datetime) -> None:
+        """The work itself; for most faults, their state of before."""
+        self.apply(stage, 0.0, at)
 
     def deeds(self, onset: datetime, until: datetime, shape: Shape, stage: Stage) -> Iterator[Deed]:
         """What happens from the onset on, in order of time."""

@@ -17,6 +17,7 @@ class GpuFirmwareHang(NodeFault):
     id = "G09"
     title = "A GPU's firmware hangs"
     alert = "LLMEngineStalled"
+    by_hand = "reset the hung GPU"
     xid = _RPC_TIMEOUT
     repeats = 1
     silent_after = 4  # steps
@@ -38,3 +39,6 @@ class GpuFirmwareHang(NodeFault):
         chip.is_hung = True
         chip.recovery_action = _RESET
         chip.silent_from = stage.hardware.now + self.silent_after
+
+    def is_broken(self, stage: Stage) -> bool:
+        return stage.hardware.is_stalled(self.node)

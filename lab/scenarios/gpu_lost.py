@@ -26,6 +26,7 @@ class GpuLost(NodeFault):
     id = "G01"
     title = "A GPU has fallen off the bus"
     alert = "GPUXidCritical"
+    by_hand = "power-cycle"
     silent_after = 3  # steps
     replaced_after = timedelta(seconds=60)
 
@@ -54,3 +55,9 @@ class GpuLost(NodeFault):
                 replaced_after=self.replaced_after,
             )
         )
+
+    def is_healthy(self, stage: Stage) -> bool:
+        return not self.is_broken(stage)
+
+    def is_broken(self, stage: Stage) -> bool:
+        return stage.hardware.lost(self.node) > 0

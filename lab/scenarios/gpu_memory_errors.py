@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from lab.cluster import ENGINE
 from lab.cluster_failures import PodFailure
 from lab.cluster_objects import Json
 from lab.scenarios.node_fault import NodeFault, pod_on
@@ -25,6 +26,7 @@ class UncontainedMemoryError(NodeFault):
     id = "G02"
     title = "A GPU's memory fails and keeps killing its pod"
     alert = "GPUXidCritical"
+    by_hand = "reset the failed GPU"
     xids: tuple[int, ...] = (_DOUBLE_BIT, _UNCONTAINED)
     errors = 2
     remap_fails = False
@@ -64,6 +66,9 @@ class UncontainedMemoryError(NodeFault):
                 ends=lambda pod: hardware.strike(pod["spec"]["nodeName"], self.xids[-1]),
             )
         )
+
+    def is_broken(self, stage: Stage) -> bool:
+        return stage.hardware.has_bad_memory(self.node)
 
 
 class ContainedMemoryError(NodeFault):
@@ -106,6 +111,13 @@ class ContainedMemoryError(NodeFault):
     def scope(self, stage: Stage) -> tuple[str, list[str]]:
         return "pod", [self._pod or pod_on(stage, self.node)]
 
+    def is_healthy(self, stage: Stage) -> bool:
+        deployment = stage.cluster.get("deployments", ENGINE)
+        return bool(deployment["status"]["availableReplicas"] >= deployment["spec"]["replicas"])
+
+    def is_broken(self, stage: Stage) -> bool:
+        return stage.hardware.chip(self.node).is_remap_pending
+
 
 class CorrectedMemoryError(NodeFault):
     """G11, a control: errors were corrected, a row was replaced, and nobody noticed."""
@@ -113,6 +125,8 @@ class CorrectedMemoryError(NodeFault):
     id = "G11"
     title = "A GPU replaced a row of its memory and nobody noticed"
     alert = "GPURowRemapInfo"
+    is_only_recorded = True
+    is_harmless = True
     is_control = True
     rows = 1
     errors = 4
@@ -131,3 +145,8 @@ class CorrectedMemoryError(NodeFault):
         stage.hardware.strike(self.node, _ROW_REMAPPED)
         chip.remapped_correctable += self.rows
         chip.single_bit_errors += self.errors
+
+    def is_broken(self, stage: Stage) -> bool:
+        """It works as well as before."""
+        del stage
+        return False

@@ -9,7 +9,9 @@ from lab.gateway import CHAT, Stream
 from lab.rails import PRINCIPALS
 from lab.scenarios.fault import Fault
 from lab.stage import Stage
-from lab.threats import SOURCES
+from lab.threats import FETCHED_BY, SOURCES
+
+_HARDLY_RPS = 0.2
 
 
 class DirectInjection(Fault):
@@ -18,6 +20,7 @@ class DirectInjection(Fault):
     id = "X01"
     title = "A few callers try to take the model over"
     alert = "LLMInjection"
+    by_hand = "limit every key of the campaign"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -42,6 +45,21 @@ class DirectInjection(Fault):
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "api_key", list(self.attackers)
 
+    def is_healthy(self, stage: Stage) -> bool:
+        """The gateway lets hardly any of it in."""
+        gateway, tokens = stage.gateway, stage.normal.request_tokens
+        admitted = [
+            rps * gateway.key(alias).admitted(rps, rps * tokens) for alias, rps in stage.threats.attackers.items()
+        ]
+        return sum(admitted) <= _HARDLY_RPS
+
+    def repair(self, stage: Stage, at: datetime) -> None:
+        """Limit every key of the campaign."""
+        del at
+        for alias in self.attackers:
+            key = stage.gateway.key(alias)
+            key.rpm_limit, key.tpm_limit = 2, 8_000
+
 
 class PoisonedSource(Fault):
     """What was ingested last holds orders for the model; taking that source out of retrieval heals."""
@@ -49,6 +67,7 @@ class PoisonedSource(Fault):
     id = "X02"
     title = "A document gives the model orders"
     alert = "LLMInjection"
+    by_hand = "out of retrieval"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -70,3 +89,9 @@ class PoisonedSource(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "data_source", [self.source]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        """Nobody is shown what is hidden in the source."""
+        is_read = not stage.knowledge_store.hides(self.source)
+        is_read = is_read and FETCHED_BY.get(self.source) not in stage.tools.switched_off
+        return not (is_read and stage.threats.poisoned.get(self.source, 0.0))

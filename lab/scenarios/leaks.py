@@ -6,6 +6,7 @@ from datetime import datetime
 
 from lab import prompt_texts
 from lab.consumers import tenant_of
+from lab.prompt_store import PRODUCTION
 from lab.scenarios.fault import Fault
 from lab.scenarios.prompt_change import PromptChange
 from lab.stage import Stage
@@ -25,6 +26,7 @@ class SensitiveOutput(Fault):
     id = "X03"
     title = "Answers leak sensitive data"
     alert = "LLMSensitiveOutput"
+    by_hand = "output rail"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -69,3 +71,7 @@ class SensitiveOutput(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return self.where, [self.value]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        texts = {name: stage.prompts.labelled(name, PRODUCTION).prompt for name in ("chat-system", "chat-summary")}
+        return not any(stage.threats.leaking(text) for text in texts.values())

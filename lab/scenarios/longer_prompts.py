@@ -7,6 +7,7 @@ from datetime import datetime
 from lab.scenarios.fault import Fault
 from lab.stage import Stage
 
+_USUAL_PASSAGES = 6
 _LARGEST = 3
 """So many of the tenants ask often enough for their prompts to be felt by all."""
 
@@ -17,6 +18,7 @@ class LongerPrompts(Fault):
     id = "S02"
     title = "Prompts have become much longer"
     alert = "LLMHighTTFT"
+    by_hand = "made the prompts"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -60,3 +62,7 @@ class LongerPrompts(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return ("tenant", [self.tenant]) if self.tenant else ("route", ["chat"])
+
+    def is_healthy(self, stage: Stage) -> bool:
+        growth = stage.callers.prompt_growth.get(self.tenant, 1.0)
+        return stage.flags.retrieved_passages <= _USUAL_PASSAGES and growth <= 1

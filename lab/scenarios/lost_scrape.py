@@ -21,6 +21,7 @@ class LostScrape(Fault):
     id = "S14"
     title = "The engines' metrics are not scraped"
     alert = "LLMMetricsAbsent"
+    by_hand = "Repair the scraping"
     is_control = True
 
     def __init__(self, strength: float = 1.0) -> None:
@@ -47,3 +48,6 @@ class LostScrape(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "fleet", []
+
+    def is_healthy(self, stage: Stage) -> bool:
+        return not stage.monitoring.unread

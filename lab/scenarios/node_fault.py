@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from datetime import datetime
 
 from lab.cluster import ENGINE
 from lab.fleet import gpu_racks
+from lab.gateway import NODE_WEIGHT
 from lab.scenarios.fault import Fault
 from lab.stage import Stage
 
 
 class NodeFault(Fault):
-    """A fault of one node that serves requests."""
+    """A fault of one node that serves requests. While the node gets none it hurts nobody."""
 
     node: str
 
@@ -26,6 +28,31 @@ class NodeFault(Fault):
     def scope(self, stage: Stage) -> tuple[str, list[str]]:
         del stage
         return "node", [self.node]
+
+    @abstractmethod
+    def is_broken(self, stage: Stage) -> bool:
+        """Whether the node itself has the fault right now."""
+
+    def is_healthy(self, stage: Stage) -> bool:
+        return not (self.is_broken(stage) and is_used(stage, self.node))
+
+    def repair(self, stage: Stage, at: datetime) -> None:
+        """With the node back in service afterwards."""
+        super().repair(stage, at)
+        put_back(stage, self.node)
+
+
+def is_used(stage: Stage, node: str) -> bool:
+    """Whether a pod of the engine is there and gets requests."""
+    return bool(pod_on(stage, node)) and stage.gateway.engine_weights().get(node, 1.0) > 0
+
+
+def put_back(stage: Stage, node: str) -> None:
+    """Uncordon it, and give its engine the weight at the gateway that it usually has."""
+    stage.cluster.get("nodes", node)["spec"].pop("unschedulable", None)
+    for one in stage.gateway.deployments.values():
+        if one.node == node:
+            one.weight = NODE_WEIGHT
 
 
 def serving_nodes(stage: Stage) -> list[str]:

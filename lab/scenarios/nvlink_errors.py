@@ -26,6 +26,7 @@ class NvlinkErrors(NodeFault):
     id = "G06"
     title = "NVLink errors slow down a tensor-parallel engine"
     alert = "GPUNVLink"
+    by_hand = "reset all GPUs"
     shapes = (Shape.STEP, Shape.INTERMITTENT)
     xid = _LINK_ERROR
     gpus: tuple[int, ...] = (0, 1)
@@ -53,6 +54,9 @@ class NvlinkErrors(NodeFault):
 
     def scope(self, stage: Stage) -> tuple[str, list[str]]:
         return "pod", [self._pod or pod_on(stage, self.node)]
+
+    def is_broken(self, stage: Stage) -> bool:
+        return stage.hardware.prefill_slowness(self.node) > 1
 
 
 def _span_two_gpus(stage: Stage, start: datetime) -> None:

@@ -55,6 +55,9 @@ class PrefixCacheCollapse:
     def is_healthy(self, stage: Stage) -> bool:
         return hit_ratio(stage.prompts.labelled("chat-system", PRODUCTION).prompt) >= HEALTHY_HIT_RATIO
 
+    def carry_out(self, instruction: str, stage: Stage, at: datetime) -> bool:  # noqa: ARG002 - an API heals it
+        return False
+
     def truth(self, _stage: Stage) -> dict[str, Any]:
         return {
             "cause": "S04",
@@ -108,6 +111,10 @@ class PrefixCacheLost(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "fleet", []
+
+    def is_healthy(self, stage: Stage) -> bool:
+        text = stage.prompts.labelled("chat-system", PRODUCTION).prompt
+        return hit_ratio(text) * (1 - stage.flags.salted) >= HEALTHY_HIT_RATIO
 
 
 def _with_line(text: str, line: str, after: float) -> str:

@@ -57,6 +57,9 @@ class RateLimitReached(Fault):
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "provider", [self.provider]
 
+    def is_healthy(self, stage: Stage) -> bool:
+        return all(load.refused == 0 for load in stage.gateway.traffic().providers)
+
 
 class _ProviderRefuses(Fault):
     """A provider that refuses requests whatever its quota allows."""
@@ -83,6 +86,9 @@ class _ProviderRefuses(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "provider", [self.provider]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        return all(not load.broken or load.falls_back_to for load in stage.gateway.traffic().providers)
 
 
 class ProviderOutage(_ProviderRefuses):
@@ -117,6 +123,7 @@ class CreditUsedUp(_ProviderRefuses):
     id = "I03"
     title = "A provider account's credit is used up"
     alert = "LLMProvider429"
+    by_hand = "add credit or raise the monthly limit"
 
     @property
     def trouble(self) -> Trouble:
@@ -132,6 +139,7 @@ class CredentialVoid(_ProviderRefuses):
     id = "I04"
     title = "A provider credential is void"
     alert = "LLMAuthErrors"
+    by_hand = "store a valid key"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)

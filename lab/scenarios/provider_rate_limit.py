@@ -43,6 +43,9 @@ class ProviderRateLimit:
     def is_healthy(self, stage: Stage) -> bool:
         return all(load.refused == 0 for load in stage.gateway.traffic().providers)
 
+    def carry_out(self, instruction: str, stage: Stage, at: datetime) -> bool:  # noqa: ARG002 - an API heals it
+        return False
+
     def truth(self, _stage: Stage) -> dict[str, Any]:
         return {
             "cause": "I01",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from lab.fleet import gpu_racks
+from lab.gateway import NODE_WEIGHT
 from lab.hardware import Brake
 from lab.scenarios.fault import Fault
-from lab.scenarios.node_fault import shared_racks
+from lab.scenarios.node_fault import is_used, put_back, serving_nodes, shared_racks
 from lab.stage import Stage
 
 _BRAKE, _CAP = "hw_power_brake", "power_cap"
@@ -19,6 +20,7 @@ class RackPower(Fault):
     id = "G05"
     title = "A rack lost power and its GPUs are held back"
     alert = "LLMHighITL"
+    by_hand = "power of the slow rack"
     reason = _BRAKE
     rack = ""
 
@@ -44,3 +46,24 @@ class RackPower(Fault):
     def scope(self, stage: Stage) -> tuple[str, list[str]]:
         del stage
         return "rack", [self.rack]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        return not any(is_used(stage, node) for node in stage.hardware.braked)
+
+    def carry_out(self, instruction: str, stage: Stage, at: datetime) -> bool:
+        """The rack's engines out of the traffic, as far as the others can bear it; or the rack's power."""
+        if "weight of each engine" not in instruction:
+            return super().carry_out(instruction, stage, at)
+        racks, serving = gpu_racks(stage.cluster), serving_nodes(stage)
+        others = [node for node in serving if racks[node] != self.rack]
+        left = 0 if 2 * len(others) >= len(serving) else NODE_WEIGHT // 3
+        for one in stage.gateway.deployments.values():
+            if racks.get(one.node) == self.rack:
+                one.weight = left
+        return True
+
+    def repair(self, stage: Stage, at: datetime) -> None:
+        super().repair(stage, at)
+        for node, rack in gpu_racks(stage.cluster).items():
+            if rack == self.rack:
+                put_back(stage, node)

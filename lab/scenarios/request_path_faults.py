@@ -16,6 +16,7 @@ class ToolFails(Fault):
     id = "I08"
     title = "A tool fails"
     alert = "LLMToolErrors"
+    by_hand = "deployed when its failures began"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -43,6 +44,10 @@ class ToolFails(Fault):
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "tool", [self.tool]
 
+    def is_healthy(self, stage: Stage) -> bool:
+        failing = stage.tools.error_ratio.get(self.tool, USUAL_ERRORS) > 2 * USUAL_ERRORS
+        return not failing or self.tool in stage.tools.switched_off
+
 
 class GuardrailSlow(Fault):
     """The guardrail service does not keep up; what it decides is as before."""
@@ -50,6 +55,7 @@ class GuardrailSlow(Fault):
     id = "I09"
     title = "The guardrail service is slow"
     alert = "GatewayHighLatency"
+    by_hand = "Double the replicas of the guardrail"
     shapes = (Shape.RAMP, Shape.STEP)
 
     def __init__(self, strength: float = 1.0) -> None:
@@ -87,6 +93,9 @@ class GuardrailSlow(Fault):
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "fleet", []
 
+    def is_healthy(self, stage: Stage) -> bool:
+        return stage.guardrails.seconds <= 2 * type(stage.guardrails)().seconds
+
 
 class RetryStorm(Fault):
     """Clients hang up before an answer can come, and ask again: the same sessions, twice the requests."""
@@ -94,6 +103,7 @@ class RetryStorm(Fault):
     id = "I10"
     title = "Clients retry in a storm"
     alert = "LLMQueueBacklog"
+    by_hand = "shortened the time-out"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -118,6 +128,9 @@ class RetryStorm(Fault):
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "fleet", []
 
+    def is_healthy(self, stage: Stage) -> bool:
+        return stage.callers.retries <= 0.1
+
 
 class PromptsTooLong(Fault):
     """A route puts whole documents into its prompts: some are refused by the engines, the others grow as well."""
@@ -125,6 +138,7 @@ class PromptsTooLong(Fault):
     id = "I12"
     title = "Prompts exceed the context window"
     alert = "LLM4xx"
+    by_hand = "made prompts longer"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -153,3 +167,6 @@ class PromptsTooLong(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "route", [self.route]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        return not stage.flags.whole_documents and not stage.callers.prompt_growth

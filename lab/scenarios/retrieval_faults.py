@@ -26,12 +26,17 @@ class _RetrievalFault(Fault):
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "data_source", [SOURCE]
 
+    def is_healthy(self, stage: Stage) -> bool:
+        """Searches find as much as they usually do."""
+        return stage.knowledge_store.passages_share() >= 0.95
+
 
 class VectorStoreSlow(_RetrievalFault):
     """Searches wait until the application gives up on them; prompts then carry few passages, and are short."""
 
     id = "I05"
     title = "The vector database is down or slow"
+    by_hand = "Stop bulk uploads"
     shapes = (Shape.STEP, Shape.RAMP)
 
     def __init__(self, strength: float = 1.0) -> None:
@@ -50,6 +55,7 @@ class EmbedderMismatched(_RetrievalFault):
 
     id = "I06"
     title = "The embedder does not fit the index"
+    by_hand = "Roll the embedding model back"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -83,6 +89,7 @@ class IndexLostDocuments(_RetrievalFault):
 
     id = "I07"
     title = "The search index lost documents"
+    by_hand = "point the alias back"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)

@@ -49,6 +49,9 @@ class RunawayKey:
         mine = sum(stream.tokens_per_s for stream in streams if stream.key == KEY)
         return mine <= _HEALTHY_SHARE * everything
 
+    def carry_out(self, instruction: str, stage: Stage, at: datetime) -> bool:  # noqa: ARG002 - an API heals it
+        return False
+
     def truth(self, _stage: Stage) -> dict[str, Any]:
         return {
             "cause": "X04",

@@ -49,5 +49,8 @@ class Scenario(Protocol):
     def is_healthy(self, stage: Stage) -> bool:
         """Whether the world's state is free of the fault right now (telemetry follows within minutes)."""
 
+    def carry_out(self, instruction: str, stage: Stage, at: datetime) -> bool:
+        """Do by hand what a runbook's manual step says; False where that changes nothing here."""
+
     def truth(self, stage: Stage, /) -> dict[str, Any]:
         """Cause, class, scope, culprit and decoys, in the words of a case's truth."""

@@ -18,6 +18,7 @@ class SilentCorruption(NodeFault):
     id = "G10"
     title = "One GPU computes wrong answers"
     alert = "LLMJudgeDrop"
+    by_hand = "reset the GPU and run it again"
     shapes = (Shape.STEP, Shape.INTERMITTENT)
     _pod = ""
 
@@ -36,3 +37,6 @@ class SilentCorruption(NodeFault):
 
     def scope(self, stage: Stage) -> tuple[str, list[str]]:
         return "pod", [self._pod or pod_on(stage, self.node)]
+
+    def is_broken(self, stage: Stage) -> bool:
+        return stage.hardware.corrupts(self.node) > 0

@@ -11,6 +11,8 @@ from lab.routes import ROUTES
 from lab.scenarios.fault import Fault, Shape
 from lab.stage import Stage
 
+_HEALTHY_SHARE = 0.2  # of all tokens; the third tenant usually has a tenth
+
 
 class _OneKeySpends(Fault):
     """Traffic of one key beyond its usual one."""
@@ -30,6 +32,12 @@ class _OneKeySpends(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "api_key", [self.key]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        """The key may go on with what its tenant usually asks for, and a part of the rest."""
+        streams = stage.gateway.traffic().streams
+        mine = sum(stream.tokens_per_s for stream in streams if stream.key == self.key)
+        return mine <= _HEALTHY_SHARE * sum(stream.tokens_per_s for stream in streams)
 
 
 class JobWithoutLimit(_OneKeySpends):
@@ -94,6 +102,8 @@ class ExpensiveModel(Fault):
     id = "X07"
     title = "Traffic went to an expensive model"
     alert = "LLMSpend"
+    is_only_recorded = True
+    is_harmless = True
     is_control = True
 
     def __init__(self, strength: float = 1.0) -> None:
@@ -120,3 +130,8 @@ class ExpensiveModel(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "route", [ROUTES[0].name]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        """It costs more, and hurts nobody."""
+        del stage
+        return True

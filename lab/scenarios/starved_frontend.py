@@ -10,6 +10,7 @@ from lab.scenarios.fault import Fault, Shape
 from lab.scenarios.traffic import day_level
 from lab.stage import Stage
 
+_UNNOTICED_S = 0.2  # before a request reaches the engine
 _CAUSES = (
     "log every request with its tokens",
     "count tokens twice for the new billing",
@@ -59,6 +60,10 @@ class StarvedFrontend(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return ("pod", [self.pod]) if self.pod else ("fleet", [])
+
+    def is_healthy(self, stage: Stage) -> bool:
+        pods = stage.cluster.pods_of(ENGINE, ready=True)
+        return all(stage.builds.frontend(pod, day_level(stage)).seconds <= _UNNOTICED_S for pod in pods)
 
 
 def _cpu_limit(stage: Stage) -> str:

@@ -6,7 +6,7 @@ import copy
 from datetime import datetime
 
 from lab.cluster import ENGINE
-from lab.routing import AFFINITY, GATEWAY
+from lab.routing import AFFINITY, GATEWAY, sticking
 from lab.scenarios.fault import Fault, Shape
 from lab.stage import Stage
 
@@ -63,3 +63,6 @@ class StickySessions(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "pod", [self.pod]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        return not stage.gateway.stickiness or sticking(stage.gateway, stage.cluster) == 0

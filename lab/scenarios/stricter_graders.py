@@ -14,6 +14,8 @@ class JudgeChanged(Fault):
     id = "Q08"
     title = "The judge changed, the answers did not"
     alert = "LLMJudgeDrop"
+    is_only_recorded = True
+    is_harmless = True
     is_control = True
 
     def __init__(self, strength: float = 1.0) -> None:
@@ -37,6 +39,11 @@ class JudgeChanged(Fault):
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "evaluator", [self.version]
 
+    def is_healthy(self, stage: Stage) -> bool:
+        """The answers are as good as ever."""
+        del stage
+        return True
+
 
 class PolicyTooStrict(Fault):
     """A new policy of the guardrails blocks what is harmless, everybody's; the policy of before heals."""
@@ -44,6 +51,7 @@ class PolicyTooStrict(Fault):
     id = "Q09"
     title = "A guardrail policy blocks harmless requests"
     alert = "LLMGuardBlock"
+    by_hand = "policy back to the version of before"
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
@@ -68,3 +76,6 @@ class PolicyTooStrict(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "policy", [self.version]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        return stage.guardrails.blocked <= 2 * type(stage.guardrails)().blocked

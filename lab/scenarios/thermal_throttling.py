@@ -45,6 +45,9 @@ class ThermalThrottling:
         hot = stage.hardware.uncooled.keys() & set(serving_nodes(stage))
         return not any(weights.get(node, 1.0) > 0 for node in hot)
 
+    def carry_out(self, instruction: str, stage: Stage, at: datetime) -> bool:  # noqa: ARG002 - an API heals it
+        return False
+
     def truth(self, stage: Stage) -> dict[str, Any]:
         return {
             "cause": "G04",
@@ -79,6 +82,9 @@ class Overheating(NodeFault):
             stage.hardware.uncooled[self.node] = self.depth
         else:
             stage.hardware.uncooled.pop(self.node, None)
+
+    def is_broken(self, stage: Stage) -> bool:
+        return self.node in stage.hardware.uncooled
 
 
 def _stop_a_fan(stage: Stage) -> None:

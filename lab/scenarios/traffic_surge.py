@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from lab.cluster import ENGINE
+from lab.cluster import ENGINE, WEIGHT_LOADING
 from lab.cluster_objects import autoscaler
 from lab.scenarios.fault import Fault, Shape
 from lab.scenarios.node_fault import idle_nodes
@@ -12,6 +12,8 @@ from lab.scenarios.traffic import times_the_peak
 from lab.stage import Stage
 
 _SLOW_PULL = timedelta(minutes=50)
+_BEARABLE = 1.45
+"""Times its usual requests per second: from about there on requests wait for each other in an engine."""
 
 
 class TrafficSurge(Fault):
@@ -37,6 +39,10 @@ class TrafficSurge(Fault):
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "fleet", []
 
+    def is_healthy(self, stage: Stage) -> bool:
+        engines = len(stage.cluster.pods_of(ENGINE, ready=True))
+        return stage.gateway.traffic().engines.rps <= _BEARABLE * stage.normal.replica_rps * max(1, engines)
+
 
 class ScaleOutBlocked(TrafficSurge):
     """
@@ -47,6 +53,7 @@ class ScaleOutBlocked(TrafficSurge):
 
     id = "S08"
     title = "The autoscaler's engines do not start"
+    by_hand = "uncordon sound GPU nodes"
     usual_factor = 1.8
     factors = (0.65, 0.95)
 
@@ -71,3 +78,10 @@ class ScaleOutBlocked(TrafficSurge):
         else:
             for node in idle_nodes(stage):  # another team has them for now
                 stage.cluster.get("nodes", node)["spec"]["unschedulable"] = True
+
+    def repair(self, stage: Stage, at: datetime) -> None:
+        """Give the nodes back, and have the weights near them."""
+        del at
+        stage.cluster.loading = WEIGHT_LOADING
+        for node in idle_nodes(stage):
+            stage.cluster.get("nodes", node)["spec"].pop("unschedulable", None)

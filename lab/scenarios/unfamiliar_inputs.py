@@ -18,6 +18,7 @@ class UnfamiliarInputs(Fault):
     id = "Q06"
     title = "Callers ask what the service was not made for"
     alert = "LLMInputDrift"
+    is_only_recorded = True
     shapes = (Shape.RAMP,)
 
     def __init__(self, strength: float = 1.0) -> None:
@@ -35,3 +36,7 @@ class UnfamiliarInputs(Fault):
 
     def scope(self, _stage: Stage) -> tuple[str, list[str]]:
         return "segment", [self.segment]
+
+    def is_healthy(self, stage: Stage) -> bool:
+        """Nothing of ours is wrong, but the service does not serve these callers as well as it should."""
+        return max(stage.inputs.strangeness.values(), default=0.0) == 0
