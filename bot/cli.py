@@ -370,7 +370,7 @@ add_audit_commands(app, _require_schema)
 add_operator_commands(app, _require_schema)
 add_change_commands(app, _configured, _require_schema)
 add_probe_command(app)
-add_runbook_commands(app)
+add_runbook_commands(app, _require_schema)
 
 if __name__ == "__main__":
     main()

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bot.cli_rehearsal import add_rehearsal_commands
 from bot.incidents import WatchkeeperError
 
 if TYPE_CHECKING:
+    from bot.settings import Settings
     from runbooks.engine.problems import Problem
 
 FOUND_FAULTS = 1
 OutFolder = Annotated[Path, typer.Option("--out", help="The folder to write into; this one if not given.")]
 
 
-def add_runbook_commands(app: typer.Typer) -> None:
-    """Hang this file's commands into the program."""
+def add_runbook_commands(app: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
+    """Hang `watchkeeper runbook` into the program; `require_schema` refuses a database of another version."""
     runbooks = typer.Typer(
         no_args_is_help=True, help="Runbooks: write and check what people and the machine will follow."
     )
     app.add_typer(runbooks, name="runbook")
     _add_lint(runbooks)
     _add_test(runbooks)
+    add_rehearsal_commands(runbooks, require_schema)
     _add_writers(runbooks)
 
 

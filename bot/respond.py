@@ -226,7 +226,7 @@ def context_of(
     incident: Incident, service: Service, found: Diagnosis, suspect: Suspect | None, *, policy_version: str
 ) -> PlanContext:
     """What a plan is made from, where this suspect is held guilty; None holds no change guilty."""
-    return PlanContext(
+    context = PlanContext(
         incident_id=incident.incident_id,
         service=service.name,
         environment=service.environment,
@@ -236,6 +236,14 @@ def context_of(
         cluster=service.cluster or "",
         gateway=service.gateway or "",
         deployments=tuple(each.name for each in service.deployments if each.kind == "engine"),
+    )
+    return with_diagnosis(context, found, suspect)
+
+
+def with_diagnosis(context: PlanContext, found: Diagnosis, suspect: Suspect | None) -> PlanContext:
+    """The context with what the diagnosis says."""
+    return replace(
+        context,
         suspect=suspect.change.id if suspect else None,
         suspect_undo=suspect.change.undo if suspect else {},
         scope=confined_to(found),

@@ -51,6 +51,7 @@ class _ChangeShape(_Shape):
     scope: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     before: str | None = None
     after: str | None = None
+    undo: dict[str, str] = Field(default_factory=dict)
 
 
 class _BudgetShape(_Shape):
@@ -129,7 +130,11 @@ def load_case(folder: Path, telemetry: Telemetry | None = None) -> Case:
 
 async def diagnose_case(folder: Path) -> Diagnosis:
     """Diagnose the case in this folder as of its alert's time. Raises CaseError."""
-    case = await asyncio.to_thread(load_case, folder)
+    return await diagnosed(await asyncio.to_thread(load_case, folder))
+
+
+async def diagnosed(case: Case) -> Diagnosis:
+    """Diagnose a case that was read, as of its alert's time."""
     diagnoser = Diagnoser(case.telemetry, [RecordedChanges(case.changes)], patience_s=30.0)
     return await diagnoser.diagnose(case.target, at=case.at, alert=case.alert)
 

@@ -20,7 +20,7 @@ from runbooks.engine.context import PlanContext
 from runbooks.engine.lint import Vocabulary
 from runbooks.engine.placeholders import SCOPE_KEYS
 from runbooks.engine.problems import Problem, RunbookError
-from runbooks.engine.rehearsal import Rehearsal, recorded, rehearse
+from runbooks.engine.rehearsal import Rehearsal, first_possible, recorded
 from runbooks.engine.values import CannotPlanError, PlannedStep, Runbook
 from runbooks.engine.yaml_block import Document, YamlBlockError, load_document
 
@@ -171,19 +171,12 @@ async def rehearsed(runbook: Runbook, given: Given, vocabulary: Vocabulary) -> R
 
     Raises CannotPlanError when a recorded state is not of the form that its action reads.
     """
-    actions = recorded(vocabulary.actions, given.states)
-    found: list[Rehearsal] = []
-    for suspect in (*given.suspects, None):
-        try:
-            tried = await rehearse(runbook, context_of(given, suspect), actions)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise CannotPlanError(
-                f"a recorded state does not fit its action: {type(error).__name__} {error}"
-            ) from error
-        if tried.plan is not None:
-            return tried
-        found.append(tried)
-    return found[0]
+    contexts = [context_of(given, suspect) for suspect in (*given.suspects, None)]
+    try:
+        return await first_possible(runbook, contexts, recorded(vocabulary.actions, given.states))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        fault = f"{type(error).__name__} {error}"
+        raise CannotPlanError(f"a recorded state does not fit its action: {fault}") from error
 
 
 async def failures(runbook: Runbook, file: FixtureFile, vocabulary: Vocabulary) -> list[Problem]:

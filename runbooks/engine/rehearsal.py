@@ -7,7 +7,7 @@ is in the way. The actions that a rehearsal gets can read at most: `act` and the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -61,6 +61,16 @@ async def rehearse(runbook: Runbook, context: PlanContext, actions: Mapping[str,
         for each in runbook.steps
     ]
     return Rehearsal(steps=tuple(rehearsed), plan=made)
+
+
+async def first_possible(runbook: Runbook, contexts: Sequence[PlanContext], actions: Mapping[str, Action]) -> Rehearsal:
+    """Of the first context in which a plan can be made, as for an incident with several suspects; else of the first."""
+    tried: list[Rehearsal] = []
+    for context in contexts:
+        tried.append(await rehearse(runbook, context, actions))
+        if tried[-1].plan is not None:
+            return tried[-1]
+    return tried[0]
 
 
 async def _alone(

@@ -1,0 +1,60 @@
+"""`watchkeeper runbook plan | preview | coverage`: what a runbook would do, how it looks, and what none is for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bot.incidents import WatchkeeperError
+
+if TYPE_CHECKING:
+    from bot.settings import Settings
+
+NOT_POSSIBLE = 1
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunbookFile = Annotated[Path, typer.Argument(metavar="FILE", help="A runbook, such as runbooks/queue-backlog.md.")]
+
+
+def add_rehearsal_commands(runbooks: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
+    """Hang this file's commands into `watchkeeper runbook`; `require_schema` refuses a database of another version."""
+    _add_plan(runbooks, require_schema)
+
+
+def _add_plan(runbooks: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
+    @runbooks.command("plan")
+    def plan(
+        file: RunbookFile,
+        *,
+        case: Annotated[Path | None, typer.Option(help="A recorded case's folder.")] = None,
+        incident: Annotated[str | None, typer.Option(help="An incident's id, with its latest diagnosis.")] = None,
+        param: Annotated[list[str] | None, typer.Option(help="name=value of a parameter; may be repeated.")] = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Render exactly what would run: steps, targets, present state, risk, undo, approvers. Touches nothing."""
+        if (case is None) == (incident is None):
+            raise WatchkeeperError("say for what: either --case DIR or --incident ID")
+        from bot.config import load_config
+        from bot.rehearsal_shown import as_json as in_json
+        from bot.rehearsal_shown import show
+        from bot.rehearsals import for_case, for_incident, read_case
+        from bot.settings import Settings
+
+        settings = Settings.load()
+        if case is not None:
+            offer = asyncio.run(for_case(file, asyncio.run(read_case(case)), param or (), settings))
+        else:
+            require_schema(settings)
+            config = load_config(settings.watchkeeper_config, prometheus_url=settings.prometheus_url)
+            offer = asyncio.run(for_incident(file, str(incident), param or (), settings, config))
+        if as_json:
+            print(json.dumps(in_json(offer), indent=2))
+        else:
+            show(offer, sys.stdout)
+        if offer.rehearsal.plan is None:
+            raise typer.Exit(NOT_POSSIBLE)
