@@ -1,4 +1,4 @@
-"""PagerDuty's ways to bring people in, over HTTP: escalation policies, responders, status updates, workflows."""
+"""PagerDuty's ways to bring people in and to start what it automates, over HTTP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lab.pagerduty import ESCALATION_POLICIES, USERS, PagerDuty, PagerDutyError
 from lab.pagerduty_shapes import Incident, Json, User, new_id, policy_reference, reference
 
 WORKFLOWS = {"PLABWFL": "Open a bridge"}
+AUTOMATIONS = {"01LABACTION": "Collect engine logs"}
 
 
 def response_routes(
@@ -67,7 +68,69 @@ def response_routes(
         incident.workflows.append({**instance, "workflow": workflow_id})
         return {"incident_workflow_instance": instance}
 
+    router.include_router(_automation_routes(account, authorised=authorised, written=written))
     return router
+
+
+def _automation_routes(
+    account: PagerDuty,
+    *,
+    authorised: Callable[[PagerDuty, Request], None],
+    written: Callable[[Request], Awaitable[tuple[User, Json]]],
+) -> APIRouter:
+    """Automation Actions; a runner takes an invocation when the test or the drill says so."""
+    router = APIRouter(prefix="/automation_actions")
+
+    @router.get("/actions/{action_id}")
+    async def action(action_id: str, request: Request) -> Json:
+        authorised(account, request)
+        return {"action": _automation(action_id)}
+
+    @router.get("/invocations")
+    async def invocations(request: Request) -> Json:
+        authorised(account, request)
+        wanted = dict(request.query_params)
+        if not set(wanted) <= {"action_id", "incident_id", "invocation_state", "not_invocation_state"}:
+            raise _invalid("unknown query parameter")
+        rows = [
+            each
+            for incident in account.incidents.values()
+            for each in incident.invocations
+            if wanted.get("incident_id") in {None, incident.id}
+            and wanted.get("action_id") in {None, each["action_id"]}
+            and wanted.get("invocation_state") in {None, each["state"]}
+        ]
+        return {"invocations": rows}
+
+    @router.post("/actions/{action_id}/invocations", status_code=201)
+    async def invoke(action_id: str, request: Request) -> Json:
+        sender, body = await written(request)
+        _automation(action_id)
+        match body:
+            case {"invocation": {"metadata": {"incident_id": str(incident_id)}}}:
+                incident = account.incident(incident_id)
+            case _:
+                raise _invalid("invocation.metadata.incident_id is required")
+        about = reference("incident", incident.id, incident.title)
+        invocation: Json = {
+            "id": new_id("01", 24),
+            "type": "invocation",
+            "action_id": action_id,
+            "state": "created",
+            "timing": [{"state": "created", "timestamp": account.stamp()}],
+            "metadata": {"agent": sender.reference(), "incident": about},
+        }
+        incident.invocations.append(invocation)
+        return {"invocation": invocation}
+
+    return router
+
+
+def _automation(action_id: str) -> Json:
+    if action_id not in AUTOMATIONS:
+        raise PagerDutyError(404, 2100, "Not Found")
+    name = AUTOMATIONS[action_id]
+    return {"id": action_id, "type": "action", "name": name, "action_type": "script"}
 
 
 def _policy(policy_id: str) -> Json:

@@ -53,6 +53,7 @@ class Incident:
     responders: list[Json] = field(default_factory=list)
     status_updates: list[Json] = field(default_factory=list)
     workflows: list[Json] = field(default_factory=list)  # instances of incident workflows, by whoever started them
+    invocations: list[Json] = field(default_factory=list)  # of Automation Actions
 
 
 def new_id(prefix: str, length: int) -> str:

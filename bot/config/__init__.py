@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bot.config.changed import InferenceEngine, VectorStore, Workflow
+from bot.config.changed import AutomationAction, InferenceEngine, SecretStore, VectorStore, Workflow
 from bot.config.entries import (
     DATASOURCES,
     ArgoSource,
@@ -45,6 +45,7 @@ from bot.config.references import NAMED_BY, metrics_sources, misfits
 
 __all__ = [
     "ArgoSource",
+    "AutomationAction",
     "Cluster",
     "Command",
     "Config",
@@ -63,6 +64,7 @@ __all__ = [
     "PrometheusSource",
     "RecorderSource",
     "RunbookFolder",
+    "SecretStore",
     "Service",
     "TraceSource",
     "VectorStore",
@@ -78,9 +80,11 @@ _KINDS: Mapping[str, type[Entry]] = {
     "gateway": Gateway,
     "engine": InferenceEngine,
     "vector_store": VectorStore,
+    "secret_store": SecretStore,
     "http_endpoint": HttpEndpoint,
     "command": Command,
     "workflow": Workflow,
+    "automation_action": AutomationAction,
     "runbooks": RunbookFolder,
     "policy": PolicyRule,
     "person": Person,
@@ -101,9 +105,11 @@ class Config(Entry):
     gateways: tuple[Gateway, ...] = ()
     engines: tuple[InferenceEngine, ...] = ()
     vector_stores: tuple[VectorStore, ...] = ()
+    secret_stores: tuple[SecretStore, ...] = ()
     http_endpoints: tuple[HttpEndpoint, ...] = ()
     commands: tuple[Command, ...] = ()
     workflows: tuple[Workflow, ...] = ()
+    automation_actions: tuple[AutomationAction, ...] = ()
     runbooks: tuple[RunbookFolder, ...] = ()
     policy: tuple[PolicyRule, ...] = ()
     people: tuple[Person, ...] = ()
@@ -146,6 +152,7 @@ class Config(Entry):
             *self.gateways,
             *self.engines,
             *self.vector_stores,
+            *self.secret_stores,
             *self.datasources,
             *self.http_endpoints,
         )
@@ -176,6 +183,7 @@ class Config(Entry):
             },
             "commands": [command.model_dump(mode="json") for command in self.commands],
             "workflows": [workflow.model_dump(mode="json") for workflow in self.workflows],
+            "automation_actions": [each.model_dump(mode="json") for each in self.automation_actions],
             "far_ends": [
                 entry.model_dump(mode="json", exclude={"ca_file", "path"})  # whose place differs between machines
                 for entry in self._far_ends()
@@ -216,9 +224,11 @@ def load_config(path: Path, *, prometheus_url: str | None = None) -> Config:
         gateways=tuple(paths_below(gateway, folder) for gateway in entries["gateway"].values()),
         engines=tuple(paths_below(engine, folder) for engine in entries["engine"].values()),
         vector_stores=tuple(paths_below(store, folder) for store in entries["vector_store"].values()),
+        secret_stores=tuple(paths_below(store, folder) for store in entries["secret_store"].values()),
         http_endpoints=tuple(paths_below(endpoint, folder) for endpoint in entries["http_endpoint"].values()),
         commands=tuple(entries["command"].values()),
         workflows=tuple(entries["workflow"].values()),
+        automation_actions=tuple(entries["automation_action"].values()),
         runbooks=tuple(paths_below(folder_of_runbooks, folder) for folder_of_runbooks in entries["runbooks"].values()),
         policy=tuple(entries["policy"].values()),
         people=tuple(entries["person"].values()),

@@ -19,9 +19,11 @@ NAMED_BY = {
     "gateway": "name",
     "engine": "name",
     "vector_store": "name",
+    "secret_store": "name",
     "http_endpoint": "name",
     "command": "name",
     "workflow": "name",
+    "automation_action": "name",
     "service": "name",
     "person": "id",
 }
@@ -38,7 +40,7 @@ def misfits(entries: Entries, names: Mapping[str, frozenset[str]]) -> Iterator[P
     yield from _repeated(entries)
     for position, service in entries["service"].items():
         yield from _service(service, ("service", position), entries["datasource"], names)
-    for kind in ("engine", "vector_store"):
+    for kind in ("engine", "vector_store", "secret_store"):
         for position, entry in entries[kind].items():
             for number, service in enumerate(entry.services):
                 yield from _known(service, (kind, position, "services", number), "service", names["service"])

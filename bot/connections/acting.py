@@ -18,12 +18,14 @@ from bot.config import (
     InferenceEngine,
     LangfuseSource,
     MlflowSource,
+    SecretStore,
     VectorStore,
 )
 from bot.connections.credentials import key_pair, secret_of
 from bot.redact import safe_text
 from bot.settings import Settings
 from runbooks.engine.actions import (
+    AutomationAccess,
     ClusterAccess,
     CommandAccess,
     EngineAccess,
@@ -33,8 +35,10 @@ from runbooks.engine.actions import (
     LangfuseAccess,
     LiteLLMAccess,
     MlflowAccess,
+    OpenSearchAccess,
     PagerDutyAccess,
     QdrantAccess,
+    VaultAccess,
     WorkflowAccess,
     build_actions,
 )
@@ -90,9 +94,14 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
         endpoints=listed(config.http_endpoints, _endpoint),
         commands={each.name: _command(each, settings) for each in config.commands},
         engines=listed(config.engines, _engine),
-        stores=listed(config.vector_stores, _store),
+        stores=listed((each for each in config.vector_stores if each.kind == "qdrant"), _qdrant),
+        indices=listed((each for each in config.vector_stores if each.kind != "qdrant"), _opensearch),
+        secrets=trusted(config.secret_stores, _vault),
         pagerduty=_pagerduty(settings),
         workflows={each.name: WorkflowAccess(workflow_id=each.id, tier=Tier[each.tier]) for each in config.workflows},
+        automations={
+            each.name: AutomationAccess(action_id=each.id, tier=Tier[each.tier]) for each in config.automation_actions
+        },
         redact=safe_text,
     )
 
@@ -167,7 +176,7 @@ def _engine(engine: InferenceEngine, secret: str | None) -> EngineAccess:
     )
 
 
-def _store(store: VectorStore, secret: str | None) -> QdrantAccess:
+def _qdrant(store: VectorStore, secret: str | None) -> QdrantAccess:
     return QdrantAccess(
         url=store.url,
         services=store.services,
@@ -175,6 +184,30 @@ def _store(store: VectorStore, secret: str | None) -> QdrantAccess:
         source_field=store.source_field,
         quarantine_key=store.quarantine_key,
         key=secret,
+        ca_file=_text(store.ca_file),
+    )
+
+
+def _opensearch(store: VectorStore, secret: str | None) -> OpenSearchAccess:
+    return OpenSearchAccess(
+        url=store.url,
+        services=store.services,
+        collections=store.collections,
+        source_field=store.source_field,
+        quarantine_key=store.quarantine_key,
+        key=secret,
+        ca_file=_text(store.ca_file),
+    )
+
+
+def _vault(store: SecretStore, secret: str) -> VaultAccess:
+    return VaultAccess(
+        url=store.url,
+        token=secret,
+        services=store.services,
+        roles=store.roles,
+        mount=store.mount,
+        namespace=store.namespace,
         ca_file=_text(store.ca_file),
     )
 

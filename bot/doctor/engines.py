@@ -1,4 +1,4 @@
-"""What else fixes may change: do the vLLM engines and the Qdrants answer, and is what fixes need switched on there?"""
+"""What else fixes may change: do engines, vector and secret stores answer, and may fixes do there what they need?"""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
-from bot.config import Config, InferenceEngine, VectorStore
+from bot.config import Config, InferenceEngine, SecretStore, VectorStore
 from bot.connections import MissingCredentialError, UnusableSettingError, http_client
 from bot.doctor.advice import Advice
 from bot.settings import Settings
+from runbooks.engine.actions.opensearch import authorization
 
 _NOT_FOUND = 404
+_SOON_S = 3600
 Look = Callable[[httpx.AsyncClient], Awaitable[Advice]]
+_Entry = InferenceEngine | VectorStore | SecretStore
 
 
 async def examine(settings: Settings, config: Config) -> list[Advice]:
     asked = [_engine(settings, engine) for engine in config.engines]
-    asked += [_store(settings, store) for store in config.vector_stores]
+    asked += [(_qdrant if store.kind == "qdrant" else _opensearch)(settings, store) for store in config.vector_stores]
+    asked += [_vault(settings, store) for store in config.secret_stores]
     return list(await asyncio.gather(*asked))
 
 
@@ -37,20 +41,55 @@ async def _engine(settings: Settings, engine: InferenceEngine) -> Advice:
     return await _asked(settings, engine, about, look)
 
 
-async def _store(settings: Settings, store: VectorStore) -> Advice:
+async def _qdrant(settings: Settings, store: VectorStore) -> Advice:
     about = f"vector_store {store.name}"
 
     async def look(client: httpx.AsyncClient) -> Advice:
-        secret = settings.secret(store.action_credential) if store.action_credential else None
-        headers = {"api-key": secret.get_secret_value()} if secret else {}
-        answer = await client.get(f"{store.url}/aliases", headers=headers)
+        key = _secret(settings, store)
+        answer = await client.get(f"{store.url}/aliases", headers={"api-key": key} if key else {})
         answer.raise_for_status()
         return Advice.ok(about, f"has {len(answer.json()['result']['aliases'])} aliases")
 
     return await _asked(settings, store, about, look)
 
 
-async def _asked(settings: Settings, entry: InferenceEngine | VectorStore, about: str, look: Look) -> Advice:
+async def _opensearch(settings: Settings, store: VectorStore) -> Advice:
+    """May it list tasks? Without that a quarantine could not tell when it is done."""
+    about = f"vector_store {store.name}"
+
+    async def look(client: httpx.AsyncClient) -> Advice:
+        key = _secret(settings, store)
+        headers = {"Authorization": authorization(key)} if key else {}
+        answer = await client.get(f"{store.url}/_tasks", params={"actions": "*byquery"}, headers=headers)
+        answer.raise_for_status()
+        return Advice.ok(about, f"lists its tasks: {len(answer.json()['nodes'])} nodes run updates now")
+
+    return await _asked(settings, store, about, look)
+
+
+async def _vault(settings: Settings, store: SecretStore) -> Advice:
+    about = f"secret_store {store.name}"
+
+    async def look(client: httpx.AsyncClient) -> Advice:
+        headers = {"X-Vault-Token": _secret(settings, store) or ""}
+        if store.namespace:
+            headers["X-Vault-Namespace"] = store.namespace
+        answer = await client.get(f"{store.url}/v1/auth/token/lookup-self", headers=headers)
+        answer.raise_for_status()
+        left_s = answer.json()["data"]["ttl"]
+        if 0 < left_s < _SOON_S:
+            return Advice.bad(about, f"the token ends in {left_s} s", "renew it, or let an agent keep it alive")
+        return Advice.ok(about, "takes the token" + (f", for {left_s} s" if left_s else ""))
+
+    return await _asked(settings, store, about, look)
+
+
+def _secret(settings: Settings, entry: _Entry) -> str | None:
+    secret = settings.secret(entry.action_credential) if entry.action_credential else None
+    return secret.get_secret_value() if secret else None
+
+
+async def _asked(settings: Settings, entry: _Entry, about: str, look: Look) -> Advice:
     credential = entry.action_credential
     if credential is not None and settings.secret(credential) is None:
         says = f"{credential} is not set here"

@@ -17,7 +17,7 @@ from runbooks.engine.context import CONTEXT_DEFAULTS
 from runbooks.engine.declared import CheckAnswers, TextParameter, matches
 from runbooks.engine.placeholders import PlaceholderError, placeholders, texts_in
 from runbooks.engine.problems import Problem
-from runbooks.engine.values import Action, GuardedAction, Runbook, StepTemplate, Tier, VerifiedAtWill
+from runbooks.engine.values import Action, GuardedAction, Runbook, StepTemplate, only_tells
 
 # Shapes of real credentials. Names of environment variables and `<placeholders>` are fine, values are not.
 _SECRETS = (
@@ -112,7 +112,7 @@ def _step(runbook: Runbook, step: StepTemplate, vocabulary: Vocabulary) -> Itera
         known = ", ".join(sorted(vocabulary.actions))
         yield runbook.problem(step.line, f"the action `{step.action}` does not exist", f"use one of {known}")
         return
-    if action.tier > Tier.R0 and not (step.verify or step.verify_ranges) and not isinstance(action, VerifiedAtWill):
+    if not (step.verify or step.verify_ranges or only_tells(action)):
         remedy = "name the checks that must turn ok: `verify:`"
         yield runbook.problem(step.line, f"nothing verifies `{step.action}`", remedy)
     if step.undo == "previous" and isinstance(action, GuardedAction) and not action.can_undo:

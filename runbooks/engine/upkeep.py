@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from runbooks.engine.markdown import anchors, headings, links
 from runbooks.engine.problems import Problem
-from runbooks.engine.values import Action, GuardedAction, Runbook, Tier, VerifiedAtWill
+from runbooks.engine.values import Action, GuardedAction, Runbook, only_tells
 
 SECTIONS = ("Meaning", "Impact", "Diagnosis", "Remediation", "Verify", "Escalate")
 
@@ -49,7 +49,7 @@ def _sections(runbook: Runbook) -> Iterator[Problem]:
 def _undo(runbook: Runbook, actions: Mapping[str, Action]) -> Iterator[Problem]:
     for step in runbook.steps:
         action = actions.get(step.action)
-        if action is None or action.tier is Tier.R0 or isinstance(action, VerifiedAtWill):
+        if action is None or only_tells(action):
             continue
         if step.undo == "none" and not step.irreversible:
             can_undo = isinstance(action, GuardedAction) and action.can_undo

@@ -129,9 +129,14 @@ class TieredAction(Action, Protocol):
 
 @runtime_checkable
 class VerifiedAtWill(Action, Protocol):
-    """An action that tells people or asks for them: no check of the service must turn ok after it, though one may."""
+    """An action that says whether a check of the service must turn ok after it: telling people changes none."""
 
     verify_at_will: bool
+
+
+def only_tells(action: Action) -> bool:
+    """Does it change nothing that runs, so that neither a check nor an undo has to be named?"""
+    return action.tier is Tier.R0 or (isinstance(action, VerifiedAtWill) and action.verify_at_will)
 
 
 @runtime_checkable

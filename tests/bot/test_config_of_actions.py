@@ -1,4 +1,4 @@
-"""The entries that say what fixes may change (engines, vector stores, workflows), and the access made of them."""
+"""The entries that say what fixes may change (engines, stores, what PagerDuty runs), and the access made of them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,39 @@ source_field = "metadata.source"
 quarantine_key = "quarantined"
 action_credential = "QDRANT_KEY"
 
+[[vector_store]]
+name = "search"
+kind = "elasticsearch"
+url = "http://127.0.0.1:9203"
+services = ["chat"]
+collections = ["docs-.*"]
+source_field = "source.keyword"
+quarantine_key = "kept_out"
+action_credential = "SEARCH_KEY"
+
+[[secret_store]]
+name = "vault"
+url = "http://127.0.0.1:9204"
+services = ["chat"]
+roles = ["chat-.*"]
+action_credential = "VAULT_KEY"
+
 [[workflow]]
 name = "bridge"
 id = "PSFEVL7"
 tier = "R1"
+
+[[automation_action]]
+name = "logs"
+id = "01DF4OBN"
+tier = "R2"
 """
-ENVIRON = {"VLLM_KEY": "vllm-key-of-this-test", "QDRANT_KEY": "qdrant-key-of-this-test"}
+ENVIRON = {
+    "VLLM_KEY": "vllm-key-of-this-test",
+    "QDRANT_KEY": "qdrant-key-of-this-test",
+    "SEARCH_KEY": "search-key-of-this-test",
+    "VAULT_KEY": "vault-key-of-this-test",
+}
 
 
 @dataclass(kw_only=True)
@@ -75,6 +102,10 @@ def test_their_credentials_change_production(tmp_path: Path) -> None:
         ('quarantine_key = "quarantined"', 'quarantine_key = "hidden"'),
         ('tier = "R1"', 'tier = "R2"'),
         ("PSFEVL7", "PSFEVL8"),
+        ("127.0.0.1:9204", "127.0.0.1:9214"),
+        ('roles = ["chat-.*"]', 'roles = [".*"]'),
+        ("01DF4OBN", "01DF4OBM"),
+        ('tier = "R2"', 'tier = "R3"'),
     ],
 )
 def test_an_approval_does_not_outlive_a_change_of_what_is_allowed(tmp_path: Path, old: str, new: str) -> None:
@@ -93,6 +124,13 @@ def test_an_approval_does_not_outlive_a_change_of_what_is_allowed(tmp_path: Path
         ('quarantine_key = "quarantined"\n', "", "write `source_field` and `quarantine_key`, or neither"),
         ('name = "bridge"', 'name = "chat 0"', "is not a name"),
         ("PSFEVL7", "../x", "id"),
+        ('source_field = "source.keyword"\nquarantine_key = "kept_out"\n', "", "nothing else can be done there"),
+        ('kind = "elasticsearch"', 'kind = "solr"', "kind"),
+        ("http://127.0.0.1:9204", "http://vault.vault:8200", "unencrypted"),
+        ('action_credential = "VAULT_KEY"', 'mount = "../sys"\naction_credential = "VAULT_KEY"', "mount"),
+        ('action_credential = "VAULT_KEY"', "", "action_credential"),
+        ('services = ["chat"]\nroles', 'services = ["search"]\nroles', "there is no service 'search'"),
+        ("01DF4OBN", "../x", "id"),
     ],
 )
 def test_what_cannot_be_trusted_is_told(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -122,18 +160,43 @@ def test_a_missing_credential_is_named(tmp_path: Path) -> None:
 @pytest.mark.integration
 async def test_each_end_is_shown_its_own_credential(tmp_path: Path, server: Refusing) -> None:
     """As each of them wants it, and to nobody else."""
-    text = MORE.replace("http://127.0.0.1:9201", server.url).replace("http://127.0.0.1:9202", server.url)
+    text = MORE
+    for port in (9201, 9202, 9203, 9204):
+        text = text.replace(f"http://127.0.0.1:{port}", server.url)
     actions = connect_actions(Settings.load(ENVIRON), config_in(tmp_path, CONFIG + text))
-    asked = {
-        "vllm.load_lora": {"engine": "chat-0", "service": "chat", "name": "sql", "path": "/adapters/sql"},
-        "qdrant.set_alias": {"store": "vectors", "service": "chat", "alias": "docs", "collection": "docs-v1"},
-    }
-    for name, params in asked.items():
+    lora = {"engine": "chat-0", "service": "chat", "name": "sql", "path": "/adapters/sql"}
+    in_search = {"store": "search", "service": "chat", "collection": "docs-v1", "source": "wiki"}
+    for name, params, header, shown in (
+        ("vllm.load_lora", lora, "authorization", "Bearer vllm-key-of-this-test"),
+        (
+            "qdrant.set_alias",
+            {"store": "vectors", "service": "chat", "alias": "docs", "collection": "docs-v1"},
+            "api-key",
+            "qdrant-key-of-this-test",
+        ),
+        ("opensearch.quarantine", in_search, "authorization", "ApiKey search-key-of-this-test"),
+        (
+            "vault.rotate_role",
+            {"store": "vault", "service": "chat", "role": "chat-db"},
+            "x-vault-token",
+            "vault-key-of-this-test",
+        ),
+    ):
+        server.seen.clear()
         with pytest.raises(ActionError, match="500"):
             await actions[name].read(actions[name].params.model_validate(params))
+        assert {one.headers[header] for one in server.seen} == {shown}
+        keys = [key for key in ENVIRON.values() if key in repr([one.headers for one in server.seen])]
+        assert keys == [key for key in ENVIRON.values() if key in shown]
 
-    shown = [(one.headers.get("authorization"), one.headers.get("api-key")) for one in server.seen]
-    assert shown == [("Bearer vllm-key-of-this-test", None), (None, "qdrant-key-of-this-test")]
+
+async def test_a_store_is_changed_by_its_own_kind_of_action(tmp_path: Path) -> None:
+    """A name of the one kind does not exist for the other."""
+    actions = connect_actions(Settings.load(ENVIRON), config_of(tmp_path))
+    source = {"service": "chat", "collection": "docs-v1", "source": "wiki"}
+    for name, store in (("qdrant.quarantine", "search"), ("opensearch.quarantine", "vectors")):
+        with pytest.raises(ActionError, match=f"no vector_store {store}"):
+            await actions[name].read(actions[name].params.model_validate({**source, "store": store}))
 
 
 async def test_pagerduty_is_told_in_the_configured_name(tmp_path: Path) -> None:
@@ -151,12 +214,21 @@ async def test_pagerduty_is_told_in_the_configured_name(tmp_path: Path) -> None:
             await action.read(action.params.model_validate(note))
 
 
-def test_a_workflow_has_the_tier_that_its_entry_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "params", "said", "tier"),
+    [
+        ("pagerduty.start_workflow", {"workflow": "bridge"}, 'tier = "R1"', Tier.R1),
+        ("pagerduty.start_automation", {"automation": "logs"}, 'tier = "R2"', Tier.R2),
+    ],
+)
+def test_what_pagerduty_runs_has_the_tier_that_its_entry_says(
+    tmp_path: Path, name: str, params: dict[str, str], said: str, tier: Tier
+) -> None:
     """R3 where it says none."""
-    start = connect_actions(Settings.load(ENVIRON), config_of(tmp_path))["pagerduty.start_workflow"]
-    unsaid = connect_actions(Settings.load(ENVIRON), config_of(tmp_path, 'tier = "R1"', ""))["pagerduty.start_workflow"]
-    params = start.params.model_validate({"incident": "Q1", "workflow": "bridge"})
+    start = connect_actions(Settings.load(ENVIRON), config_of(tmp_path))[name]
+    unsaid = connect_actions(Settings.load(ENVIRON), config_of(tmp_path, said, ""))[name]
+    wanted = start.params.model_validate({"incident": "Q1", **params})
 
     assert isinstance(start, TieredAction)
     assert isinstance(unsaid, TieredAction)
-    assert (start.tier_of(params), unsaid.tier_of(params)) == (Tier.R1, Tier.R3)
+    assert (start.tier_of(wanted), unsaid.tier_of(wanted)) == (tier, Tier.R3)

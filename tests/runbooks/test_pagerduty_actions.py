@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from lab.people import ALICE, BOB, DANA, WATCHKEEPER_EMAIL, WATCHKEEPER_PAGERDUTY
-from runbooks.engine.actions import PagerDutyAccess, WorkflowAccess, build_actions
+from runbooks.engine.actions import AutomationAccess, PagerDutyAccess, WorkflowAccess, build_actions
 from runbooks.engine.lint import Vocabulary, lint
 from runbooks.engine.plan import fresh, plan
 from runbooks.engine.values import Action, ActionError, CannotPlanError, Happened, OutcomeUnknownError, Tier
@@ -22,14 +22,19 @@ from tests.runbooks.test_plan import CONTEXT, runbook
 pytestmark = pytest.mark.integration  # real HTTP
 
 WORKFLOWS = {"bridge": WorkflowAccess(workflow_id="PLABWFL", tier=Tier.R1), "gone": WorkflowAccess(workflow_id="P0")}
+AUTOMATIONS = {
+    "logs": AutomationAccess(action_id="01LABACTION", tier=Tier.R1),
+    "gone": AutomationAccess(action_id="01GONE"),
+}
 STEPS: dict[str, dict[str, Any]] = {
     "pagerduty.note": {"text": "Rolled the prompt back."},
     "pagerduty.status_update": {"message": "Answers are slow. We know why."},
     "pagerduty.escalate": {"level": 2},
     "pagerduty.add_responders": {"users": [DANA.pagerduty], "message": "Please join: chat is slow."},
     "pagerduty.start_workflow": {"workflow": "bridge"},
+    "pagerduty.start_automation": {"automation": "logs"},
 }
-READ_BACK = ("pagerduty.note", "pagerduty.escalate", "pagerduty.add_responders")
+READ_BACK = ("pagerduty.note", "pagerduty.escalate", "pagerduty.add_responders", "pagerduty.start_automation")
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ async def pagerduty() -> AsyncIterator[PagerDutyServer]:
 
 def built(server: PagerDutyServer, **access: Any) -> dict[str, Action]:
     known = {"key": server.account.api_key, "from_email": WATCHKEEPER_EMAIL, "url": server.url, "timeout_s": 5.0}
-    return build_actions(pagerduty=PagerDutyAccess(**{**known, **access}), workflows=WORKFLOWS)
+    return build_actions(pagerduty=PagerDutyAccess(**{**known, **access}), workflows=WORKFLOWS, automations=AUTOMATIONS)
 
 
 @pytest.fixture
@@ -193,6 +198,43 @@ async def test_a_workflow_is_the_operators(pages: dict[str, Action], pagerduty: 
             await action.read(params_of(action, pagerduty, workflow=name))
 
 
+async def test_an_automation_is_the_operators(pages: dict[str, Action], pagerduty: PagerDutyServer) -> None:
+    """By its name and with its tier; on the plan's incident, and not while it runs there already."""
+    action = pages["pagerduty.start_automation"]
+    params = params_of(action, pagerduty)
+    before = await action.read(params)
+    answer = await action.act(params, before, "t-1")
+
+    [begun] = pagerduty.incident.invocations
+    assert answer == {"invocation": begun["id"], "state": "created"}
+    [post] = pagerduty.of("POST")
+    assert post.path == "/automation_actions/actions/01LABACTION/invocations"
+    assert post.json == {"invocation": {"metadata": {"incident_id": pagerduty.incident.id}}}
+    assert "starts the Automation Action Collect engine logs (01LABACTION)" in action.effect(params, before)
+    tiers = [action.tier_of(params_of(action, pagerduty, automation=name)) for name in ("logs", "gone", "unknown")]  # type: ignore[attr-defined]
+    assert tiers == [Tier.R1, Tier.R3, Tier.R3]
+    assert "runs for this incident already" in str(action.refusal(params, await action.read(params)))  # type: ignore[attr-defined]
+    begun["state"] = "completed"
+    assert action.refusal(params, await action.read(params)) is None  # type: ignore[attr-defined]
+    for name, words in (("gone", "has no /automation_actions/actions/01GONE"), ("unknown", "no automation_action")):
+        with pytest.raises(ActionError, match=words):
+            await action.read(params_of(action, pagerduty, automation=name))
+
+
+async def test_somebody_elses_start_is_not_ours(pages: dict[str, Action], pagerduty: PagerDutyServer) -> None:
+    """Alice starts it by hand meanwhile: the step is stale, and a lost answer of ours stays in doubt."""
+    action = pages["pagerduty.start_automation"]
+    params = params_of(action, pagerduty)
+    before = await action.read(params)
+    await action.act(params, before, "t-1")
+    pagerduty.incident.invocations[0]["metadata"]["agent"] = pagerduty.account.user_of(ALICE.email).reference()
+
+    assert await action.happened(params, before, "t-1") is Happened.CANNOT_TELL
+    with pytest.raises(ActionError, match="begun"):
+        await action.act(params, before, "t-2")
+    assert len(pagerduty.writes()) == 1
+
+
 @pytest.mark.parametrize("name", [name for name in STEPS if name != "pagerduty.note"])
 async def test_a_resolved_incident_pages_nobody(
     pages: dict[str, Action], pagerduty: PagerDutyServer, name: str
@@ -225,7 +267,7 @@ async def test_an_acknowledgement_in_between_changes_nothing(
 
 
 @pytest.mark.parametrize("name", STEPS)
-@pytest.mark.parametrize("fault", [500, 408, "reset", "hang", "garbage"])
+@pytest.mark.parametrize("fault", [500, "reset", "garbage"])
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_lost_answer_is_never_sent_again(
     pages: dict[str, Action], pagerduty: PagerDutyServer, name: str, fault: int | str, when: str
@@ -235,13 +277,24 @@ async def test_a_lost_answer_is_never_sent_again(
     params = params_of(action, pagerduty)
     before = await action.read(params)
     getattr(pagerduty.faults, when).update({"POST": fault, "PUT": fault})
-    hasty = built(pagerduty, timeout_s=0.8)[name] if fault == "hang" else action
     with pytest.raises(OutcomeUnknownError):
-        await hasty.act(params, before, "t-1")
+        await action.act(params, before, "t-1")
 
     assert len(pagerduty.writes()) == 1
     told = (Happened.YES if when == "after" else Happened.NO) if name in READ_BACK else Happened.CANNOT_TELL
     assert await action.happened(params, before, "t-1") is told
+
+
+@pytest.mark.parametrize("fault", [408, "hang"])
+async def test_an_answer_that_does_not_come_is_lost(pagerduty: PagerDutyServer, fault: int | str) -> None:
+    """The time limit is the action's own."""
+    action = built(pagerduty, timeout_s=2.0)["pagerduty.note"]
+    params = params_of(action, pagerduty)
+    before = await action.read(params)
+    pagerduty.faults.after["POST"] = fault
+    with pytest.raises(OutcomeUnknownError):
+        await action.act(params, before, "t-1")
+    assert await action.happened(params, before, "t-1") is Happened.YES
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -282,7 +335,7 @@ async def test_what_cannot_be_read_is_a_refusal(
 
 async def test_without_a_key_it_says_what_is_missing() -> None:
     """All of them are listed without one, so that runbooks can be checked."""
-    for name, action in build_actions(workflows=WORKFLOWS).items():
+    for name, action in build_actions(workflows=WORKFLOWS, automations=AUTOMATIONS).items():
         if name in STEPS:
             with pytest.raises(ActionError, match="PAGERDUTY_API_KEY"):
                 await action.read(action.params.model_validate({"incident": "Q1", **STEPS[name]}))
@@ -314,6 +367,8 @@ def test_no_check_has_to_verify_that_people_were_told() -> None:
     """Lint asks for `verify` where something runs differently afterwards, and says that none can be undone."""
     vocabulary = Vocabulary(checks={"queue"}, causes=set(), actions=build_actions())
     for name, step in STEPS.items():
+        if name == "pagerduty.start_automation":
+            continue  # a job may change what runs
         book = runbook(f"action: {name}\nwith: {step!r}\nundo: previous")
         words = " ".join(problem.message for problem in lint(book, vocabulary))
         assert "verifies" not in words

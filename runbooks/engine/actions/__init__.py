@@ -19,18 +19,28 @@ from runbooks.engine.actions.kubernetes_pods import DeletePod
 from runbooks.engine.actions.kubernetes_restart import Restart
 from runbooks.engine.actions.langfuse import LangfuseAccess, MoveLabel
 from runbooks.engine.actions.litellm import SetFallbacks, SetWeight
+from runbooks.engine.actions.litellm_guardrails import SetGuardrailVersion
 from runbooks.engine.actions.litellm_keys import BlockKey, LimitKey
 from runbooks.engine.actions.litellm_proxy import LiteLLMAccess, LiteLLMProxy
 from runbooks.engine.actions.manual import Manual
 from runbooks.engine.actions.mlflow import MlflowAccess, SetAlias
+from runbooks.engine.actions.opensearch import OpenSearchAccess, QuarantineIndex
 from runbooks.engine.actions.pagerduty import Note, PagerDutyAccess, StatusUpdate
-from runbooks.engine.actions.pagerduty_people import AddResponders, Escalate, StartWorkflow, WorkflowAccess
+from runbooks.engine.actions.pagerduty_automation import (
+    AutomationAccess,
+    StartAutomation,
+    StartWorkflow,
+    WorkflowAccess,
+)
+from runbooks.engine.actions.pagerduty_people import AddResponders, Escalate
 from runbooks.engine.actions.qdrant import MoveAlias, QdrantAccess, Quarantine
+from runbooks.engine.actions.vault import RotateRole, VaultAccess
 from runbooks.engine.actions.vllm import EngineAccess, LoadLora, ResetPrefixCache, Sleep, UnloadLora, WakeUp
 from runbooks.engine.actions.wait import Wait
 from runbooks.engine.values import Action
 
 __all__ = [
+    "AutomationAccess",
     "ClusterAccess",
     "CommandAccess",
     "EngineAccess",
@@ -40,9 +50,11 @@ __all__ = [
     "LangfuseAccess",
     "LiteLLMAccess",
     "MlflowAccess",
+    "OpenSearchAccess",
     "PagerDutyAccess",
     "QdrantAccess",
     "Right",
+    "VaultAccess",
     "WorkflowAccess",
     "build_actions",
     "rights_of",
@@ -61,8 +73,11 @@ def build_actions(
     commands: Mapping[str, CommandAccess] | None = None,
     engines: Mapping[str, EngineAccess] | None = None,
     stores: Mapping[str, QdrantAccess] | None = None,
+    indices: Mapping[str, OpenSearchAccess] | None = None,
+    secrets: Mapping[str, VaultAccess] | None = None,
     pagerduty: PagerDutyAccess | None = None,
     workflows: Mapping[str, WorkflowAccess] | None = None,
+    automations: Mapping[str, AutomationAccess] | None = None,
     redact: Callable[[str], str] = str,
 ) -> dict[str, Action]:
     """
@@ -72,25 +87,13 @@ def build_actions(
     so that runbooks can be checked anywhere: an action without access raises ActionError when it is asked to read or
     to act. `redact` takes the credentials out of what others answer.
     """
-    reachable = {name: Cluster(access) for name, access in (clusters or {}).items()}
-    proxies = {name: LiteLLMProxy(access) for name, access in (gateways or {}).items()}
     listed: list[Action] = [
         MoveLabel(langfuse or {}),
         SetAlias(mlflow or {}),
         SetFlag(flags or {}),
         Revert(repositories or {}, redact),
-        Scale(reachable),
-        RolloutUndo(reachable, redact),
-        Restart(reachable),
-        Patch(reachable, redact),
-        Cordon(reachable),
-        Uncordon(reachable),
-        Drain(reachable),
-        DeletePod(reachable),
-        SetWeight(proxies),
-        SetFallbacks(proxies),
-        LimitKey(proxies),
-        BlockKey(proxies),
+        *_on_clusters({name: Cluster(access) for name, access in (clusters or {}).items()}, redact),
+        *_at_gateways({name: LiteLLMProxy(access) for name, access in (gateways or {}).items()}),
         HttpRequest(endpoints or {}, redact),
         RunCommand(commands or {}, redact),
         LoadLora(engines or {}),
@@ -100,15 +103,41 @@ def build_actions(
         WakeUp(engines or {}),
         MoveAlias(stores or {}),
         Quarantine(stores or {}),
+        QuarantineIndex(indices or {}),
+        RotateRole(secrets or {}),
         Note(pagerduty),
         StatusUpdate(pagerduty),
         Escalate(pagerduty),
         AddResponders(pagerduty),
         StartWorkflow(pagerduty, workflows or {}),
+        StartAutomation(pagerduty, automations or {}),
         Wait(),
         Manual(),
     ]
     return {action.name: action for action in listed}
+
+
+def _on_clusters(clusters: Mapping[str, Cluster], redact: Callable[[str], str]) -> list[Action]:
+    return [
+        Scale(clusters),
+        RolloutUndo(clusters, redact),
+        Restart(clusters),
+        Patch(clusters, redact),
+        Cordon(clusters),
+        Uncordon(clusters),
+        Drain(clusters),
+        DeletePod(clusters),
+    ]
+
+
+def _at_gateways(proxies: Mapping[str, LiteLLMProxy]) -> list[Action]:
+    return [
+        SetWeight(proxies),
+        SetFallbacks(proxies),
+        LimitKey(proxies),
+        BlockKey(proxies),
+        SetGuardrailVersion(proxies),
+    ]
 
 
 def rights_of(action: Action) -> tuple[Right, ...]:

@@ -89,6 +89,14 @@ class GatewayKey:
         return self.token[:_HASH_CHARS]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Guardrail:
+    """A guardrail whose policy has versions."""
+
+    id: str
+    version: str
+
+
 class LiteLLMProxy:
     """The few calls that the actions need."""
 
@@ -151,6 +159,23 @@ class LiteLLMProxy:
     async def block(self, key: GatewayKey, *, blocked: bool, token: str) -> JsonObject:
         """Raises ActionError, OutcomeUnknownError."""
         return await self._change("POST", "/key/block" if blocked else "/key/unblock", {"key": key.token}, token)
+
+    async def guardrail(self, name: str) -> Guardrail:
+        """The one guardrail of this name. Raises ActionError when its version cannot be said or set."""
+        rows = (await self._read("/v2/guardrails/list", {})).get("guardrails")
+        if not isinstance(rows, list):
+            raise ActionError("the gateway did not list its guardrails")
+        found = [row for row in rows if isinstance(row, dict) and row.get("guardrail_name") == name]
+        if len(found) != 1:
+            raise ActionError(f"the gateway has {len(found) or 'no'} guardrails of the name {name}: it must be one")
+        return _guardrail(name, found[0])
+
+    async def set_guardrail_version(self, guardrail: str, version: str, token: str) -> str | None:
+        """The version that LiteLLM answered. Raises ActionError, OutcomeUnknownError."""
+        path = f"/guardrails/{quote(guardrail, safe='')}"
+        answer = await self._change("PATCH", path, {"litellm_params": {"guardrailVersion": version}}, token)
+        said = _object(answer.get("litellm_params")).get("guardrailVersion")
+        return said if isinstance(said, str) else None
 
     async def _read(self, path: str, query: Mapping[str, str]) -> JsonObject:
         async with self._access.client() as client:
@@ -215,6 +240,16 @@ def _key(alias: str, row: JsonObject) -> GatewayKey:
         rpm=limit_of(row, "rpm_limit"),
         blocked=row.get("blocked") is True,
     )
+
+
+def _guardrail(name: str, row: JsonObject) -> Guardrail:
+    """Raises ActionError where its version cannot be set."""
+    id_, version = row.get("guardrail_id"), _object(row.get("litellm_params")).get("guardrailVersion")
+    if row.get("guardrail_definition_location") != "db":
+        raise ActionError(f"the guardrail {name} stands in LiteLLM's config file, where its API cannot change it")
+    if not isinstance(id_, str) or not isinstance(version, str):
+        raise ActionError(f"the guardrail {name} has no version at the gateway: only those of Amazon Bedrock have one")
+    return Guardrail(id=id_, version=version)
 
 
 def limit_of(row: JsonObject, name: str) -> int | None:

@@ -1,17 +1,15 @@
 # ruff: noqa: ARG002 - the protocol `Action` says which parameters there are
 """
-Bring more people to the incident in PagerDuty: escalate it, ask for responders, start an incident workflow.
+Bring more people to the incident in PagerDuty: escalate it, ask for responders.
 
 Whoever was paged cannot be un-paged, so none of them has an undo.
 Facts: PUT /incidents/{id} with `escalation_level` or `escalation_policy` (and no status), POST
-/incidents/{id}/responder_requests, POST /incident_workflows/{id}/instances. An escalation is in the incident's log with
-who asked for it, a responder in its `incidents_responders`; the instances of a workflow cannot be listed.
+/incidents/{id}/responder_requests. An escalation is in the incident's log with who asked for it, a responder in its
+`incidents_responders`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import httpx
@@ -22,7 +20,6 @@ from runbooks.engine.actions.pagerduty import (
     SYSTEM,
     IncidentAction,
     OfIncident,
-    PagerDutyAccess,
     PagerDutyId,
     Text,
     incident_of,
@@ -33,8 +30,8 @@ from runbooks.engine.actions.pagerduty import (
     standing,
     text,
 )
-from runbooks.engine.actions.parameters import ConfigName, Whole
-from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.actions.parameters import Whole
+from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError
 
 _NEWEST = "100"
 """Log entries that are looked at; more in one incident between a plan and its start cannot be told apart."""
@@ -65,20 +62,6 @@ class AddRespondersParams(OfIncident):
 
     users: Annotated[tuple[PagerDutyId, ...], BeforeValidator(_user_list), Field(min_length=1, max_length=10)]
     message: Text
-
-
-class StartWorkflowParams(OfIncident):
-    """`workflow` is the name of a `[[workflow]]` of the configuration."""
-
-    workflow: ConfigName
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkflowAccess:
-    """An incident workflow that may be started; `tier` is what its operator says its steps can hurt."""
-
-    workflow_id: str
-    tier: Tier = Tier.R3
 
 
 class Escalate(IncidentAction):
@@ -215,59 +198,6 @@ class AddResponders(IncidentAction):
         if all(asked):
             return Happened.YES
         return Happened.CANNOT_TELL if any(asked) else Happened.NO
-
-
-class StartWorkflow(IncidentAction):
-    """`pagerduty.start_workflow`: what its steps do PagerDuty knows, hence R3 unless the configuration says less."""
-
-    name = "pagerduty.start_workflow"
-    tier = Tier.R3
-    params: type[BaseModel] = StartWorkflowParams
-
-    def __init__(self, account: PagerDutyAccess | None, workflows: Mapping[str, WorkflowAccess]) -> None:
-        super().__init__(account)
-        self._workflows = dict(workflows)
-
-    def tier_of(self, params: StartWorkflowParams) -> Tier:
-        workflow = self._workflows.get(params.workflow)
-        return workflow.tier if workflow else self.tier
-
-    def effect(self, params: StartWorkflowParams, before: JsonObject) -> str:
-        return (
-            f"PagerDuty starts the incident workflow {before['name']} ({before['workflow_id']}) on the incident "
-            f"#{before['number']}. What its steps do is written there, and cannot be taken back from here."
-        )
-
-    async def read(self, params: OfIncident) -> JsonObject:
-        """The workflow's id and its name in PagerDuty."""
-        async with self.client() as client:
-            return await self._before(client, params)
-
-    async def _before(self, client: httpx.AsyncClient, params: OfIncident) -> JsonObject:
-        name = params.workflow if isinstance(params, StartWorkflowParams) else ""
-        workflow = self._workflows.get(name)
-        if workflow is None:
-            known = ", ".join(sorted(self._workflows)) or "none"
-            raise ActionError(f"the configuration has no workflow {name} (it has: {known})")
-        incident = await incident_of(client, params)
-        found = part(await read(client, f"/incident_workflows/{workflow.workflow_id}"), "incident_workflow")
-        return {**standing(incident), "workflow_id": workflow.workflow_id, "name": text(found, "name")}
-
-    async def act(self, params: StartWorkflowParams, before: JsonObject, token: str) -> JsonObject:
-        incident = {"id": params.incident, "type": "incident_reference"}
-        instance = {"id": token, "type": "incident_workflow_instance", "incident": incident}
-        async with self.client() as client:
-            require_same(await self._before(client, params), before)
-            path = f"/incident_workflows/{before['workflow_id']}/instances"
-            answer = await change(client, SYSTEM, "POST", path, {"incident_workflow_instance": instance}, token)
-        started = part(answer, "incident_workflow_instance")
-        if text(part(started, "incident"), "id") != params.incident:
-            raise OutcomeUnknownError("PagerDuty answered, but not with the workflow's instance")
-        return {"instance": text(started, "id")}
-
-    async def happened(self, params: StartWorkflowParams, before: JsonObject, token: str) -> Happened:
-        """PagerDuty's API does not list a workflow's instances, and a second one would do everything twice."""
-        return Happened.CANNOT_TELL
 
 
 def _states(incident: JsonObject, users: tuple[str, ...]) -> dict[str, str]:

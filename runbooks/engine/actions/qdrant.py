@@ -3,49 +3,32 @@
 Qdrant vector stores: move an alias to another collection, and keep one data source out of what is retrieved.
 
 Retrieval reads by an alias, so moving it takes back a bad index at once; Qdrant removes and sets it in one atomic
-operation. A quarantine deletes nothing: it marks all points of one source with a payload key, and retrieval's own
-filter has to leave out points that carry it (`must_not`, which the team's retrieval must have already).
+operation. A quarantine marks points with a payload key, which retrieval leaves out by `must_not`.
 Facts: GET /aliases, POST /collections/aliases with `actions`, GET /collections/{name}, POST .../points/count (`exact`),
 POST .../points/payload and .../points/payload/delete with a `filter`; `wait=true` answers when it is applied.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from runbooks.engine.actions.json_api import change, look, object_of, open_client, reason
-from runbooks.engine.actions.manual import printable
-from runbooks.engine.actions.parameters import ConfigName
-from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Tier
+from runbooks.engine.actions.quarantine import (
+    CollectionName,
+    InStore,
+    QuarantineAction,
+    QuarantineParams,
+    StoreAccess,
+    StoreAction,
+)
+from runbooks.engine.values import ActionError, Happened, JsonObject, OutcomeUnknownError
 
 _SYSTEM = "Qdrant"
-
-
-def _source_name(value: str) -> str:
-    """As it is in the points: not even a space may be lost."""
-    if printable(value) != value or "\n" in value:
-        raise ValueError("not the name of a data source: no spaces around it, one line")
-    return value
-
-
-CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
-SourceName = Annotated[str, Field(max_length=300), AfterValidator(_source_name)]
-
-
-class InStore(BaseModel):
-    """A `[[vector_store]]` of the configuration; `service` is the plan's own, and has to be one that reads from it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    store: ConfigName
-    service: ConfigName
 
 
 class AliasRef(InStore):
@@ -60,32 +43,9 @@ class SetAliasParams(AliasRef):
     collection: CollectionName
 
 
-class QuarantineParams(InStore):
-    """`source` is a value of the store's `source_field`; `quarantined: false` lets the source in again."""
-
-    collection: CollectionName
-    source: SourceName
-    quarantined: bool = True
-
-
 @dataclass(frozen=True, kw_only=True)
-class QdrantAccess:
-    """
-    One Qdrant, and the services whose fixes may change it.
-
-    `collections` are regular expressions of whole names that may be worked on. `source_field` is the payload field that
-    names a point's data source, `quarantine_key` the one whose presence keeps a point out of retrieval; both are None
-    where nothing may be quarantined.
-    """
-
-    url: str
-    services: tuple[str, ...]
-    collections: tuple[str, ...]
-    source_field: str | None = None
-    quarantine_key: str | None = None
-    key: str | None = field(default=None, repr=False)
-    ca_file: str | None = None
-    timeout_s: float = 20.0
+class QdrantAccess(StoreAccess):
+    """One Qdrant; `key` is an API key that may write."""
 
     def client(self) -> httpx.AsyncClient:
         """Raises ActionError when `ca_file` or `url` cannot be used."""
@@ -93,36 +53,7 @@ class QdrantAccess:
         return open_client(_SYSTEM, self.url, timeout_s=self.timeout_s, ca_file=self.ca_file, headers=headers)
 
 
-class StoreAction:
-    """What both actions share."""
-
-    tier = Tier.R1
-    dry_run = DryRun.READS
-    can_undo = True
-
-    def __init__(self, stores: Mapping[str, QdrantAccess]) -> None:
-        self._stores = dict(stores)
-
-    def patience_s(self, params: InStore) -> float:
-        """Seconds; the store's own limit for each call: four looks, a change."""
-        access = self._stores.get(params.store)
-        return 5 * access.timeout_s + 5.0 if access else 0.0
-
-    def access(self, params: InStore, *collections: str) -> QdrantAccess:
-        """Raises ActionError."""
-        access = self._stores.get(params.store)
-        if access is None:
-            known = ", ".join(sorted(self._stores)) or "none"
-            raise ActionError(f"the configuration has no vector_store {params.store} (it has: {known})")
-        if params.service not in access.services:
-            raise ActionError(f"{params.store} is read by {', '.join(access.services)} and not by {params.service}")
-        for name in collections:
-            if not any(re.fullmatch(pattern, name) for pattern in access.collections):
-                raise ActionError(f"`collections` of the vector_store {params.store} does not allow {name}")
-        return access
-
-
-class MoveAlias(StoreAction):
+class MoveAlias(StoreAction[QdrantAccess]):
     """`qdrant.set_alias`: R1, since both collections stay as they are and the alias moves back the same way."""
 
     name = "qdrant.set_alias"
@@ -183,54 +114,18 @@ class MoveAlias(StoreAction):
         return Happened.NO if now == before["collection"] else Happened.CANNOT_TELL
 
 
-class Quarantine(StoreAction):
-    """`qdrant.quarantine`: R1, since no point is lost and the mark is taken off the same way."""
+class Quarantine(QuarantineAction[QdrantAccess]):
+    """`qdrant.quarantine`: the mark is a payload key."""
 
     name = "qdrant.quarantine"
-    params: type[BaseModel] = QuarantineParams
-    subject: type[BaseModel] = QuarantineParams
 
-    def effect(self, params: QuarantineParams, before: JsonObject) -> str:
-        which = f"points of the source {params.source} in {params.collection}"
-        if params.quarantined:
-            marked = f" ({before['marked']} of them are already)" if before["marked"] else ""
-            what = f"{before['points']} {which} are marked with {before['key']} and no longer retrieved{marked}"
-        else:
-            what = f"{before['marked']} {which} lose the mark {before['key']} and are retrieved again"
-        return f"In the vector store {params.store}, {what}."
-
-    def target(self, params: QuarantineParams) -> str:
-        return f"qdrant/source/{params.store}/{params.collection}/{params.source}"
-
-    def refusal(self, params: QuarantineParams, before: JsonObject) -> str | None:
-        if not before["points"]:
-            return f"{params.collection} has no points of the source {params.source}"
-        if before["marked"] == (before["points"] if params.quarantined else 0):
-            return f"the source {params.source} is {'' if params.quarantined else 'not '}quarantined already"
-        return None
-
-    def undo(self, params: QuarantineParams, before: JsonObject) -> JsonObject | None:
-        """None where only some points were marked before: which ones nobody could tell afterwards."""
-        if before["marked"] not in (0, before["points"]):
-            return None
-        return params.model_copy(update={"quarantined": not params.quarantined}).model_dump(mode="json")
-
-    async def read(self, params: QuarantineParams) -> JsonObject:
-        """How many points the source has, and how many of them are marked."""
-        access = self.access(params, params.collection)
-        if access.source_field is None or access.quarantine_key is None:
-            raise ActionError(
-                f"the vector_store {params.store} has no `source_field` and `quarantine_key` in the configuration"
-            )
+    async def counted(self, access: QdrantAccess, params: QuarantineParams) -> tuple[int, int]:
         async with access.client() as client:
             points = await _count(client, params.collection, _of_source(access, params))
             marked = await _count(client, params.collection, _of_source(access, params, marked=True))
-        return {"points": points, "marked": marked, "key": access.quarantine_key}
+        return points, marked
 
-    async def act(self, params: QuarantineParams, before: JsonObject, token: str) -> JsonObject:
-        if await self.read(params) != before:
-            raise ActionError(f"the points of {params.source} are not as they were any more: nothing was changed")
-        access = self.access(params, params.collection)
+    async def mark(self, access: QdrantAccess, params: QuarantineParams, before: JsonObject, token: str) -> None:
         body: dict[str, Any] = {"filter": _of_source(access, params)}
         if params.quarantined:
             path, body["payload"] = "payload", {before["key"]: True}
@@ -242,18 +137,6 @@ class Quarantine(StoreAction):
         result = answer.get("result")
         if not isinstance(result, dict) or result.get("status") != "completed":
             raise OutcomeUnknownError("Qdrant took it, and did not say that it is done")
-        return {"points": before["points"], "quarantined": params.quarantined}
-
-    async def happened(self, params: QuarantineParams, before: JsonObject, token: str) -> Happened:
-        """Points that came in since do not carry the mark; those that were there then decide."""
-        try:
-            now = await self.read(params)
-        except ActionError:
-            return Happened.CANNOT_TELL
-        if now["marked"] == before["marked"]:
-            return Happened.NO
-        done = now["marked"] >= before["points"] if params.quarantined else now["marked"] == 0
-        return Happened.YES if done else Happened.CANNOT_TELL
 
 
 def _of_source(access: QdrantAccess, params: QuarantineParams, *, marked: bool = False) -> dict[str, Any]:
