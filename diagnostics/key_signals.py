@@ -94,6 +94,15 @@ def _level(metric: str, family: str, aggregation: Aggregation) -> _Asked:
     return _Asked(family=family, metric=metric, function=Function.AVG_OVER_TIME, aggregation=aggregation)
 
 
+def _failed(status: str) -> _Asked:
+    return _Asked(
+        family="gateway",
+        metric="litellm_deployment_failure_responses_total",
+        of="litellm_deployment_total_requests_total",
+        part=(("exception_status", status),),
+    )
+
+
 _STAGE = "llm_app_stage_seconds"
 QUESTIONS: Mapping[str, _Asked] = {
     "ttft": _mean(latency.TTFT),
@@ -116,6 +125,9 @@ QUESTIONS: Mapping[str, _Asked] = {
     "sm_clock": _level(gpus.CLOCK[0], "gpu", Aggregation.MIN),
     "gpu_temperature": _level(gpus.TEMPERATURE[0], "gpu", Aggregation.MAX),
     "gpu_power": _level(gpus.POWER[0], "gpu", Aggregation.MIN),
+    "provider_429_ratio": _failed("429"),
+    "provider_5xx_ratio": _failed("~5.."),
+    "provider_auth_ratio": _failed("~401|403"),
     "ready_ratio": replace(
         _level("kube_deployment_status_replicas_available", "kubernetes", Aggregation.SUM),
         of="kube_deployment_spec_replicas",
@@ -227,7 +239,7 @@ async def curves(telemetry: Telemetry, target: Target, found: Diagnosis) -> tupl
         cost += question.cost
         chosen.append((seen, question))
     asked = speaking(telemetry, target)
-    answers = await asyncio.gather(*(_points(asked, question, found.frame.at) for _, question in chosen))
+    answers = await asyncio.gather(*(points_of(asked, question, found.frame.at) for _, question in chosen))
     return tuple(
         Curve(
             signal=seen.signal.name,
@@ -242,7 +254,8 @@ async def curves(telemetry: Telemetry, target: Target, found: Diagnosis) -> tupl
     )
 
 
-async def _points(telemetry: Telemetry, question: Question, at: datetime) -> list[tuple[datetime, float]]:
+async def points_of(telemetry: Telemetry, question: Question, at: datetime) -> list[tuple[datetime, float]]:
+    """The last hundred minutes before `at`, a point a minute. Raises TelemetryError."""
     queries = [question.above] if question.below is None else [question.above, question.below]
     matrices: list[Matrix] = await asyncio.gather(*(telemetry.matrix(one, at - HISTORY, at, STEP) for one in queries))
     above = dict(matrices[0].get((), ()))

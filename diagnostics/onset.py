@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from diagnostics.causes.alerts import Watched, watched_by
 from diagnostics.compute_thread import in_compute_thread
+from diagnostics.key_signals import points_of, question_of
 from diagnostics.minutes import STEP, WINDOW
 from diagnostics.onset_signals import Level, questions
 from diagnostics.target import Target
@@ -51,17 +53,40 @@ class Onset:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alerting:
+    """
+    The alert's own signal over the whole service: the first minute away from its level, None while it is not.
+
+    `before` and `since` are its means on either side of that minute, in the signal's unit.
+    """
+
+    watched: Watched
+    is_measured: bool
+    left_at: datetime | None = None
+    before: float | None = None
+    since: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class History:
     """What the last hundred minutes tell: when the data begins, and the onset if something left its level."""
 
     begins: datetime | None
     onset: Onset | None
+    alerting: Alerting | None = None
 
 
-async def look_back(telemetry: Telemetry, target: Target, at: datetime) -> History:
-    """Read the history up to `at` and find the onset. A series that cannot be read is left out."""
+async def look_back(telemetry: Telemetry, target: Target, at: datetime, alert: str = "") -> History:
+    """
+    Read the history up to `at` and find the onset. A series that cannot be read is left out.
+
+    The signal that `alert` watches is searched beside all others; it dates the onset where nothing else left its level.
+    """
     asked = questions(telemetry, target, at)
-    answers = await asyncio.gather(*(question for _, _, question in asked), return_exceptions=True)
+    answers, alerting = await asyncio.gather(
+        asyncio.gather(*(question for _, _, question in asked), return_exceptions=True),
+        _alerting(telemetry, target, at, alert),
+    )
     series: list[tuple[str, Level, Points]] = []
     for (name, level, _), answer in zip(asked, answers, strict=True):
         if isinstance(answer, TelemetryError):
@@ -70,7 +95,32 @@ async def look_back(telemetry: Telemetry, target: Target, at: datetime) -> Histo
             raise answer
         series.extend((name, level, points) for points in answer.values())
     begins = min((points[0][0] for _, _, points in series if points), default=None)
-    return History(begins=begins, onset=await in_compute_thread(_onset_of, series, at))
+    onset = await in_compute_thread(_onset_of, series, at)
+    if onset is None and alerting is not None and alerting.left_at is not None:
+        onset = _onset(alerting.watched.signal.name, alerting.left_at)
+    return History(begins=begins, onset=onset, alerting=alerting)
+
+
+async def _alerting(telemetry: Telemetry, target: Target, at: datetime, alert: str) -> Alerting | None:
+    watched = watched_by(alert)
+    question = None if watched is None else question_of(watched.signal.name, target)
+    if watched is None or question is None:
+        return None
+    try:
+        points = await points_of(telemetry, question, at)
+    except TelemetryError:
+        points = []
+    level = Level(side=watched.side, relative=watched.signal.relative or 0.0, absolute=watched.signal.absolute or 0.0)
+    index = await in_compute_thread(left_since, points, level)
+    if index is None:
+        return Alerting(watched=watched, is_measured=bool(points))
+    return Alerting(
+        watched=watched,
+        is_measured=True,
+        left_at=points[index][0],
+        before=statistics.fmean(value for _, value in points[:index]),
+        since=statistics.fmean(value for _, value in points[index:]),
+    )
 
 
 def change_points(values: Sequence[float]) -> list[int]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from diagnostics import latency
+from diagnostics.alerting import alerting_finding
 from diagnostics.causes import knowledge
 from diagnostics.causes.knowledge import Knowledge
 from diagnostics.changes.change import Change, ChangeSource, ChangeSourceError
@@ -79,7 +80,7 @@ class Diagnoser:
         await asyncio.gather(asyncio.to_thread(change_points, [0.0, 1.0] * 10), asyncio.to_thread(knowledge.load))
 
     async def diagnose(self, target: Target, *, at: datetime | None = None, alert: str = "") -> Diagnosis:
-        """Look at the service as it was at `at` (the telemetry's now by default); `alert` is only written down."""
+        """Look at the service at `at` (the telemetry's now by default); `alert` is the rule's name or page's title."""
         started = time.monotonic()
         blind: list[BlindSpot] = []
         remembered = RememberedTelemetry(self._telemetry)
@@ -87,7 +88,7 @@ class Diagnoser:
         try:
             instant = await self._instant(telemetry, blind) if at is None else at
             changes = asyncio.ensure_future(self._all_changes(target, instant))
-            history = await self._history(telemetry, target, instant, blind)
+            history = await self._history(telemetry, target, instant, alert, blind)
             frame = frame_for(instant, history)
             stages: tuple[Stage, ...] = ()
             if remembered.is_silent:  # every check would wait as long again, and in vain
@@ -96,6 +97,8 @@ class Diagnoser:
                 findings, stages = await asyncio.gather(
                     self._run(self._asked, target, telemetry, frame), self._stages(telemetry, target, frame)
                 )
+            if (alerting := alerting_finding(history)) is not None:
+                findings = [*findings, alerting]
             found, unread = await changes
         finally:
             await remembered.close()
@@ -155,14 +158,14 @@ class Diagnoser:
             return datetime.now(UTC)
 
     async def _history(
-        self, telemetry: Telemetry, target: Target, instant: datetime, blind: list[BlindSpot]
+        self, telemetry: Telemetry, target: Target, instant: datetime, alert: str, blind: list[BlindSpot]
     ) -> History:
         async def knock() -> None:
             """A question so small that only a telemetry that answers nothing leaves it open."""
             with suppress(TelemetryError):
                 await telemetry.exported("up", instant)
 
-        both = asyncio.gather(look_back(telemetry, target, instant), knock())
+        both = asyncio.gather(look_back(telemetry, target, instant, alert), knock())
         try:
             return (await asyncio.wait_for(both, self._patience_s))[0]
         except (TelemetryError, TimeoutError, ArithmeticError, ValueError) as error:

@@ -80,10 +80,10 @@ class Knowledge:
 @cache
 def load() -> Knowledge:
     """Read and validate the packaged files. Raises KnowledgeError."""
-    signals = {name: _signal(name, entry) for name, entry in _read("signals").items()}
+    signals = {name: _signal(name, entry) for name, entry in read_file("signals").items()}
     causes: dict[str, Cause] = {}
     for file in CAUSE_FILES:
-        for entry in _read(file).get("cause", []):
+        for entry in read_file(file).get("cause", []):
             cause = _cause(file, entry, signals)
             if cause.id in causes:
                 raise KnowledgeError(f"{file}.toml: the cause {cause.id} is there twice")
@@ -91,7 +91,8 @@ def load() -> Knowledge:
     return Knowledge(signals=signals, causes=causes)
 
 
-def _read(name: str) -> dict[str, Any]:
+def read_file(name: str) -> dict[str, Any]:
+    """One of the packaged files. Raises KnowledgeError."""
     try:
         return tomllib.loads(files("diagnostics.causes").joinpath(f"{name}.toml").read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
