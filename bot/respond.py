@@ -34,6 +34,7 @@ from diagnostics.telemetry.model import TelemetryError
 from retrieval.documents import Hit, Question
 from retrieval.ranking import RunbookSearch
 from runbooks.engine.plan import PlanContext, plan
+from runbooks.engine.run import MANUAL
 from runbooks.engine.values import Action, CannotPlanError, Plan, Runbook
 
 log = structlog.get_logger()
@@ -152,8 +153,8 @@ class Respond:
         self, incident: Incident, service: Service, found: Diagnosis, run: Run
     ) -> tuple[list[tuple[Plan, bool]], list[str]]:
         """Plans with whether they treat a likely cause, best first, and why others could not be made."""
-        likely = {cause.cause for cause in found.causes if cause.probability >= PROPOSE_FROM}
-        plans: list[tuple[Plan, bool]] = []
+        likely = [cause.cause for cause in found.causes if cause.probability >= PROPOSE_FROM]
+        drafts: list[tuple[Plan, list[int]]] = []
         refusals: list[str] = []
         seen: set[str] = set()
         for hit in HITS.validate_python(run.hits or []):
@@ -166,12 +167,13 @@ class Respond:
                     refusals.append(str(refusal))
                     continue
                 effects = "\n".join(step.effect for step in item.steps)
-                if effects not in seen and len(plans) < MOST_PLANS:
+                if effects not in seen and len(drafts) < MOST_PLANS:
                     seen.add(effects)
                     guilty = item.suspect is None or item.suspect == found.culprit_change
-                    plans.append((item, bool(likely & set(runbook.causes)) and guilty))  # type: ignore[union-attr]
-        plans.sort(key=lambda draft: not draft[1])
-        return plans, refusals
+                    places = [place for place, cause in enumerate(likely) if cause in runbook.causes]  # type: ignore[union-attr]
+                    drafts.append((item, places if guilty else []))
+        drafts.sort(key=lambda draft: _order(*draft))
+        return [(item, bool(places)) for item, places in drafts], refusals
 
     async def conclude(self, incident_id: str, number: int) -> None:
         """Put the verdict on record, its evidence in the thread, and a note in PagerDuty."""
@@ -283,6 +285,15 @@ def without_secrets(item: Plan) -> Plan:
                     f"{step.title}: {name} holds invisible characters or what looks like a credential"
                 )
     return replace(item, steps=tuple(replace(step, effect=safe_text(step.effect)) for step in item.steps))
+
+
+def _order(item: Plan, treats: Sequence[int]) -> tuple[bool, int, bool]:
+    """
+    Sorts plans, best first; `treats` are the places of the likely causes that the plan treats.
+
+    Of fixes for one cause, one that we can carry out, verify and take back goes before one that asks a person.
+    """
+    return not treats, min(treats, default=0), all(step.action == MANUAL for step in item.steps)
 
 
 def diagnosis_of(run: Run | None) -> Diagnosis | None:

@@ -17,6 +17,7 @@ CONFIG_FILE = "watchkeeper.toml"
 ENVIRONMENT_FILE = "env"
 ADDRESSES_FILE = "lab.json"
 SCRAPE_EVERY_LAB_S = 15.0
+RUNBOOKS = Path(__file__).parent / "runbooks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +141,7 @@ def watchkeeper_toml(addresses: Addresses, *, pace: float, history: str) -> str:
         langfuse=addresses.langfuse,
         kubernetes=addresses.kubernetes,
         litellm=addresses.litellm,
+        runbooks=RUNBOOKS,
         launchdarkly=addresses.launchdarkly,
         qdrant=addresses.qdrant,
         interval_s=SCRAPE_EVERY_LAB_S / pace,
@@ -209,6 +211,9 @@ services = ["chat"]
 collections = ["manuals-.*"]
 source_field = "data_source"
 quarantine_key = "quarantined"
+
+[[runbooks]]
+path = "{runbooks}"
 
 [[service]]
 name = "chat"

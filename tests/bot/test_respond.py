@@ -18,6 +18,7 @@ from bot.store.incidents import Run
 from diagnostics.diagnosis import Diagnosis, Scope
 from diagnostics.findings import Finding, Measure
 from retrieval.documents import Hit
+from runbooks.engine.actions.manual import Manual
 from runbooks.engine.values import Runbook
 from tests.bot.test_remediate import FakeAction, call
 from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in
@@ -49,7 +50,7 @@ class Scene:
             diagnosers={"chat": self.look},  # type: ignore[dict-item]  # a fake
             search=self.search,  # type: ignore[arg-type]  # a fake
             runbooks={book.runbook_id: book for book in books},
-            actions={"fake.set": self.action},
+            actions={"fake.set": self.action, "manual": Manual()},
             pagerduty=self.pagerduty,
         )
 
@@ -171,6 +172,22 @@ async def test_a_better_fitting_runbook_further_down_is_proposed_first(store: St
 
     assert (await scene.plans())[0] == (PlanState.PROPOSED, "Set the thing from 8 to 7.")
     assert (PlanState.ALTERNATIVE, "Set the thing from 8 to 1.") in await scene.plans()
+
+
+async def test_what_we_can_carry_out_goes_before_what_asks_a_person(store: Store) -> None:
+    """For the same cause; search may have found the page that asks a person first."""
+    await store.page()
+    by_hand = replace(RUNBOOK.steps[0], action="manual", params={"instruction": "Set the thing back."}, undo="")
+    asks = replace(RUNBOOK, runbook_id="asks", title="By hand", steps=(by_hand,))
+    scene = Scene(store, books=(asks, RUNBOOK), hits=(replace(HIT, doc_id="asks"), HIT))
+
+    await scene.tell()
+
+    assert [state for state, _ in await scene.plans()] == [PlanState.PROPOSED, *[PlanState.ALTERNATIVE] * 2]
+    assert [effect for _, effect in await scene.plans()][:2] == [
+        "Set the thing from 8 to 7.",
+        "A person does this by hand: Set the thing back.",
+    ]
 
 
 async def test_plans_with_the_same_effect_are_one(store: Store) -> None:

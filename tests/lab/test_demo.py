@@ -20,6 +20,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 from typer.testing import CliRunner
 
 from bot.config import load_config
+from bot.library import faults
 from bot.settings import Settings
 from lab.actors import play_story
 from lab.commands import demo
@@ -38,6 +39,9 @@ from lab.listening import listening, local_client, new_socket, url_of
 from lab.people import CHANNEL, KNOWN_TO_WATCHKEEPER, MALLORY, TEAM
 from lab.serve import Lab, LabOptions
 from lab.slack_text import as_text
+from lab.switches import Switches
+from runbooks.engine.library import load_folder
+from tests.lab.played_worlds import SmallWorld
 from tests.lab_workspace import CARD, LocalSlack, local_slack, until
 
 ADDRESSES = Addresses(
@@ -73,6 +77,23 @@ def test_the_product_reads_the_configuration_that_the_lab_writes(tmp_path: Path)
     known = [config.person_for_slack(TEAM, person.slack) for person in KNOWN_TO_WATCHKEEPER]
     assert [person.id for person in known if person] == ["alice", "bob", "dana"]
     assert config.person_for_slack(TEAM, MALLORY.slack) is None
+
+
+def test_the_teams_own_runbooks_can_be_carried_out_in_this_lab(tmp_path: Path) -> None:
+    """Nothing is wrong with them, and each flag and store that they name is there."""
+    (tmp_path / "watchkeeper.toml").write_text(watchkeeper_toml(ADDRESSES, pace=20, history="history.om"))
+    config = load_config(tmp_path / "watchkeeper.toml")
+    count, problems = faults([folder.path for folder in config.runbooks])
+    assert (count, problems) == (9, [])
+    books = [book for folder in config.runbooks for book in load_folder(folder.path)[0]]
+    named = [step.params for book in books for step in book.steps]
+    flags = {str(params["flag"]).format(scope=_Scope) for params in named if "flag" in params}
+    assert flags <= Switches(stage=SmallWorld().stage).flags.keys()
+    assert {params["store"] for params in named if "store" in params} == {each.name for each in config.vector_stores}
+
+
+class _Scope:
+    agent, tool = "support", "calendar"
 
 
 def test_the_environment_is_private_and_complete(tmp_path: Path) -> None:
