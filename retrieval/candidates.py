@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrieval.corpus import Corpus, Meaning
 from retrieval.documents import Document, Hit, Question
@@ -29,8 +30,9 @@ _METRIC = re.compile(r"\b[a-zA-Z]\w*[_:]\w+")  # of a PromQL expression, metric 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A question made comparable: its cleaned text, and the stems of that text and of its expression's names."""
+    """A question made comparable: what was said, cleaned, and the stems of that and of its expression's names."""
 
+    said: str
     text: str
     stems: tuple[str, ...]
     expr: tuple[str, ...]
@@ -38,10 +40,10 @@ class Asked:
     @classmethod
     def of(cls, question: Question) -> Asked:
         """The alert's name is part of the text, once."""
-        text = question.text if question.alert in question.text else f"{question.alert}\n{question.text}"
-        text = cleaned(text)
+        said = question.text if question.alert in question.text else f"{question.alert}\n{question.text}"
+        text = cleaned(said)
         names = " ".join(_METRIC.findall(question.expr[:MOST_CHARACTERS]))
-        return cls(text=text, stems=tuple(stems(text)), expr=tuple(stems(names)))
+        return cls(said=said[:MOST_CHARACTERS], text=text, stems=tuple(stems(text)), expr=tuple(stems(names)))
 
     @property
     def for_embedding(self) -> str:
@@ -71,28 +73,47 @@ class Comparison:
         return Signals(
             body=keywords.body_scores(asked.stems)[rows],
             title=keywords.title_scores(asked.stems)[rows],
+            name=self._named[rows],
+            trouble=keywords.trouble_scores(asked.said)[rows],
+            percentage=keywords.percentage_scores(asked.said)[rows],
             dense=None if self.meaning is None else self.meaning.cosines[rows],
+            breadth=None if self.meaning is None else self.meaning.breadth[rows],
             expr=keywords.body_scores(asked.expr)[rows] if asked.expr else None,
             alert=np.array([bool(_alert_reason(document, self.question)) for document in documents], np.float64),
             cause=np.array([_treated(document, self.question)[1] for document in documents], np.float64),
         )
 
-    def hit(self, at: int, *, linked: bool) -> Hit:
-        """This document as a candidate; a link is taken at its word."""
+    @cached_property
+    def _named(self) -> NDArray[np.float64]:
+        return self.corpus.keywords.name_coverage(self.asked.stems)
+
+    def hit(self, at: int, *, lead: float, linked: bool) -> Hit:
+        """
+        This document as a candidate; a link is taken at its word.
+
+        `lead` is by how much its score is above that of the one after the next.
+        """
         document = self.corpus.documents[at]
-        evidence = Evidence(
-            coverage=self.corpus.keywords.coverage(self.asked.stems, at),
-            cosine=None if self.meaning is None else float(self.meaning.cosines[at]),
-            alert=bool(_alert_reason(document, self.question)),
-            cause=_treated(document, self.question)[1],
-        )
+        reasons = self._reasons(at)
         return Hit(
             doc_id=document.doc_id,
             title=document.title,
             heading=self._heading(at),
-            score=1.0 if linked else round(probability(evidence), 3),
-            reasons=("linked by the alert's runbook_url", *self._reasons(at)) if linked else self._reasons(at),
+            score=1.0 if linked else round(probability(self.evidence(at, lead)), 3),
+            reasons=("linked by the alert's runbook_url", *reasons) if linked else reasons,
             url=document.url,
+        )
+
+    def evidence(self, at: int, lead: float) -> Evidence:
+        """What speaks for this document in absolute terms."""
+        document = self.corpus.documents[at]
+        return Evidence(
+            coverage=self.corpus.keywords.coverage(self.asked.stems, at),
+            name=float(self._named[at]),
+            lead=lead,
+            by_words=self.meaning is None,
+            alert=bool(_alert_reason(document, self.question)),
+            cause=_treated(document, self.question)[1],
         )
 
     def _reasons(self, at: int) -> tuple[str, ...]:
@@ -139,12 +160,19 @@ def candidates(
         return []
 
     scores = fused(comparison.signals(eligible), weights)
-    order = [eligible[at] for at in np.argsort(-scores, kind="stable")]
+    places = np.argsort(-scores, kind="stable")
+    lead_of = {eligible[at]: lead for at, lead in zip(places, leads(scores[places]), strict=True)}
+    order = list(lead_of)
     if linked is not None:
         order.remove(linked)
         order.insert(0, linked)
-    hits = [comparison.hit(at, linked=at == linked) for at in order[:WORTH_A_LOOK]]
+    hits = [comparison.hit(at, lead=lead_of[at], linked=at == linked) for at in order[:WORTH_A_LOOK]]
     return [hit for hit in _never_surer_than_the_one_above(hits) if hit.score >= floor]
+
+
+def leads(scores: NDArray[np.float64]) -> list[float]:
+    """By how much each score, best first, is above the one after the next; 0 where there is none."""
+    return [float(score - scores[at + 2]) if at + 2 < len(scores) else 0.0 for at, score in enumerate(scores)]
 
 
 def _alert_reason(document: Document, question: Question) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # One question does not need more neighbours than this; each document counts by its nearest chunk.
 NEIGHBOURS = 1024
+BREADTH = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +31,23 @@ class Corpus:
     keywords: KeywordIndex
     index: VectorIndex | None = None
 
+    @cached_property
+    def chunks_each(self) -> NDArray[np.int64]:
+        """How many chunks each document has; at least 1."""
+        counts = np.bincount([chunk.document for chunk in self.chunks], minlength=len(self.documents))
+        return np.maximum(counts, 1).astype(np.int64)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """The dense answer to one question: per document its best cosine, and the chunk that had it (-1: none near)."""
+    """
+    The dense answer to one question: per document its best cosine, and the chunk that had it (-1: none near).
+
+    `breadth` is the mean of its three best cosines: a runbook about the question has it in more than one section.
+    """
 
     cosines: NDArray[np.float64]
+    breadth: NDArray[np.float64]
     best_chunks: tuple[int, ...]
 
 
@@ -57,10 +70,17 @@ def nearest(corpus: Corpus, vector: Vectors) -> Meaning | None:
     [cosines], [rows] = corpus.index.search(vector, NEIGHBOURS)
     found = [(float(cosine), int(row)) for cosine, row in zip(cosines, rows, strict=True) if row >= 0]
     # A document with no chunk among the neighbours is at best as near as the farthest of them.
-    best = np.full(len(corpus.documents), min((cosine for cosine, _ in found), default=0.0))
+    far = min((cosine for cosine, _ in found), default=0.0)
+    best = np.full((len(corpus.documents), BREADTH), far)
     chunks = [-1] * len(corpus.documents)
-    for cosine, row in reversed(found):  # found is best first, so a document's nearest chunk is written last
+    taken = [0] * len(corpus.documents)
+    for cosine, row in found:  # best first
         document = corpus.chunks[row].document
-        best[document] = cosine
-        chunks[document] = row
-    return Meaning(cosines=best, best_chunks=tuple(chunks))
+        if taken[document] == 0:
+            chunks[document] = row
+        if taken[document] < BREADTH:
+            best[document, taken[document]] = cosine
+            taken[document] += 1
+    within = np.minimum(corpus.chunks_each, BREADTH)  # a document of one section is as broad as that section
+    sums = np.where(np.arange(BREADTH) < within[:, None], best, 0.0).sum(axis=1)
+    return Meaning(cosines=best[:, 0], breadth=sums / within, best_chunks=tuple(chunks))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,16 @@ from retrieval.vectors import MemoryVectors, VectorCache
 DEPTH = 10
 PATIENT_S = 60.0  # an evaluation waits for the model; it never falls back to words in silence
 
-ONLY_BODY = Weights(title=0, dense=0, expr=0, alert=0)
-ONLY_WORDS = Weights(dense=0, expr=0, alert=0)
-ONLY_MEANING = Weights(body=0, title=0, expr=0, alert=0)
+
+def only(**weights: float) -> Weights:
+    """These weights, and nothing else counts."""
+    return Weights(**{**dict.fromkeys((field.name for field in fields(Weights)), 0.0), **weights})
+
+
+ONLY_BODY = only(body=1)
+ONLY_WORDS = only(body=0.65, title=0.5)
+ONLY_MEANING = only(dense=1)
+THREE_SIGNALS = only(body=0.65, title=0.5, dense=0.65)
 TEXT_ALONE = Weights(alert=0)
 
 
@@ -65,6 +72,7 @@ async def evaluate(
         "bm25_body": await asked(ONLY_BODY),
         "bm25_body_title": await asked(ONLY_WORDS),
         "dense_sections": await asked(ONLY_MEANING),
+        "bm25_body_title_dense": await asked(THREE_SIGNALS),
         "fused_text_alone": await asked(TEXT_ALONE),
         "product_with_expr": await asked(Weights(), with_expr=True),
     }

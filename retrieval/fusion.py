@@ -2,10 +2,10 @@
 How the signals become one order and one probability; pure arithmetic on arrays, one number per document.
 
 Order: each text signal is stretched to 0..1 over the documents of this question (min-max) and summed with a weight;
-what an author declared or a diagnosis concluded is added on top. Weighted sums beat rank fusion by 2 to 4 points of
-recall@1. Probability: whether the document fits at all cannot be read off a stretched score, where the best always
-has 1, so it comes from absolute evidence (`Evidence`), by a logistic curve fitted on the benchmark with its right
-documents taken away for half of the questions.
+what an author declared or a diagnosis concluded is added on top. Probability: whether the document fits at all cannot
+be read off a stretched score, where the best always has 1, so it comes from absolute evidence (`Evidence`), by a
+logistic curve fitted on the benchmark with its right documents taken away for half of the questions.
+`python -m retrieval.tuning` fits both and says what they are worth where they were not fitted.
 """
 
 from __future__ import annotations
@@ -21,23 +21,35 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What each signal counts; text weights by leave-one-source-out cross-validation, see docs/retrieval.md."""
+    """What each signal counts; those of text are learned, then rounded; see docs/retrieval.md."""
 
-    body: float = 0.65
-    title: float = 0.5
+    body: float = 0.8
+    title: float = 0.15
+    name: float = 0.4
+    trouble: float = 0.3
+    percentage: float = 0.2
     dense: float = 0.65
+    breadth: float = 0.4
     expr: float = 0.2
-    alert: float = 1.0  # the author declared this alert, or the title is the alert's name
-    cause: float = 2.0  # times the diagnosis' probability: a sure diagnosis outweighs every word
+    alert: float = 1.6  # the author declared this alert, or the title is the alert's name
+    cause: float = 3.2  # times the diagnosis' probability: a sure diagnosis outweighs every word
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signals:
-    """One number per document; `dense` is None while there are no vectors, `expr` while there is no expression."""
+    """
+    One number per document: BM25 over body and title, the share of its name that was said, the troubles and the
+    percentages shared, its best cosine and the mean of its three best, BM25 of the expression's names, declared alert
+    and diagnosed cause. `dense` and `breadth` are None while there are no vectors, `expr` without an expression.
+    """
 
     body: Scores
     title: Scores
+    name: Scores
+    trouble: Scores
+    percentage: Scores
     dense: Scores | None
+    breadth: Scores | None
     expr: Scores | None
     alert: Scores
     cause: Scores
@@ -45,21 +57,30 @@ class Signals:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Absolute evidence for one document: the share of the question's words it has, and the cosine if known."""
+    """
+    Absolute evidence for one document: the share of the question's words that it has, the share of its name that the
+    question has, and by how much its score leads the one after the next; without vectors `by_words` is true.
+    """
 
     coverage: float
-    cosine: float | None
+    name: float
+    lead: float
+    by_words: bool
     alert: bool
     cause: float
 
 
+TEXT = ("body", "title", "name", "trouble", "percentage", "dense", "breadth")
+"""The signals of the text alone, in the order in which they are learned."""
+
+
 def fused(signals: Signals, weights: Weights) -> Scores:
     """One score per document, larger is better."""
-    total = weights.body * stretched(signals.body) + weights.title * stretched(signals.title)
-    if signals.dense is not None:
-        total += weights.dense * stretched(signals.dense)
-    if signals.expr is not None:
-        total += weights.expr * stretched(signals.expr)
+    total = np.zeros_like(signals.alert)
+    for name in (*TEXT, "expr"):
+        scores: Scores | None = getattr(signals, name)
+        if scores is not None:
+            total += getattr(weights, name) * stretched(scores)
     return np.asarray(total + weights.alert * signals.alert + weights.cause * signals.cause, np.float64)
 
 
@@ -78,16 +99,11 @@ def probability(evidence: Evidence) -> float:
 
 
 def by_text(evidence: Evidence) -> float:
-    """
-    The probability by words and meaning alone.
-
-    Logistic curves fitted on 1,512 benchmark questions, half of them with their right documents taken away; on
-    sources held out, the first separates right from wrong with an AUROC of .80, the second of .83.
-    """
-    if evidence.cosine is None:
-        return _logistic(-3.6 + 5.8 * evidence.coverage)
-    return _logistic(-6.9 + 4.7 * evidence.coverage + 5.4 * evidence.cosine)
+    """The probability by words and meaning alone."""
+    base, coverage, name, lead = BY_WORDS if evidence.by_words else BY_WORDS_AND_MEANING
+    return 1 / (1 + math.exp(-(base + coverage * evidence.coverage + name * evidence.name + lead * evidence.lead)))
 
 
-def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
+BY_WORDS_AND_MEANING = (-5.8, 4.2, 4.2, 1.4)
+BY_WORDS = (-5.6, 3.8, 4.1, 2.2)
+"""Logistic curves: the constant, and what coverage, name and lead count."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from retrieval.benchmark import Benchmark, BenchmarkError, Case
@@ -82,17 +83,19 @@ async def test_the_report_is_readable(folder: Path) -> None:
     assert "0.750 [0.301, 0.954]" in text
 
 
-async def test_weights_are_chosen_without_the_source_they_are_judged_on(folder: Path) -> None:
-    """One row per source and field, all alerts counted once."""
-    rows = await cross_validate(Benchmark.read(folder), HashingEmbedder())
+async def test_weights_are_learned_without_the_group_they_are_judged_on(folder: Path) -> None:
+    """One row per group and field, all alerts counted once."""
+    rows, weights, curve = await cross_validate(Benchmark.read(folder), HashingEmbedder())
 
-    assert {(row.source, row.field): row.n for row in rows} == {
+    assert {(row.group, row.field): row.n for row in rows} == {
         ("a", "text_full"): 2,
         ("a", "text_blind"): 2,
         ("b", "text_full"): 2,
         ("b", "text_blind"): 2,
     }
-    assert "0.750  0.750" in tuning_report(rows)
+    assert np.isfinite(weights).all()
+    assert np.isfinite(curve).all()
+    assert f"body {weights[0]:.2f}" in tuning_report(rows, weights, curve)
 
 
 def answer(relevance: dict[str, int], *ranked: str) -> Answer:
