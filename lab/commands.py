@@ -15,6 +15,7 @@ ScenarioOrAll = Annotated[
     str, typer.Option(help="Which scenario to play: S04, S03, G04, I01, Q01 or X04; `all` plays each in turn.")
 ]
 EVERY = "all"
+VECTORS = Path("var") / "vectors.sqlite"
 Pace = Annotated[
     float | None,
     typer.Option(min=1.0, max=60.0, help="How many times faster than the wall lab time passes; else the scenario's."),
@@ -128,6 +129,7 @@ def demo(
             pace=pace,
             seed=seed,
             socket_mode=socket_mode,
+            vectors=VECTORS,
         )
         for name in names
     )
@@ -164,7 +166,13 @@ def drill(
     if not headless and (len(names) > 1 or second_best or json_file):
         raise typer.BadParameter("people play one fault, and the right fix; the rest needs --headless")
     drills = tuple(
-        DrillOptions(folder=folder / name if folder and len(names) > 1 else folder, scenario=name, pace=pace, seed=seed)
+        DrillOptions(
+            folder=folder / name if folder and len(names) > 1 else folder,
+            scenario=name,
+            pace=pace,
+            seed=seed,
+            vectors=VECTORS,
+        )
         for name in names
     )
     if not headless:

@@ -36,6 +36,7 @@ class DrillOptions:
     socket_mode: bool = False
     rate_limited: bool = False
     hides_answer: bool = False  # the page does not say which scenario it is
+    vectors: Path | None = None  # where embeddings of runbooks are kept from one drill to the next
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -160,7 +161,16 @@ def _clean_folder(options: DrillOptions) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (ADDRESSES_FILE, ENVIRONMENT_FILE):
         (folder / name).unlink(missing_ok=True)
+    if options.vectors is not None:
+        _share_vectors(options.vectors, folder / options.vectors.name)
     return folder.resolve()
+
+
+def _share_vectors(shared: Path, own: Path) -> None:
+    """The product keeps its embeddings beside its database; to make them anew takes twenty seconds of a processor."""
+    shared.parent.mkdir(parents=True, exist_ok=True)
+    if not (own.is_symlink() or own.exists()):
+        own.symlink_to(shared.resolve())
 
 
 async def _exists(path: Path) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -108,9 +108,7 @@ async def train(options: DrillOptions) -> int:
 
 async def _play(options: DrillOptions, progress: Progress, diary: Diary) -> None:
     folder = options.folder or Path("var") / f"drill-{datetime.now(UTC):%Y%m%d-%H%M%S}"  # its name tells nothing
-    hidden = DrillOptions(
-        folder=folder, scenario=options.scenario, pace=options.pace, seed=options.seed, hides_answer=True
-    )
+    hidden = replace(options, folder=folder, hides_answer=True)
     async with running_drill(hidden, progress) as drill, local_client(base_url=drill.page) as client:
         progress.say(_INVITATION.format(page=drill.page))
         await _watch(drill, client, progress, diary)
