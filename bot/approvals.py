@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from bot.incidents import (
     Incident,
@@ -16,16 +17,21 @@ from bot.incidents import (
     StaleError,
 )
 from bot.kill_switch import StopFile
-from bot.policy import Policy
+from bot.policy import ITSELF, POLICY, Grant, Policy
 from bot.quorum import Requirement, Voice, lacking
 from bot.step_up import Proof, Unproven
 from bot.store.incidents import Incidents
 from bot.store.people import PeopleTable
 from bot.store.plan_rows import Approval, PlanRow
 from bot.store.plans import Plans
+from runbooks.engine.values import Plan
 
 ACT_WITHIN = timedelta(hours=1)
 """However long the process was away: no step begins later than this after the last person's word."""
+
+
+async def _nobody_verifies() -> str:
+    return "Nobody verifies the record here, so nothing runs by itself."
 
 
 class Approvals:
@@ -45,7 +51,10 @@ class Approvals:
         policy: Policy,
         proof: Proof | None = None,
         stop_file: StopFile | None = None,
+        record_trouble: Callable[[], Awaitable[str]] = _nobody_verifies,
     ) -> None:
+        """`record_trouble` says why the record cannot be trusted now, "" when it can; mode auto asks it."""
+        self._record_trouble = record_trouble
         self._proof = proof or Unproven()
         self._stop_file = stop_file or StopFile(None)
         self._plans = plans
@@ -76,6 +85,8 @@ class Approvals:
         row = await self._plans.get(plan_id)
         incident = await self._incidents.get(row.plan.incident_id)
         grant = self._policy.grant(by, row.plan, incident)
+        if decision == "approve":
+            await self._refuse_unfit_time(row.plan, grant, now)
         if digest not in (None, row.digest):
             raise StaleError("This is not the fix that you read; look at it again.")
         self._refuse_stale(row, incident, now)
@@ -93,6 +104,15 @@ class Approvals:
             now=now,
             step_up=step_up,
         )
+
+    async def _refuse_unfit_time(self, item: Plan, grant: Grant, now: datetime) -> None:
+        """Raises NotAllowedError in a freeze, above a limit, and for the policy itself without a sound record."""
+        why = self._policy.frozen(item, now)
+        why = why or self._policy.over_limit(item, await self._plans.recent_acts(now=now, but=item.plan_id), now)
+        if grant.person.person_id == POLICY:
+            why = why or await self._record_trouble()
+        if why:
+            raise NotAllowedError(why)
 
     def _lacking(self, requirement: Requirement, approvals: Sequence[Approval]) -> str:
         return lacking(requirement, [self._voice(each, each.role) for each in approvals])
@@ -147,8 +167,14 @@ class Approvals:
             raise StaleError("the incident was resolved before the fix could start")
         if row.state not in (PlanState.APPROVED, PlanState.RUNNING):
             raise StaleError("it is not approved")
+        if row.state is PlanState.APPROVED and (frozen := self._policy.frozen(row.plan, now)):
+            raise StaleError(frozen.rstrip("."))
         if lack := await self._lack(row, incident):
             raise StaleError(f"it does not have the approvals it needs: {lack}")
+
+    async def begin(self, row: PlanRow, *, now: datetime) -> bool:
+        """Start it as `Plans.begin` does, within the limits: they are counted in the transaction that starts it."""
+        return await self._plans.begin(row, now=now, bound=partial(self._policy.over_limit, row.plan, now=now))
 
     async def _lack(self, row: PlanRow, incident: Incident) -> str:
         """What the approvals of people who still may lack now. Raises StaleError when one of them may not any more."""
@@ -157,12 +183,16 @@ class Approvals:
         for approval in row.approvals:
             if approval.decision != "approve" or approval.digest != row.digest:
                 continue
-            person = await self._people.get(approval.person_id)
+            by_policy = approval.person_id == POLICY
+            person = ITSELF if by_policy else await self._people.get(approval.person_id)
             if person is None:
                 raise StaleError(f"{approval.person_id} approved it and is not in the configuration any more")
             try:
                 grant = self._policy.grant(person, row.plan, incident)
             except NotAllowedError as refusal:
                 raise StaleError(f"{person.name} may not approve it any more: {refusal}") from refusal
+            if by_policy and (trouble := await self._record_trouble()):
+                raise StaleError(trouble)
+            requirement = grant.requirement
             voices.append(self._voice(approval, grant.role))
         return lacking(requirement, voices) if requirement else "no rule of the policy fits it"

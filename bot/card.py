@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 
 from bot import narrate
 from bot.config import Config
 from bot.config.entries import PrometheusSource
 from bot.incidents import ASKS_A_PERSON, Incident, IncidentState, NotAllowedError, NotFoundError, PlanState
-from bot.policy import Policy, person_of
+from bot.policy import AUTO, POLICY, Policy, person_of
 from bot.respond import HITS, diagnosis_of
 from bot.slack import portrait
 from bot.slack.view import CardState, CardView, Deed, PlanLine, StepState
@@ -100,7 +101,8 @@ class Cards:
             urgency=incident.urgency,
             assignees=tuple(incident.assignees.values()),
             is_configured=service is not None,
-            offers_fixes=service is None or service.mode != "observe",
+            offers_fixes=service is None or service.mode in ("approve", AUTO),
+            shows_fixes=service is None or service.mode != "observe",
             run=incident.run if number is None else number,
             acknowledged_by=self._name(incident.acknowledged_by),
             resolved_by=self._name(incident.resolved_by),
@@ -167,9 +169,17 @@ class Cards:
             doubt_step=_doubtful_step(row, progress),
             progress=progress,
         )
+        line = replace(line, hold=self._hold(row)) if row.state is PlanState.PROPOSED else line
         may_undo = row.state in MAY_BE_UNDONE and row.plan.undoes is None and row.plan.plan_id not in undone
         needs_code = requirement is not None and requirement.step_up
         return replace(line, can_undo=may_undo and _can_be_taken_back(row.plan, entries), needs_code=needs_code)
+
+    def _hold(self, row: PlanRow) -> str:
+        """Why it cannot be approved now, whoever clicks."""
+        service = self._config.service(row.plan.service)
+        if service is not None and service.mode == "suggest":
+            return narrate.SHOWN_ONLY.format(service=service.name)
+        return self._policy.frozen(row.plan, datetime.now(UTC))
 
     def _with_diagnosis(self, view: CardView, found: Diagnosis) -> CardView:
         culprit, others = portrait.suspects(found)
@@ -204,7 +214,9 @@ class Cards:
         try:
             return person_of(self._config, person_id).name
         except NotAllowedError:
-            return {"watchkeeper": "Watchkeeper", "pagerduty": "PagerDuty"}.get(person_id, person_id)
+            return {"watchkeeper": "Watchkeeper", "pagerduty": "PagerDuty", POLICY: "the policy"}.get(
+                person_id, person_id
+            )
 
     def _deeds(self, rows: Sequence[AuditRow]) -> tuple[Deed, ...]:
         return tuple(Deed(at=row.at, who=self._name(row.actor), did=_did(row)) for row in rows if row.action in _DEEDS)

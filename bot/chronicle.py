@@ -15,8 +15,9 @@ from typing import Any
 from bot import narrate
 from bot.card import Cards, taken_back
 from bot.config import Config
+from bot.config.entries import NO_PERSON
 from bot.incidents import Incident, NotAllowedError, Person, PlanState
-from bot.policy import Policy, person_of
+from bot.policy import POLICY, Policy, person_of
 from bot.respond import diagnosis_of
 from bot.slack import portrait
 from bot.slack.picture import draw
@@ -203,8 +204,8 @@ class Chronicle:
         )
 
     def _name(self, actor: str) -> str:
-        if actor in ("watchkeeper", "pagerduty"):
-            return {"watchkeeper": "Watchkeeper", "pagerduty": "PagerDuty"}[actor]
+        if actor in NO_PERSON:
+            return {"watchkeeper": "Watchkeeper", "pagerduty": "PagerDuty", POLICY: "the policy"}[actor]
         try:
             return person_of(self._config, actor).name
         except NotAllowedError:

@@ -52,6 +52,8 @@ NOTHING_WRONG = "The telemetry looks as it usually does."
 CANNOT_TELL = "Nothing can be told: none of the {asked} questions could be answered."
 NO_CAUSE = "No known cause fits the evidence. Next: read the evidence in the thread."
 OBSERVE_ONLY = "This service is in observe mode: Watchkeeper offers no fix here."
+SHOWN_ONLY = "{service} is in mode suggest: its fixes are shown to be done by hand, and nothing runs from here."
+NOT_BY_ITSELF = "The fix did not start by itself. {why}"
 NO_RUNBOOK = "No runbook fits."
 QUESTION = {
     PlanState.IN_DOUBT: "Watchkeeper was cut off while this step ran and could not find out whether it took effect. "
@@ -111,6 +113,14 @@ def stopped(who: str, reason: str, at: datetime | None) -> str:
     by = f", by {who}" if who else ""
     why = f" ({reason})" if reason else ""
     return f"Everything is stopped{when}{by}{why}. No fix starts until somebody says /oncall go."
+
+
+def frozen(service: str, name: str, reason: str, until: datetime) -> str:
+    """In a freeze: on the card, and to whoever approves."""
+    return (
+        f"Fixes for {service} rest until {until.astimezone(UTC):%a %d %b %Y, %H:%M} UTC ({name}: {reason}). "
+        "Until then break-glass is the only way."
+    )
 
 
 def released(who: str, _: str, at: datetime | None) -> str:

@@ -60,6 +60,8 @@ class Parts:
         self.stop_file = StopFile(settings.watchkeeper_stop_file)
         self.shelf = open_shelf(config.runbooks)
         self.record = AuditLog(self.database)
+        self.registry = CollectorRegistry()
+        self.chain = ChainWatch(self.record, self.registry)
         self.cards = Cards(
             incidents=self.incidents,
             plans=self.plans,
@@ -78,11 +80,11 @@ class Parts:
             policy=self.policy,
             proof=self.step_up,
             stop_file=self.stop_file,
+            record_trouble=self.chain.trouble,
         )
         self.narrowing = Narrowing(
             incidents=self.incidents, plans=self.plans, policy=self.policy, runbooks=self.shelf.runbooks
         )
-        self.registry = CollectorRegistry()
         self.far_ends = FarEnds(self.registry, "slack")
         self.slack_web = web_client(
             reveal(settings.slack_bot_token), settings.slack_api_base_url, far_ends=self.far_ends
@@ -90,7 +92,6 @@ class Parts:
         self.slack = SlackClient(self.slack_web)
         self.troubles: list[Callable[[], str]] = [self.slack.line.trouble]  # what /healthz calls degraded
         self.vitals = Vitals(self.database, self.registry)
-        self.chain = ChainWatch(self.record, self.registry)
 
 
 def seal_of(settings: Settings) -> Seal | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from bot import narrate
 from bot.config import Config, PolicyRule, Service
+from bot.config.automatic import MOST_BY_ITSELF, is_limited
 from bot.incidents import Incident, NotAllowedError, Person
+from bot.limits import Act, over_limit
 from bot.quorum import Requirement, Voice
 from runbooks.engine.values import Plan, Tier
 
@@ -15,6 +18,12 @@ ON_CALL = "on-call"
 OWNER = "service-owner"
 PLATFORM = "platform"
 
+
+POLICY = "policy"
+"""The actor on record who approves in mode auto; nobody can sign in as this."""
+
+AUTO = "auto"
+ITSELF = Person(person_id=POLICY, name="the policy", channel=POLICY)
 
 AT_LEAST_FOR_R3 = 2
 """People, one of them from another team, whatever a rule says."""
@@ -92,9 +101,9 @@ class Policy:
 
     def grant(self, person: Person, plan: Plan, incident: Incident) -> Grant:
         """May this person decide on this plan? Raises NotAllowedError, whose message says who may."""
-        service = self._config.service(plan.service)
-        if service is None or service.mode == "observe":
-            raise NotAllowedError(f"{plan.service} is in mode observe: nothing is changed from here.")
+        self._refuse_by_mode(plan)
+        if person.person_id == POLICY:
+            return self._grant_itself(plan)
         requirement = self.requirement(plan)
         if requirement is None:
             raise NotAllowedError(
@@ -107,6 +116,48 @@ class Policy:
         if not fitting:
             raise NotAllowedError(f"This fix needs {self.who(plan, incident)}.")
         return Grant(person=person, role=fitting[0], requirement=requirement)
+
+    def _refuse_by_mode(self, plan: Plan) -> None:
+        service = self._config.service(plan.service)
+        if service is None or service.mode == "observe":
+            raise NotAllowedError(f"{plan.service} is in mode observe: nothing is changed from here.")
+        if service.mode not in ("approve", AUTO):
+            raise NotAllowedError(narrate.SHOWN_ONLY.format(service=plan.service))
+
+    def _grant_itself(self, plan: Plan) -> Grant:
+        """Mode auto: every step is of R0 or R1, named by the service and limited. Raises NotAllowedError."""
+        service = self._config.service(plan.service)
+        if service is None or service.mode != AUTO or service.environment != plan.environment:
+            raise NotAllowedError(f"{plan.service} is not in mode auto.")
+        if plan.requester is not None or plan.undoes is not None or not plan.steps:
+            raise NotAllowedError("What a person asked for, a person approves.")
+        for step in plan.steps:
+            if step.tier > MOST_BY_ITSELF:
+                raise NotAllowedError(f"{step.action} is {step.tier.name}, which a person has to approve.")
+            if step.action not in service.auto:
+                raise NotAllowedError(f"{step.action} is not among the actions that {plan.service} takes by itself.")
+            if not is_limited(self._config.limits, tier=step.tier.name, service=service, action=step.action):
+                raise NotAllowedError(f"Nothing limits how often {step.action} runs by itself.")
+        return Grant(person=ITSELF, role=AUTO, requirement=Requirement(roles=(AUTO,), count=1))
+
+    def frozen(self, plan: Plan, now: datetime) -> str:
+        """Why no fix like this is approved or started now, and until when; "" when it may. Undos and R0 always may."""
+        if plan.undoes is not None:
+            return ""
+        tiers = frozenset(step.tier.name for step in plan.steps)
+        found = [
+            (until, freeze)
+            for freeze in self._config.freezes
+            if freeze.concerns(plan.service, plan.environment, tiers) and (until := freeze.until(now))
+        ]
+        if not found:
+            return ""
+        until, freeze = max(found, key=lambda each: each[0])
+        return narrate.frozen(plan.service, freeze.name, freeze.reason, until)
+
+    def over_limit(self, plan: Plan, past: Sequence[Act], now: datetime) -> str:
+        """Which limit it would break after all that started in the last hour, and until when; "" when none."""
+        return over_limit(self._config.limits, plan, past, now)
 
     def may_act(self, person: Person, incident: Incident) -> None:
         """

@@ -118,7 +118,7 @@ class Remediate:
             await self._approvals.still_hold(row, now=now)
             await self._refuse_moved_world(row)
             self._stop_file.refuse_if_there()
-            await self._plans.begin(row, now=now)
+            await self._approvals.begin(row, now=now)
         except StoppedError as refusal:
             await self._not_started(row, PlanState.STOPPED, f"Not started. {refusal}")
             return False

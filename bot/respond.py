@@ -18,10 +18,12 @@ import structlog
 from dbos import DBOS, DBOSConfiguredInstance
 from pydantic import TypeAdapter
 
+from bot import narrate
+from bot.approvals import Approvals
 from bot.config import Config, Service
-from bot.incidents import Alert, Incident, PlanState
+from bot.incidents import Alert, AlreadyDecidedError, Incident, NotAllowedError, PlanState, StaleError
 from bot.pagerduty_client import PagerDutyError
-from bot.policy import Policy
+from bot.policy import AUTO, ITSELF, Policy
 from bot.question import alert_name_in, question_of
 from bot.redact import safe_text, safe_values
 from bot.store.incidents import Incidents, Run
@@ -67,6 +69,7 @@ class Respond:
         plans: Plans,
         outbox: Outbox,
         config: Config,
+        approvals: Approvals,
         diagnosers: Mapping[str, Diagnoser],
         search: RunbookSearch,
         runbooks: Mapping[str, Runbook],
@@ -78,6 +81,7 @@ class Respond:
         self._outbox = outbox
         self._config = config
         self._policy = Policy(config)
+        self._approvals = approvals
         self._diagnosers = diagnosers
         self._search = search
         self._runbooks = runbooks
@@ -144,10 +148,21 @@ class Respond:
         for rank, (item, treats) in enumerate(plans):
             state = PlanState.PROPOSED if rank == 0 and treats else PlanState.ALTERNATIVE
             await self._plans.save(item, run=number, rank=rank, state=state, now=item.made_at)
+        if service.mode == AUTO:
+            await self._leave_to_the_policy(incident_id, number)
         if not plans:
             why = refusals[0] if refusals else "no runbook fits"
             await self._add_note(incident_id, number, f"No fix can be offered: {why}.")
         return len(plans)
+
+    async def _leave_to_the_policy(self, incident_id: str, number: int) -> None:
+        """Mode auto: the policy approves what is proposed, the same way as people; the rest waits for them."""
+        for row in await self._plans.of_incident(incident_id):
+            if (row.run, row.state, row.plan.undoes) == (number, PlanState.PROPOSED, None):
+                try:
+                    await self._approvals.approve(row.plan.plan_id, by=ITSELF, now=datetime.now(UTC))
+                except (NotAllowedError, StaleError, AlreadyDecidedError) as refusal:
+                    await self._add_note(incident_id, number, narrate.NOT_BY_ITSELF.format(why=refusal))
 
     async def _drafts(
         self, incident: Incident, service: Service, found: Diagnosis, run: Run

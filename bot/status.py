@@ -144,11 +144,14 @@ def _process(worker: Worker, now: datetime) -> ProcessState:
 def _switched_off(config: Config) -> list[str]:
     """What the configuration leaves out, in sentences."""
     observed = [service.name for service in config.services if service.mode == "observe"]
+    shown = [service.name for service in config.services if service.mode == "suggest"]
     blind = [service.name for service in config.services if service.datasource is None]
     unpaged = [service.name for service in config.services if not service.pagerduty_service]
     found = []
     if observed:
         found.append(f"No fixes are offered for {', '.join(observed)} (mode observe).")
+    if shown:
+        found.append(f"Fixes are only shown for {', '.join(shown)} (mode suggest).")
     if blind:
         found.append(f"Nothing can be measured for {', '.join(blind)} (no datasource).")
     if unpaged:

@@ -122,6 +122,13 @@ class ChainWatch:
             elif chain.rows:
                 self._known = Checkpoint(sequence=chain.rows, hash=chain.head, at="", count=chain.rows)
 
+    async def trouble(self) -> str:
+        """Why the record cannot be trusted, as verified within the hour; "" when it can. Raises as `sweep` does."""
+        await self.within(CHAIN_EVERY_S)
+        if self.chain is None or self.chain.broken_at is not None:
+            return "The record is broken, so nothing runs by itself; see `watchkeeper audit verify`."
+        return ""
+
     async def log_checkpoint(self) -> None:
         """Say in the log where the record ends: whoever keeps the log can prove a cut. Raises StoreUnavailableError."""
         log.info("audit checkpoint", **(await self._record.head()).model_dump())

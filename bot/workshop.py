@@ -218,6 +218,7 @@ class Workshop:
             plans=parts.plans,
             outbox=parts.outbox,
             config=parts.config,
+            approvals=parts.approvals,
             diagnosers=self.diagnosers,
             search=self.search,
             runbooks=parts.shelf.runbooks,

@@ -125,13 +125,14 @@ VARIANTS: dict[str, CardView] = {
         paged_at=PAGED,
         is_configured=False,
         offers_fixes=False,
+        shows_fixes=False,
     ),
     "proposed": DIAGNOSED,
     "needs two": replace(
         DIAGNOSED, plan=replace(PROPOSED, tier=Tier.R3, needed=2, approved_by=("Bob",), requester="Carol")
     ),
     "nobody may": replace(DIAGNOSED, plan=replace(PROPOSED, may_approve=())),
-    "observe": replace(DIAGNOSED, plan=None, offers_fixes=False, other_fixes=()),
+    "observe": replace(DIAGNOSED, plan=None, offers_fixes=False, shows_fixes=False, other_fixes=()),
     "no plan": replace(DIAGNOSED, plan=None, no_plan_because="no runbook fits", other_fixes=(), next_check="node logs"),
     "not sure": replace(
         DIAGNOSED, causes=tuple(replace(c, probability=0.4) for c in DIAGNOSED.causes), plan=None, runbook=None

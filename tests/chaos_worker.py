@@ -132,10 +132,11 @@ async def work(store: Store, lifeline: Database, folder: Path) -> None:
     )
     nobody: Any = None
     diagnosers: Any = {"chat": AllWell()}
+    approvals = Approvals(plans=store.plans, incidents=store.incidents, people=store.people, policy=store.policy)
     remediate = Remediate(
         plans=store.plans,
         journal=store.journal,
-        approvals=Approvals(plans=store.plans, incidents=store.incidents, people=store.people, policy=store.policy),
+        approvals=approvals,
         verifier=Verifier(diagnosers=diagnosers, config=store.config),
         actions={action.name: action for action in (Append(folder), BlindAppend(folder))},
         pulse=pulse,
@@ -146,6 +147,7 @@ async def work(store: Store, lifeline: Database, folder: Path) -> None:
         plans=store.plans,
         outbox=store.outbox,
         config=store.config,
+        approvals=approvals,
         diagnosers={},
         search=nobody,
         runbooks={},

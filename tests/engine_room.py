@@ -139,6 +139,7 @@ class EngineRoom:
             plans=self.store.plans,
             outbox=self.store.outbox,
             config=self.store.config,
+            approvals=self.approvals,
             diagnosers={"chat": fakes},
             search=fakes,
             runbooks={RUNBOOK.runbook_id: RUNBOOK},

@@ -24,6 +24,7 @@ from bot.config import (
     RecorderSource,
     TraceSource,
 )
+from bot.config.bounds import Freeze, Limit
 from bot.config.changed import InferenceEngine, VectorStore, Workflow
 from bot.config.entries import (
     Budgets,
@@ -142,7 +143,7 @@ def test_no_document_names_a_variable_that_nobody_reads(file: Path) -> None:
     [
         PrometheusSource, RecorderSource, LangfuseSource, GitSource, MlflowSource, PhoenixSource, ArgoSource,
         FlagSource, TraceSource, Cluster, Gateway, HttpEndpoint, Command, Workflow, InferenceEngine, VectorStore,
-        Service, ServiceTraces, Budgets, Deployment, PromptRef, Provider, PolicyRule, Person,
+        Service, ServiceTraces, Budgets, Deployment, PromptRef, Provider, PolicyRule, Freeze, Limit, Person,
     ],
 )  # fmt: skip
 def test_every_key_is_documented(entry: type[Entry]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bot.config.bounds import Freeze, Limit
 from bot.config.changed import AutomationAction, InferenceEngine, SecretStore, VectorStore, Workflow
 from bot.config.entries import (
     DATASOURCES,
@@ -52,11 +53,13 @@ __all__ = [
     "ConfigError",
     "Datasource",
     "FlagSource",
+    "Freeze",
     "Gateway",
     "GitSource",
     "HttpEndpoint",
     "InferenceEngine",
     "LangfuseSource",
+    "Limit",
     "MlflowSource",
     "Person",
     "PhoenixSource",
@@ -87,9 +90,11 @@ _KINDS: Mapping[str, type[Entry]] = {
     "automation_action": AutomationAction,
     "runbooks": RunbookFolder,
     "policy": PolicyRule,
+    "freeze": Freeze,
+    "limit": Limit,
     "person": Person,
 }
-_DECIDING = ("environment", "team", "mode", "owners", "approvers")
+_DECIDING = ("environment", "team", "mode", "auto", "owners", "approvers")
 """What of a service says who may approve."""
 
 _KEYS = ("format", "datasource", *_KINDS)
@@ -112,6 +117,8 @@ class Config(Entry):
     automation_actions: tuple[AutomationAction, ...] = ()
     runbooks: tuple[RunbookFolder, ...] = ()
     policy: tuple[PolicyRule, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
+    limits: tuple[Limit, ...] = ()
     people: tuple[Person, ...] = ()
 
     def service(self, name: str) -> Service | None:
@@ -177,6 +184,8 @@ class Config(Entry):
         """Twelve hex digits that change whenever anything changes that says who may approve what, or what it does."""
         deciding = {
             "policy": [rule.model_dump(mode="json") for rule in self.policy],
+            "freezes": [freeze.model_dump(mode="json") for freeze in self.freezes],
+            "limits": [limit.model_dump(mode="json") for limit in self.limits],
             "people": {person.id: person.model_dump(mode="json") for person in self.people},
             "services": {
                 service.name: service.model_dump(mode="json", include=set(_DECIDING)) for service in self.services
@@ -231,6 +240,8 @@ def load_config(path: Path, *, prometheus_url: str | None = None) -> Config:
         automation_actions=tuple(entries["automation_action"].values()),
         runbooks=tuple(paths_below(folder_of_runbooks, folder) for folder_of_runbooks in entries["runbooks"].values()),
         policy=tuple(entries["policy"].values()),
+        freezes=tuple(entries["freeze"].values()),
+        limits=tuple(entries["limit"].values()),
         people=tuple(entries["person"].values()),
     )
 

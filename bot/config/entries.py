@@ -26,6 +26,9 @@ from runbooks.engine.actions import command_line
 
 Environment = Literal["prod", "staging", "dev"]
 Role = Literal["on-call", "service-owner", "platform", "security", "budget", "prompt-owner"]
+NO_PERSON = frozenset({"policy", "watchkeeper", "pagerduty"})
+"""Actors on record that nobody can sign in as."""
+
 Family = Literal["serving", "gpu", "application", "gateway", "kubernetes"]
 
 
@@ -284,7 +287,8 @@ class Service(Entry):
     datasource: str | None = None
     cluster: str | None = None
     gateway: str | None = None
-    mode: Literal["observe", "approve"] = "observe"
+    mode: Literal["observe", "suggest", "approve", "auto"] = "observe"
+    auto: tuple[str, ...] = ()  # actions that mode auto may take without a person
     prompt_diff: Literal["full", "redacted", "link"] = "redacted"
     owners: tuple[str, ...] = ()
     approvers: Mapping[Role, tuple[str, ...]] = Field(default_factory=dict)
@@ -353,6 +357,14 @@ class Person(Entry):
     email: str | None = Field(default=None, pattern=r"^[^@\s]+@[^@\s]+$")
     team: str = ""
     roles: tuple[Role, ...] = ()
+
+    @field_validator("id")
+    @classmethod
+    def _is_nobody_elses(cls, person_id: str) -> str:
+        """The record names actors by these."""
+        if person_id in NO_PERSON:
+            raise ValueError(f"{person_id!r} is what the record calls something that is no person; take another id")
+        return person_id
 
 
 def paths_below(entry: Any, folder: Path) -> Any:

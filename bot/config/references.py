@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
+from bot.config.automatic import unfit_actions
 from bot.config.entries import PROMPTS, TELEMETRY, TRACES, Datasource, Person, PolicyRule, Service
 from bot.config.errors import Problem, did_you_mean
 from bot.config.lines import TomlPath
@@ -46,6 +47,14 @@ def misfits(entries: Entries, names: Mapping[str, frozenset[str]]) -> Iterator[P
                 yield from _known(service, (kind, position, "services", number), "service", names["service"])
     for position, rule in entries["policy"].items():
         yield from _rule(rule, ("policy", position), names["service"])
+    for position, freeze in entries["freeze"].items():
+        for number, service in enumerate(freeze.services):
+            yield from _known(service, ("freeze", position, "services", number), "service", names["service"])
+    for position, limit in entries["limit"].items():
+        if limit.service != "*":
+            yield from _known(limit.service, ("limit", position, "service"), "service", names["service"])
+    yield from _teams(entries)
+    yield from unfit_actions(entries)
 
 
 def _service(
@@ -127,6 +136,21 @@ def _traces(
 def _rule(rule: PolicyRule, at: TomlPath, services: frozenset[str]) -> Iterator[Problem]:
     if rule.service != "*":
         yield from _known(rule.service, (*at, "service"), "service", services)
+
+
+def _teams(entries: Entries) -> Iterator[Problem]:
+    """Somebody of another team can approve only where it is known whose the service is."""
+    for position, rule in entries["policy"].items():
+        if not (rule.other_team or rule.tier == "R3"):
+            continue
+        for service in entries["service"].values():
+            concerns = rule.service in ("*", service.name) and rule.environment in ("*", service.environment)
+            if concerns and not service.team:
+                yield Problem(
+                    path=("policy", position),
+                    what=f"it asks for somebody of another team, and service {service.name} has no team",
+                    remedy=f'write team = "NAME" for {service.name} and for the people who approve',
+                )
 
 
 def _known(name: str, path: TomlPath, kind: str, known: frozenset[str]) -> Iterator[Problem]:

@@ -150,6 +150,8 @@ def _decision(plan: PlanLine) -> list[str]:
         if plan.params:
             lines.append(f"With {inline(', '.join(f'{name} = {value}' for name, value in plan.params), 400)}.")
         lines.append(f"Risk {plan.tier.name}: {narrate.TIER[plan.tier]}.")
+        if plan.hold:
+            lines.append(f"*{inline(plan.hold, 400)}*")
         lines.append(inline(narrate.approvals_needed(plan.may_approve, plan.needed, plan.approved_by), 500))
         if plan.requester:
             lines.append(f"Requested by {inline(plan.requester, 60)}, who may not approve it.")
@@ -262,7 +264,7 @@ def runbook_text(book: RunbookLine) -> str:
 
 
 def _no_plan(view: CardView) -> str:
-    if not view.offers_fixes:
+    if not view.shows_fixes:
         return narrate.OBSERVE_ONLY
     why = inline(view.no_plan_because, 300) or "no runbook step fits the evidence."
     return f"*No fix offered:* {why}"

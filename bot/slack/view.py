@@ -142,6 +142,7 @@ class PlanLine:
     why: str = ""
     doubt_step: int | None = None
     can_undo: bool = False
+    hold: str = ""  # why nobody can approve it now: a freeze, or a service that only shows its fixes
     is_undo: bool = False
     params: tuple[tuple[str, str], ...] = ()
     needs_code: bool = False  # each approver proves themselves outside Slack
@@ -171,9 +172,10 @@ class CardView:
     One incident as people see it.
 
     `service` is the name in the configuration, or PagerDuty's when `is_configured` is false; such an incident is
-    shown, never dropped, but nothing can be diagnosed or fixed. `offers_fixes` is false in mode `observe`. `plan` is
-    the fix that is on the table, `earlier_plans` those that are over. `troubles` are sentences about parts of
-    Watchkeeper that do not work now ("PagerDuty cannot be asked for the alert's details").
+    shown, never dropped, but nothing can be diagnosed or fixed. `offers_fixes` is false in modes `observe` and
+    `suggest`, `shows_fixes` in `observe` only. `plan` is the fix that is on the table, `earlier_plans` those that are
+    over. `troubles` are sentences about parts of Watchkeeper that do not work now ("PagerDuty cannot be asked for the
+    alert's details").
     """
 
     incident_id: str
@@ -188,6 +190,7 @@ class CardView:
     assignees: tuple[str, ...] = ()
     is_configured: bool = True
     offers_fixes: bool = True
+    shows_fixes: bool = True
     run: int = 1
     since: datetime | None = None
     user_impact: bool | None = None

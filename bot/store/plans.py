@@ -9,8 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bot.incidents import ASKS_A_PERSON, AlreadyDecidedError, NotFoundError, PlanState, StaleError
+from bot.incidents import AlreadyDecidedError, NotFoundError, PlanState, StaleError
+from bot.limits import Act
 from bot.store import audit as chain
+from bot.store.acts import UNDER_WAY, recent_acts
 from bot.store.database import Database
 from bot.store.kill_switch import refuse_if_stopped, stops_so_far
 from bot.store.outbox import post
@@ -20,7 +22,6 @@ from bot.store.tables import approval, incident, plan
 from runbooks.engine.values import Plan, plan_json
 
 _ON_THE_TABLE = (PlanState.PROPOSED.value, PlanState.ALTERNATIVE.value)
-_UNDER_WAY = (PlanState.RUNNING.value, *(state.value for state in ASKS_A_PERSON))
 
 
 class Plans:
@@ -205,30 +206,38 @@ class Plans:
         async with self._database.write() as connection:
             await connection.execute(statement)
 
-    async def begin(self, item: PlanRow, *, now: datetime) -> bool:
+    async def recent_acts(self, *, now: datetime, but: str = "") -> Sequence[Act]:
+        """What other plans than `but` started within the last hour, as limits count it."""
+        async with self._database.read() as connection:
+            return await recent_acts(connection, now=now, but=but)
+
+    async def begin(self, item: PlanRow, *, now: datetime, bound: Callable[[Sequence[Act]], str]) -> bool:
         """
         Approved becomes running, once; False when it is running already (a repeated workflow step).
 
-        Raises StaleError when its time to start is over or another plan holds one of its targets, StoppedError when
-        everything is stopped.
+        `bound` says which limit it would break, after what started within the last hour: counted under the lock, so
+        that two starts cannot both be the last that fits. Raises StaleError then, when its time to start is over, or
+        when another plan holds one of its targets; StoppedError when everything is stopped.
         """
         async with self._database.write() as connection:
             await touch(connection, item.plan.incident_id)
             await lock_targets(connection)
             row = (await connection.execute(sa.select(plan).where(plan.c.plan_id == item.plan.plan_id))).one()
-            if row.state in _UNDER_WAY:
+            if row.state in UNDER_WAY:
                 return False
             if row.state != PlanState.APPROVED.value:
                 raise StaleError(f"the plan is {row.state}")
             await refuse_if_stopped(connection, item.plan.plan_id)
             if row.start_by is None or now > row.start_by:
                 raise StaleError("it was approved too long ago to start now")
-            running = await connection.execute(sa.select(plan.c.frozen).where(plan.c.state.in_(_UNDER_WAY)))
+            running = await connection.execute(sa.select(plan.c.frozen).where(plan.c.state.in_(UNDER_WAY)))
             mine = {step.target for step in item.plan.steps}
             for frozen in running.scalars():
                 held = mine & {step["target"] for step in frozen["steps"]}
                 if held:
                     raise StaleError(f"another plan is working on {min(held)}")
+            if broken := bound(await recent_acts(connection, now=now, but=item.plan.plan_id)):
+                raise StaleError(broken)
             await connection.execute(
                 plan.update()
                 .where(plan.c.plan_id == item.plan.plan_id, plan.c.state == PlanState.APPROVED.value)
@@ -342,7 +351,7 @@ async def _refuse_beside_another(connection: AsyncConnection, item: Plan) -> Non
     busy = sa.select(sa.func.count()).where(
         plan.c.incident_id == item.incident_id,
         plan.c.plan_id != item.plan_id,
-        plan.c.state.in_((PlanState.APPROVED.value, *_UNDER_WAY)),
+        plan.c.state.in_((PlanState.APPROVED.value, *UNDER_WAY)),
     )
     if (await connection.execute(busy)).scalar_one():
         raise AlreadyDecidedError("Another fix is approved or running; let it end first.")

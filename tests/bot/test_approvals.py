@@ -15,7 +15,7 @@ from bot.policy import Policy
 from bot.store import tables
 from bot.store.audit import AuditLog
 from runbooks.engine.values import Tier, plan_json
-from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event, plan, renamed, step
+from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event, plan, renamed, step, unbound
 
 
 @pytest.fixture
@@ -188,29 +188,29 @@ async def test_an_approved_plan_starts_once_and_in_time(store: Store, approvals:
     row = await store.plans.get("plan-1")
 
     with pytest.raises(StaleError, match="too long ago"):
-        await store.plans.begin(row, now=NOW + timedelta(minutes=11))
-    assert await store.plans.begin(row, now=NOW + timedelta(minutes=9))
-    assert not await store.plans.begin(row, now=NOW + timedelta(minutes=9))
+        await store.plans.begin(row, now=NOW + timedelta(minutes=11), bound=unbound)
+    assert await store.plans.begin(row, now=NOW + timedelta(minutes=9), bound=unbound)
+    assert not await store.plans.begin(row, now=NOW + timedelta(minutes=9), bound=unbound)
 
 
 async def test_one_plan_at_a_time_works_on_a_target(store: Store, approvals: Approvals) -> None:
     """Two incidents, one prompt: the second plan does not start while the first runs."""
     await store.offer(plan(store.policy.version))
     await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
-    await store.plans.begin(await store.plans.get("plan-1"), now=NOW)
+    await store.plans.begin(await store.plans.get("plan-1"), now=NOW, bound=unbound)
     await store.page(incident_id="Q0INCIDENT2", event_id="other")
     await store.offer(plan(store.policy.version, plan_id="plan-2", incident_id="Q0INCIDENT2"))
     await approvals.approve("plan-2", by=store.person("bob"), now=NOW)
 
     with pytest.raises(StaleError, match="fake/thing/one"):
-        await store.plans.begin(await store.plans.get("plan-2"), now=NOW)
+        await store.plans.begin(await store.plans.get("plan-2"), now=NOW, bound=unbound)
 
 
 async def test_every_decision_is_on_record(store: Store, approvals: Approvals) -> None:
     """Plan, approval and start are links of one unbroken chain."""
     await store.offer(plan(store.policy.version))
     await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
-    await store.plans.begin(await store.plans.get("plan-1"), now=NOW)
+    await store.plans.begin(await store.plans.get("plan-1"), now=NOW, bound=unbound)
 
     log = AuditLog(store.database)
     rows = await log.about(INCIDENT)
@@ -228,7 +228,9 @@ async def test_two_plans_that_begin_together_do_not_share_a_target(store: Store,
         await approvals.approve(name, by=store.person("bob"), now=NOW)
     rows = [await store.plans.get(name) for name in ("plan-1", "plan-2")]
 
-    ends = await asyncio.gather(*(store.plans.begin(row, now=NOW) for row in rows), return_exceptions=True)
+    ends = await asyncio.gather(
+        *(store.plans.begin(row, now=NOW, bound=unbound) for row in rows), return_exceptions=True
+    )
 
     assert sorted(str(end) for end in ends) == ["True", "another plan is working on fake/thing/one"]
 
@@ -272,3 +274,108 @@ async def test_observe_means_that_nothing_is_changed(store: Store, approvals: Ap
 
     with pytest.raises(NotAllowedError, match="observe"):
         await later.approve("plan-1", by=store.person("bob"), now=NOW)
+
+
+def deciding(store: Store, folder: Path, text: str) -> Approvals:
+    """Approvals under another configuration, which calls itself the same version."""
+    policy = Policy(config_in(folder, text))
+    policy.version = store.policy.version
+    return Approvals(plans=store.plans, incidents=store.incidents, people=store.people, policy=policy)
+
+
+FREEZE = """
+[[freeze]]
+name = "weekend"
+timezone = "UTC"
+start = "Sat 00:00"
+end = "Mon 08:00"
+reason = "nobody is here"
+"""
+
+
+async def test_a_freeze_lets_nothing_be_approved_or_started(store: Store, approvals: Approvals, tmp_path: Path) -> None:
+    """A Sunday night: refused at the click, and at the start for what was approved before; a refusal stays possible."""
+    await store.offer(plan(store.policy.version))
+    frozen = deciding(store, tmp_path, CONFIG + FREEZE)
+
+    with pytest.raises(NotAllowedError, match=r"rest until Mon 23 Nov 2026, 08:00 UTC \(weekend: nobody is here\)"):
+        await frozen.approve("plan-1", by=store.person("bob"), now=NOW)
+    await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+    with pytest.raises(StaleError, match="break-glass"):
+        await frozen.still_hold(await store.plans.get("plan-1"), now=NOW)
+    await store.offer(plan(store.policy.version, plan_id="plan-2"), rank=1)
+    await frozen.deny("plan-2", by=store.person("bob"), now=NOW)
+
+
+async def test_an_undo_is_never_frozen(store: Store, tmp_path: Path) -> None:
+    """Whoever broke something may take it back at any time."""
+    await store.page()
+    await store.offer(plan(store.policy.version, undoes="plan-0"))
+
+    frozen = deciding(store, tmp_path, CONFIG + FREEZE)
+
+    assert await frozen.approve("plan-1", by=store.person("bob"), now=NOW)
+    await frozen.still_hold(await store.plans.get("plan-1"), now=NOW)
+
+
+async def test_a_limit_holds_for_fixes_that_start_together(store: Store, approvals: Approvals, tmp_path: Path) -> None:
+    """Two were approved while one was free; they start at once, and one is told when the next may."""
+    limited = deciding(store, tmp_path, CONFIG + "[[limit]]\nper_hour = 1\n")
+    await store.page(incident_id="Q0INCIDENT2", event_id="other")
+    elsewhere = (step(target="fake/thing/two"),)
+    await store.offer(plan(store.policy.version))
+    await store.offer(plan(store.policy.version, plan_id="plan-2", incident_id="Q0INCIDENT2", steps=elsewhere))
+    for name in ("plan-1", "plan-2"):
+        await limited.approve(name, by=store.person("bob"), now=NOW)
+    rows = [await store.plans.get(name) for name in ("plan-1", "plan-2")]
+
+    ends = await asyncio.gather(*(limited.begin(row, now=NOW) for row in rows), return_exceptions=True)
+
+    said = "steps may start at most 1 times an hour, and 1 did; it is free again at 04:00 UTC"
+    assert sorted(map(str, ends)) == sorted(["True", said])
+
+
+async def test_a_limit_counts_what_began_within_the_hour(store: Store, approvals: Approvals, tmp_path: Path) -> None:
+    """A fix that is over counts by its journal, for an hour; one that ended before it began anything does not."""
+    limited = deciding(store, tmp_path, CONFIG + "[[limit]]\nper_target_per_hour = 1\n")
+    await store.offer(plan(store.policy.version))
+    await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+    row = await store.plans.get("plan-1")
+    await limited.begin(row, now=NOW)
+    record = {"kind": "intent", "step": 0, "token": "t"}
+    later = NOW + timedelta(minutes=5)
+    await store.journal.append(row.plan, position=1, step=0, kind="intent", record=record, now=later)
+    await store.plans.end(row.plan, PlanState.VERIFIED, "", now=later, expected=[PlanState.RUNNING])
+    await store.offer(plan(store.policy.version, plan_id="plan-2", expires_at=NOW + timedelta(hours=3)), rank=1)
+
+    with pytest.raises(NotAllowedError, match="on fake/thing/one, and 1 did; it is free again at 04:05 UTC"):
+        await limited.approve("plan-2", by=store.person("bob"), now=NOW + timedelta(minutes=64))
+    assert await limited.approve("plan-2", by=store.person("bob"), now=NOW + timedelta(minutes=65))
+
+
+async def test_a_rule_has_clocks_of_its_own(store: Store, tmp_path: Path) -> None:
+    """An hour to decide, two minutes to start."""
+    await store.page()
+    slow = deciding(
+        store,
+        tmp_path,
+        CONFIG.replace('"service-owner"]\n', '"service-owner"]\nexpires_min = 60\nstart_within_min = 2\n', 1),
+    )
+    policy = Policy(config_in(tmp_path, (tmp_path / "watchkeeper.toml").read_text()))
+    item = policy.timed(plan(store.policy.version))
+    await store.offer(item)
+
+    assert await slow.approve("plan-1", by=store.person("bob"), now=NOW + timedelta(minutes=59))
+
+    row = await store.plans.get("plan-1")
+    assert (item.expires_at, row.start_by) == (NOW + timedelta(hours=1), NOW + timedelta(minutes=61))
+
+
+async def test_suggest_means_that_a_fix_is_only_shown(store: Store, tmp_path: Path) -> None:
+    """The plan is there to be read, and nobody can approve it."""
+    await store.page()
+    await store.offer(plan(store.policy.version))
+    shown = deciding(store, tmp_path, CONFIG.replace('mode = "approve"', 'mode = "suggest"'))
+
+    with pytest.raises(NotAllowedError, match="mode suggest"):
+        await shown.approve("plan-1", by=store.person("bob"), now=NOW)

@@ -22,7 +22,7 @@ from diagnostics.diagnosis import RankedCause
 from diagnostics.findings import Finding
 from runbooks.engine.records import Intent, Outcome, Probed, Record, record_json
 from runbooks.engine.values import Happened, Plan, Tier
-from tests.kit import INCIDENT, Store, config_in, open_store, step
+from tests.kit import INCIDENT, Store, config_in, open_store, step, unbound
 from tests.operator_house import SITE, OperatorHouse, operator_house, own_form
 from tests.stories import FOUND, GUILTY, diagnosed, fresh_plan
 
@@ -251,7 +251,7 @@ async def test_a_fix_is_taken_back_from_the_page(house: OperatorHouse) -> None:
     row, now = await house.store.plans.get("plan-1"), datetime.now(UTC)
     async with house.signed_in("bob") as client, house.signed_in("alice") as reader:
         await decide(client, house)
-        await house.store.plans.begin(await house.store.plans.get("plan-1"), now=now)
+        await house.store.plans.begin(await house.store.plans.get("plan-1"), now=now, bound=unbound)
         await write(house, Intent(step=0, token="t"), Outcome(step=0, ok=True))
         await house.store.plans.end(row.plan, PlanState.NOT_VERIFIED, "", now=now, expected=[PlanState.RUNNING])
         page = await client.get("/plans/plan-1")
@@ -269,7 +269,7 @@ async def test_a_step_in_doubt_is_settled_from_the_page(house: OperatorHouse) ->
     row, now = await house.store.plans.get("plan-1"), datetime.now(UTC)
     async with house.signed_in("bob") as client:
         await decide(client, house)
-        await house.store.plans.begin(await house.store.plans.get("plan-1"), now=now)
+        await house.store.plans.begin(await house.store.plans.get("plan-1"), now=now, bound=unbound)
         await write(house, Intent(step=0, token="t"), Probed(step=0, happened=Happened.CANNOT_TELL))
         await house.store.plans.end(row.plan, PlanState.IN_DOUBT, "", now=now, expected=[PlanState.RUNNING])
         page = await client.get("/plans/plan-1")

@@ -10,7 +10,7 @@ import pytest
 
 from bot.incidents import PlanState
 from tests.browser import Tab, browser_tab
-from tests.kit import INCIDENT, Store, config_in, open_store
+from tests.kit import INCIDENT, Store, config_in, open_store, unbound
 from tests.operator_house import listening, operator_house
 from tests.stories import FOUND, GUILTY, diagnosed, fresh_plan
 
@@ -67,5 +67,5 @@ async def expect_fits(tab: Tab) -> None:
 async def work(store: Store) -> None:
     """What whoever works does with an approved plan, as far as the page shows it."""
     row, now = await store.plans.get("plan-1"), datetime.now(UTC)
-    await store.plans.begin(row, now=now)
+    await store.plans.begin(row, now=now, bound=unbound)
     await store.plans.end(row.plan, PlanState.VERIFIED, "", now=now, expected=[PlanState.RUNNING])

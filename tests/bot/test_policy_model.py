@@ -311,7 +311,7 @@ class Clicks(RuleBasedStateMachine):
     async def _began(self, which: str) -> bool:
         row = await self.store.plans.get(which)
         await self.approvals.still_hold(row, now=self.now)
-        return await self.store.plans.begin(row, now=self.now)
+        return await self.approvals.begin(row, now=self.now)
 
     @rule(name=st.sampled_from(PEOPLE), number=WHICH)
     def ask_for_a_fix_and_approve_it(self, name: str, number: int) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from bot.approvals import Approvals
 from bot.config import Config
-from bot.incidents import Incident, PlanState
+from bot.incidents import Incident, PlanState, StaleError
 from bot.pagerduty_client import PagerDutyError
+from bot.policy import Policy
 from bot.respond import ALERTS, Respond, alert_name, alerts_of, confined_to, diagnosis_of, question
 from bot.store.audit import AuditLog
 from bot.store.incidents import Run
@@ -38,21 +40,34 @@ class Scene:
         config: Config | None = None,
     ) -> None:
         self.store = store
+        self.trouble = ""
         self.pagerduty = FakePagerDuty()
         self.search = FakeSearch(*hits)
         self.look = FakeLook(found)
         self.action = FakeAction()
+        self.approvals = Approvals(
+            plans=store.plans,
+            incidents=store.incidents,
+            people=store.people,
+            policy=Policy(config or store.config),
+            record_trouble=self.record_trouble,
+        )
         self.story = Respond(
             incidents=store.incidents,
             plans=store.plans,
             outbox=store.outbox,
             config=config or store.config,
+            approvals=self.approvals,
             diagnosers={"chat": self.look},  # type: ignore[dict-item]  # a fake
             search=self.search,  # type: ignore[arg-type]  # a fake
             runbooks={book.runbook_id: book for book in books},
             actions={"fake.set": self.action, "manual": Manual()},
             pagerduty=self.pagerduty,
         )
+
+    async def record_trouble(self) -> str:
+        """The record is sound unless a test says otherwise."""
+        return self.trouble
 
     async def tell(self) -> None:
         await self.story.tell(INCIDENT, 1, call)
@@ -392,3 +407,60 @@ async def test_a_question_without_a_diagnosis_is_the_title(store: Store) -> None
 
     assert (asked.text, asked.alert, asked.causes) == ("LLMHighTTFT chat", "LLMHighTTFT", ())
     assert HARMLESS.change.id not in asked.text
+
+
+AUTO_CONFIG = CONFIG.replace('mode = "approve"', 'mode = "auto"\nauto = ["kubernetes.scale"]') + (
+    '\n[[limit]]\naction = "kubernetes.scale"\nper_hour = 2\n'
+)
+
+
+def by_itself(folder: Path, action: str = "fake.set") -> Config:
+    """Mode auto, for an action of the tests; loading it would refuse that name."""
+    config = config_in(folder, AUTO_CONFIG)
+    [service] = config.services
+    [limit] = config.limits
+    return config.model_copy(
+        update={
+            "services": (service.model_copy(update={"auto": (action,)}),),
+            "limits": (limit.model_copy(update={"action": action}),),
+        }
+    )
+
+
+async def test_in_mode_auto_the_policy_approves_what_it_may(store: Store, tmp_path: Path) -> None:
+    """It is an approval like any other: of this hash, on record, checked again at the start. A repeat adds nothing."""
+    await store.page()
+    told = Scene(store, config=by_itself(tmp_path))
+    await told.tell()
+    await told.story.make_plans(INCIDENT, 1)
+
+    [row] = [row for row in await store.plans.of_incident(INCIDENT) if row.state is PlanState.APPROVED]
+    [approval] = row.approvals
+    assert (approval.person_id, approval.role, approval.digest) == ("policy", "auto", row.plan.digest)
+    await told.approvals.still_hold(row, now=datetime.now(UTC))
+    told.trouble = "The record is broken."
+    with pytest.raises(StaleError, match="broken"):
+        await told.approvals.still_hold(row, now=datetime.now(UTC))
+    on_record = [each for each in await AuditLog(store.database).about(INCIDENT) if each.action == "plan.approve"]
+    assert [each.actor for each in on_record] == ["policy"]
+
+
+@pytest.mark.parametrize(
+    ("action", "trouble", "why"),
+    [
+        ("kubernetes.scale", "", "not among the actions that chat takes by itself"),
+        ("fake.set", "The record is broken.", "The record is broken"),
+    ],
+)
+async def test_what_the_policy_may_not_waits_for_people(
+    store: Store, tmp_path: Path, action: str, trouble: str, why: str
+) -> None:
+    """The card says why nothing ran, and the buttons are there."""
+    await store.page()
+    told = Scene(store, config=by_itself(tmp_path, action))
+    told.trouble = trouble
+
+    await told.tell()
+
+    assert PlanState.PROPOSED in {state for state, _ in await told.plans()}
+    assert any(why in note for note in (await told.run()).notes or ())
