@@ -147,16 +147,7 @@ def _step_state(state: str, note: str) -> str:
 def _decision(plan: PlanLine) -> list[str]:
     lines: list[str] = []
     if plan.state is PlanState.PROPOSED:
-        if plan.params:
-            lines.append(f"With {inline(', '.join(f'{name} = {value}' for name, value in plan.params), 400)}.")
-        lines.append(f"Risk {plan.tier.name}: {narrate.TIER[plan.tier]}.")
-        if plan.hold:
-            lines.append(f"*{inline(plan.hold, 400)}*")
-        lines.append(inline(narrate.approvals_needed(plan.may_approve, plan.needed, plan.approved_by), 500))
-        if plan.requester:
-            lines.append(f"Requested by {inline(plan.requester, 60)}, who may not approve it.")
-        if plan.expires_at is not None:
-            lines.append(f"The offer ends at {narrate.clock(plan.expires_at)}.")
+        lines += _asked(plan)
     elif plan.approved_by:
         lines.append(f"Approved by {inline(', '.join(plan.approved_by), 200)}.")
     if plan.state is PlanState.DENIED and plan.decided_by:
@@ -167,6 +158,22 @@ def _decision(plan: PlanLine) -> list[str]:
         lines.append(narrate.UNDO_OFFER)
     if plan.state in narrate.QUESTION:
         lines.append(narrate.QUESTION[plan.state])
+    return lines
+
+
+def _asked(plan: PlanLine) -> list[str]:
+    """What whoever may approve has to know."""
+    lines: list[str] = []
+    if plan.params:
+        lines.append(f"With {inline(', '.join(f'{name} = {value}' for name, value in plan.params), 400)}.")
+    lines.append(f"Risk {plan.tier.name}: {narrate.TIER[plan.tier]}.")
+    if plan.hold:
+        lines.append(f"*{inline(plan.hold, 400)}*")
+    lines.append(inline(narrate.approvals_needed(plan.may_approve, plan.needed, plan.approved_by), 500))
+    if plan.requester:
+        lines.append(f"Requested by {inline(plan.requester, 60)}, who may not approve it.")
+    if plan.expires_at is not None:
+        lines.append(f"The offer ends at {narrate.clock(plan.expires_at)}.")
     return lines
 
 
