@@ -15,18 +15,32 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lab.gateway import Gateway, Key, ModelDeployment
+from lab.guardrails import Guardrails
+from lab.litellm_forms import (
+    FallbackQuery,
+    GuardrailPatch,
+    KeyInfoQuery,
+    KeyListQuery,
+    KeyRef,
+    KeyUpdate,
+    ModelQuery,
+    NewFallback,
+    Patch,
+    Query,
+)
+from lab.litellm_guardrails import ID, GuardrailVersions
 
 Json = dict[str, Any]
 _Body = TypeVar("_Body", bound=BaseModel)
 
-_READ_PATHS = ("/key/info", "/key/list", "/model/info", "/v1/model/info", "/fallback/")
+_READ_PATHS = ("/key/info", "/key/list", "/model/info", "/v1/model/info", "/fallback/", "/v2/guardrails/list")
 _KEY = re.compile(r"sk-[A-Za-z0-9_-]+|[a-fA-F0-9]{64}", re.ASCII)
 
 
@@ -48,64 +62,6 @@ def _detail(status: int, error: str, **more: Any) -> LiteLLMError:
     return LiteLLMError(status, {"detail": {"error": error, **more}})
 
 
-def _unique(value: list[str]) -> list[str]:
-    if len(value) != len(set(value)):
-        raise ValueError("fallback_models must not contain duplicates")
-    return value
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Params(_Strict):
-    weight: Annotated[int, Field(ge=0)]
-
-
-class _Patch(_Strict):
-    litellm_params: _Params
-
-
-class _NewFallback(_Strict):
-    model: str = Field(min_length=1)
-    fallback_models: Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
-    fallback_type: Literal["general"] = "general"
-
-
-class _KeyUpdate(_Strict):
-    key: str
-    tpm_limit: Annotated[int, Field(ge=0)] | None = None
-    rpm_limit: Annotated[int, Field(ge=0)] | None = None
-
-
-class _KeyRef(_Strict):
-    key: str
-
-
-class _Query(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _ModelQuery(_Query):
-    litellm_model_id: str | None = None
-
-
-class _FallbackQuery(_Query):
-    fallback_type: Literal["general"] = "general"
-
-
-class _KeyInfoQuery(_Query):
-    key: str
-
-
-class _KeyListQuery(_Query):
-    page: int = Field(default=1, ge=1)
-    size: int = Field(default=10, ge=1, le=100)
-    key_alias: str | None = None
-    key_hash: str | None = None
-    return_full_object: bool = False
-
-
 @dataclass(kw_only=True)
 class LiteLLMApi:
     """The API over a gateway. `now` is lab time; `admin_key` is the master key, `read_key` a view-only admin's."""
@@ -114,6 +70,7 @@ class LiteLLMApi:
     now: Callable[[], datetime]
     read_key: str
     admin_key: str
+    guardrails: GuardrailVersions = field(default_factory=lambda: GuardrailVersions(guardrails=Guardrails()))
     writes: list[Json] = field(default_factory=list)
     violations: list[Json] = field(default_factory=list)
 
@@ -125,6 +82,8 @@ class LiteLLMApi:
         app.add_api_route("/fallback", self.set_fallback, methods=["POST"])
         app.add_api_route("/fallback/{model}", self.fallback, methods=["GET"])
         app.add_api_route("/fallback/{model}", self.delete_fallback, methods=["DELETE"])
+        app.add_api_route("/v2/guardrails/list", self.list_guardrails, methods=["GET"])
+        app.add_api_route("/guardrails/{guardrail}", self.update_guardrail, methods=["PATCH"])
         app.add_api_route("/key/list", self.list_keys, methods=["GET"])
         app.add_api_route("/key/info", self.key_info, methods=["GET"])
         app.add_api_route("/key/update", self.update_key, methods=["POST"])
@@ -151,7 +110,7 @@ class LiteLLMApi:
     async def model_info(self, request: Request) -> Json:
         """All deployments, or the one that is asked for."""
         self._authorize(request)
-        wanted = self._query(request, _ModelQuery).litellm_model_id
+        wanted = self._query(request, ModelQuery).litellm_model_id
         if wanted is None:
             return {"data": [_model(one) for one in self.gateway.deployments.values()]}
         if wanted not in self.gateway.deployments:
@@ -161,7 +120,7 @@ class LiteLLMApi:
     async def update_model(self, request: Request, model_id: str) -> Json:
         """Merge what came into the deployment; the answer is its row, with texts encrypted as they are stored."""
         self._authorize(request)
-        patch = await self._body(request, _Patch)
+        patch = await self._body(request, Patch)
         one = self.gateway.deployments.get(model_id)
         if one is None:
             raise self._refused(
@@ -190,7 +149,7 @@ class LiteLLMApi:
 
     async def fallback(self, request: Request, model: str) -> Json:
         self._authorize(request)
-        kind = self._query(request, _FallbackQuery).fallback_type
+        kind = self._query(request, FallbackQuery).fallback_type
         targets = self.gateway.fallbacks.get(model)
         if not targets:
             raise _detail(404, f"No {kind} fallbacks configured for model '{model}'")
@@ -198,7 +157,7 @@ class LiteLLMApi:
 
     async def set_fallback(self, request: Request) -> Json:
         self._authorize(request)
-        body = await self._body(request, _NewFallback)
+        body = await self._body(request, NewFallback)
         known = {one.group for one in self.gateway.deployments.values()}
         unknown = [name for name in body.fallback_models if name not in known]
         if body.model not in known:
@@ -216,18 +175,38 @@ class LiteLLMApi:
 
     async def delete_fallback(self, request: Request, model: str) -> Json:
         self._authorize(request)
-        kind = self._query(request, _FallbackQuery).fallback_type
+        kind = self._query(request, FallbackQuery).fallback_type
         if self.gateway.fallbacks.pop(model, None) is None:
             raise self._refused(request, _detail(404, f"No {kind} fallbacks configured for model '{model}'"), None)
         self._remember(request, 200, None)
         return {"model": model, "fallback_type": kind, "message": "Fallback configuration deleted successfully"}
+
+    # Guardrails
+
+    async def list_guardrails(self, request: Request) -> Json:
+        self._authorize(request)
+        self._query(request, Query)
+        return {"guardrails": [self.guardrails.row]}
+
+    async def update_guardrail(self, request: Request, guardrail: str) -> Json:
+        """Merge the version into the guardrail's parameters. LiteLLM would take one that nobody published."""
+        self._authorize(request)
+        patch = await self._body(request, GuardrailPatch)
+        if guardrail != ID:
+            missing = LiteLLMError(404, {"detail": f"Guardrail with ID {guardrail} not found"})
+            raise self._refused(request, missing, patch)
+        if not self.guardrails.enforce(patch.litellm_params.version):
+            self._violate(request, "nobody published this version, so that every check would fail")
+            raise self._refused(request, _detail(400, "no such version"), patch)
+        self._remember(request, 200, patch)
+        return self.guardrails.row
 
     # Keys
 
     async def list_keys(self, request: Request) -> Json:
         """A page of the keys that match exactly: their hashes, or everything but the key itself."""
         self._authorize(request)
-        query = self._query(request, _KeyListQuery)
+        query = self._query(request, KeyListQuery)
         found = [
             key
             for key in self.gateway.keys.values()
@@ -243,7 +222,7 @@ class LiteLLMApi:
 
     async def key_info(self, request: Request) -> Json:
         self._authorize(request)
-        asked = self._query(request, _KeyInfoQuery).key
+        asked = self._query(request, KeyInfoQuery).key
         key = self.gateway.keys.get(_hashed(asked))
         if key is None:
             raise _proxy_error(404, "Key not found in database", "not_found_error", "key")
@@ -252,7 +231,7 @@ class LiteLLMApi:
     async def update_key(self, request: Request) -> Json:
         """A merge patch: what is left out stays, an explicit null clears."""
         self._authorize(request)
-        body = await self._body(request, _KeyUpdate)
+        body = await self._body(request, KeyUpdate)
         key = self._key(request, body)
         for name in body.model_fields_set - {"key"}:
             setattr(key, name, getattr(body, name))
@@ -262,7 +241,7 @@ class LiteLLMApi:
     async def block(self, request: Request) -> Json:
         """`/key/block` and `/key/unblock`."""
         self._authorize(request)
-        body = await self._body(request, _KeyRef)
+        body = await self._body(request, KeyRef)
         if len(body.key) > 100 or not _KEY.fullmatch(body.key):
             raise self._refused(request, _proxy_error(400, "Invalid key format.", "bad_request_error", "key"), body)
         key = self._key(request, body)
@@ -270,7 +249,7 @@ class LiteLLMApi:
         self._remember(request, 200, body)
         return {"token": key.token, **_key(key)}
 
-    def _key(self, request: Request, body: _KeyUpdate | _KeyRef) -> Key:
+    def _key(self, request: Request, body: KeyUpdate | KeyRef) -> Key:
         key = self.gateway.keys.get(_hashed(body.key))
         if key is None:
             raise self._refused(request, _proxy_error(404, "Key not found.", "not_found_error", "key"), body)

@@ -27,6 +27,7 @@ from lab.kubernetes import KubernetesApi
 from lab.langfuse import LangfuseApi
 from lab.launchdarkly import LaunchDarklyApi
 from lab.litellm import LiteLLMApi
+from lab.litellm_guardrails import GuardrailVersions
 from lab.prompt_store import PromptStore
 from lab.qdrant import QdrantApi
 from lab.rule import RuleState
@@ -116,6 +117,7 @@ class World:
             now=self.clock.now,
             read_key=credentials.litellm_read,
             admin_key=credentials.litellm_admin,
+            guardrails=GuardrailVersions(guardrails=self.stage.guardrails),
         )
         self.switches = Switches(stage=self.stage)
         self.launchdarkly = LaunchDarklyApi(
