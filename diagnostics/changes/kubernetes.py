@@ -88,8 +88,7 @@ class KubernetesRollouts:
 
     async def changes(self, target: Target, since: datetime, until: datetime) -> list[Change]:
         """Revisions that began in this time, oldest first. Raises ChangeSourceError."""
-        if not target.deployments or (namespace := namespace_of(target)) is None:
-            return []
+        namespace = namespace_of(target)
         deployments = {item.metadata.name: item for item in await self._list(namespace, "deployments")}
         replica_sets = await self._list(namespace, "replicasets")
         found: list[Change] = []

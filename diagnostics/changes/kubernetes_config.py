@@ -88,8 +88,7 @@ class KubernetesConfiguration:
 
     async def changes(self, target: Target, since: datetime, until: datetime) -> list[Change]:
         """What was last written in this time, oldest first. Raises ChangeSourceError."""
-        if not target.deployments or (namespace := namespace_of(target)) is None:
-            return []
+        namespace = namespace_of(target)
         path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
         deployments = (await self._reader.list(_Deployments, path, "deployments")).items
         wanted = {deployment.name for deployment in target.deployments}

@@ -58,8 +58,13 @@ class _Metadata(BaseModel):
     created_at: AwareDatetime | None = Field(default=None, alias="creationTimestamp")
 
 
+class _Series(BaseModel):
+    count: int = 0
+    last_at: AwareDatetime | None = Field(default=None, alias="lastObservedTime")
+
+
 class _Event(BaseModel):
-    """An event of core/v1; which of its times is set depends on who wrote it."""
+    """An event of core/v1; which of its times is set depends on who wrote it. Repetitions are the same event."""
 
     metadata: _Metadata
     about: _About = Field(alias="involvedObject")
@@ -69,11 +74,29 @@ class _Event(BaseModel):
     event_at: AwareDatetime | None = Field(default=None, alias="eventTime")
     last_at: AwareDatetime | None = Field(default=None, alias="lastTimestamp")
     component: str = Field(default="", alias="reportingComponent")
+    count: int | None = None
+    series: _Series | None = None
 
     @property
     def at(self) -> datetime | None:
         """When it first happened."""
         return self.first_at or self.event_at or self.last_at or self.metadata.created_at
+
+    @property
+    def repeated_at(self) -> datetime | None:
+        """When it happened last; None where it happened once."""
+        last = self.series.last_at if self.series is not None else None
+        last = last or self.last_at
+        return last if last is not None and self.at is not None and last > self.at else None
+
+    @property
+    def times(self) -> int:
+        """How often it happened."""
+        return max(self.count or 1, self.series.count if self.series is not None else 1)
+
+    def within(self, since: datetime, until: datetime) -> datetime | None:
+        """When it happened in this time: at first, or else its last repetition; None when neither was then."""
+        return next((at for at in (self.at, self.repeated_at) if at is not None and since <= at <= until), None)
 
 
 class _Events(BaseModel):
@@ -124,19 +147,22 @@ class KubernetesEvents:
 
     async def changes(self, target: Target, since: datetime, until: datetime) -> list[Change]:
         """What happened in this time, oldest first. Raises ChangeSourceError."""
-        if not target.deployments or (namespace := namespace_of(target)) is None:
-            return []
+        namespace = namespace_of(target)
         events = (await self._reader.list(_Events, f"/api/v1/namespaces/{namespace}/events", "events")).items
         pods = (await self._reader.list(_Pods, f"/api/v1/namespaces/{namespace}/pods", "pods")).items
-        found = [*self._told(target, events), *self._scaled(target, events), *self._restarts(target, pods)]
+        found = [
+            *self._told(target, events, since, until),
+            *self._scaled(target, events),
+            *self._restarts(target, pods),
+        ]
         return sorted((each for each in found if since <= each.at <= until), key=lambda change: change.at)
 
-    def _told(self, target: Target, events: list[_Event]) -> Iterator[Change]:
+    def _told(self, target: Target, events: list[_Event], since: datetime, until: datetime) -> Iterator[Change]:
         """One change for each event that counts; a repetition is the same event with a higher count."""
         for event in events:
             reasons = {"Pod": _POD, "HorizontalPodAutoscaler": _SCALER}.get(event.about.kind, {})
             deployment = deployment_of(target, event.about.name)
-            if event.reason in reasons and deployment is not None and (at := event.at) is not None:
+            if event.reason in reasons and deployment is not None and (at := event.within(since, until)) is not None:
                 pod = {"pod": (event.about.name,)} if event.about.kind == "Pod" else {}
                 scope = {"deployment": (deployment,), **pod}
                 yield _event_change(self, target, event, at, scope, is_symptom=reasons[event.reason])
@@ -197,8 +223,7 @@ class KubernetesNodes:
 
     async def changes(self, target: Target, since: datetime, until: datetime) -> list[Change]:
         """What happened in this time, oldest first. Raises ChangeSourceError."""
-        if not target.deployments or (namespace := namespace_of(target)) is None:
-            return []
+        namespace = namespace_of(target)
         pods = (await self._reader.list(_Pods, f"/api/v1/namespaces/{namespace}/pods", "pods")).items
         nodes = Counter(pod.spec.node for pod in pods if deployment_of(target, pod.metadata.name) and pod.spec.node)
         if not nodes:
@@ -211,7 +236,7 @@ class KubernetesNodes:
             _event_change(self, target, event, at, {"node": (event.about.name,)}, is_symptom=_NODE[event.reason])
             for event in events
             if event.about.name in nodes and event.reason in _NODE
-            if (at := event.at) is not None and since <= at <= until
+            if (at := event.within(since, until)) is not None
         ]
         return sorted(found, key=lambda change: change.at)
 
@@ -220,6 +245,14 @@ def deployment_of(target: Target, name: str) -> str | None:
     """The target's deployment that an object belongs to by its name; Kubernetes puts a pod's own ending behind it."""
     names = sorted((each.name for each in target.deployments), key=len, reverse=True)
     return next((each for each in names if name == each or name.startswith(f"{each}-")), None)
+
+
+def _repeated(event: _Event) -> str:
+    """How often it happened, and until when, where it was more than once."""
+    last = event.repeated_at
+    if last is None or event.times < 2:
+        return ""
+    return f", {event.times} times until {last.astimezone(UTC):%H:%M} UTC"
 
 
 def _event_change(
@@ -238,7 +271,8 @@ def _event_change(
         kind="infra",
         service=target.service,
         source=source.name,
-        summary=f"{event.about.kind} {event.about.name}: {event.reason}" + (f" ({said})" if said else ""),
+        summary=f"{event.about.kind} {event.about.name}: {event.reason}{_repeated(event)}"
+        + (f" ({said})" if said else ""),
         author=event.component or None,
         scope=scope,
         is_symptom=is_symptom,

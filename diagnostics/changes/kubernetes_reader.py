@@ -74,6 +74,19 @@ class ClusterReader:
         raise ChangeSourceError(f"{self.name} has more than {int(_PAGE) * _MOST_PAGES} {what}")
 
 
-def namespace_of(target: Target) -> str | None:
-    """The target's namespace; None for a text that is none, since it becomes part of a path."""
-    return target.namespace if _NAMESPACE.fullmatch(target.namespace) else None
+def namespace_of(target: Target) -> str:
+    """
+    The target's namespace, which becomes part of a path.
+
+    Raises ChangeSourceError when it is none, or no deployment is named: what was not looked for is not absent.
+    """
+    if not target.deployments:
+        raise ChangeSourceError(
+            f"{target.service} names no deployments, so nothing of it is looked for in the cluster; "
+            "add [[service.deployments]]"
+        )
+    if not _NAMESPACE.fullmatch(target.namespace):
+        raise ChangeSourceError(
+            f"{target.service} has no valid namespace, so nothing of it is looked for in the cluster; set namespace"
+        )
+    return target.namespace

@@ -3,7 +3,8 @@ Does the API server in front of the engine have enough CPU?
 
 Reads the time to first token that neither queue nor prefill explains (tokenisation and the HTTP server), and how often
 the engine's containers hit their CPU limit. Bad when the unexplained time gained 0.15 s and passed 0.3 s, the
-containers are throttled in 30 % of periods while that time grew, or it grew on some pods and not on the others.
+containers are throttled in 30 % of periods while that time grew, or it grew on some pods and not on the others. Of an
+engine that times no first token only the throttling is known: bad when it grew past 30 %, and else unknown.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from diagnostics.wording import compared
 PERIODS = "container_cpu_cfs_periods_total"
 THROTTLED = "container_cpu_cfs_throttled_periods_total"
 LEAST_GAIN = 0.15
-"""Seconds of unexplained time that count as grown."""
+"""Seconds of unexplained time, or share of throttled periods, that count as grown."""
+
+_THROTTLED = 0.3
 
 
 async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
-    await look.require("serving", f"{latency.TTFT}_count")
+    if await look.exported("serving", f"{latency.TTFT}_count") is None:
+        return await _cpu_alone(look, await look.why_missing(f"{latency.TTFT}_count"))
     ttft, queue, prefill = await asyncio.gather(
         look.mean(latency.TTFT, "serving"), look.mean(latency.QUEUE, "serving"), look.mean(latency.PREFILL, "serving")
     )
@@ -43,9 +47,22 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
         measures.append(measure("cpu_throttled_ratio", top[1], "ratio"))
         text += f" CPU throttling: {compared(top[1], 'ratio')} of periods on the worst pod."
     has_grown = (left.gain or 0.0) >= LEAST_GAIN or bool(apart)
-    is_throttled = top is not None and (top[1].now or 0.0) > 0.3
+    is_throttled = top is not None and (top[1].now or 0.0) > _THROTTLED
     is_bad = has_grown and (left.now > 0.3 or is_throttled or bool(apart))
     return (Finding.bad if is_bad else Finding.ok)("api_server_cpu", text, *measures)
+
+
+async def _cpu_alone(look: Look, why: str) -> Finding:
+    """What the containers' CPU says by itself; raises CannotTellError with `why` where nobody exports that either."""
+    throttled = await _throttled(look)
+    top = worst(throttled or {}, highest_then(throttled or {}))
+    if top is None:
+        raise CannotTellError(why)
+    found = measure("cpu_throttled_ratio", top[1], "ratio")
+    text = f"CPU throttling: {compared(top[1], 'ratio')} of periods on the worst pod."
+    if (top[1].now or 0.0) > _THROTTLED and (top[1].gain or 0.0) >= LEAST_GAIN:
+        return Finding.bad("api_server_cpu", text, found)
+    return Finding.unknown("api_server_cpu", f"{why}. {text}", found)
 
 
 async def _throttled(look: Look) -> dict[Key, Compared] | None:

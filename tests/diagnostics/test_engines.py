@@ -103,6 +103,20 @@ async def test_tgis_requests_are_broken_down_as_far_as_it_measures() -> None:
     assert not has(finding, "frontend") or of_service(finding, "frontend").value is None
 
 
+@pytest.mark.parametrize(("since", "status"), [(80, Status.BAD), (1, Status.UNKNOWN)])
+async def test_cpu_throttling_is_told_without_a_first_token(since: float, status: Status) -> None:
+    """TGI's own time in front of the engine is not known, but what the kernel holds back is."""
+    series = [
+        gauge("tgi_batch_current_size", 8, 8),
+        counter("container_cpu_cfs_periods_total", 100, 100, container="tgi"),
+        counter("container_cpu_cfs_throttled_periods_total", 1, since, container="tgi"),
+    ]
+    finding = await ask("api_server_cpu", *series)
+    assert finding.status is status
+    assert of_service(finding, "cpu_throttled_ratio").value == pytest.approx(since / 100, rel=0.05)
+    assert "CPU throttling" in finding.summary
+
+
 async def test_tritons_microseconds_become_seconds() -> None:
     """Triton counts microseconds beside requests; their quotient is the mean queue time."""
     series = [

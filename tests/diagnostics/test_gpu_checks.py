@@ -314,6 +314,14 @@ async def test_an_xid_after_a_reboot_counts_from_zero() -> None:
     assert of_service(finding, "xid_fallen_off_bus").value == 1
 
 
+async def test_a_remap_that_waits_since_long_is_bad_and_no_evidence() -> None:
+    """The GPU needs its reset all the same; the trouble of today did not come from it."""
+    finding = await ask("gpu_ecc", gauge("DCGM_FI_DEV_ROW_REMAP_PENDING", 1, 1, **gpu(1)), running(1))
+    assert finding.status is Status.BAD
+    assert "a row remap waits for a reset, and did before the trouble" in finding.summary
+    assert of_service(finding, "row_remap_pending").value == 0
+
+
 async def test_one_of_two_flags_is_enough() -> None:
     """A GPU reports both kinds of repair: what remapping waits for is not outweighed by retirement that does not."""
     flags = [

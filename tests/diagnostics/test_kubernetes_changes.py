@@ -265,9 +265,10 @@ async def test_what_cannot_be_read_is_a_blind_spot(
 async def test_a_namespace_that_is_none_is_not_asked_for(
     cluster: Cluster, source: KubernetesRollouts, namespace: str
 ) -> None:
-    """Nothing but a name goes into the path."""
+    """Nothing but a name goes into the path; what is not looked for is a blind spot, not an absence of changes."""
     target = Target(service="chat", namespace=namespace, deployments=CHAT.deployments)
-    assert await source.changes(target, SINCE, UNTIL) == []
+    with pytest.raises(ChangeSourceError, match="chat has no valid namespace"):
+        await source.changes(target, SINCE, UNTIL)
     assert cluster.asked == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -71,9 +72,9 @@ def event(name: str, kind: str, about: str, reason: str, minutes: float, message
         "reason": reason,
         "message": message,
         "firstTimestamp": ago(minutes),
-        "lastTimestamp": ago(0),
+        "lastTimestamp": ago(minutes),
         "eventTime": None,
-        "count": 7,
+        "count": 1,
         "reportingComponent": "",
         **more,
     }
@@ -173,6 +174,37 @@ async def test_what_the_cluster_did_is_told_and_what_it_suffers_is_a_symptom(
     assert found[0].scope == {"deployment": ("chat-vllm",), "pod": ("chat-vllm-7d9-x",)}
 
 
+async def test_what_repeats_is_dated_by_what_lies_in_the_time(cluster: ListServer, client: httpx.AsyncClient) -> None:
+    """At first where that is asked for, else by its last repetition; core/v1 and events.k8s.io count differently."""
+    series = {"count": 40, "lastObservedTime": ago(3)}
+    cluster.lists[EVENTS] = [
+        event("old", "Pod", "chat-vllm-7d9-x", "BackOff", 700, lastTimestamp=ago(2), count=200),
+        event("new", "Pod", "chat-vllm-7d9-y", "BackOff", 30, lastTimestamp=ago(1), count=9),
+        event(
+            "new-api",
+            "Pod",
+            "chat-vllm-7d9-z",
+            "BackOff",
+            500,
+            firstTimestamp=None,
+            lastTimestamp=None,
+            eventTime=ago(500),
+            count=None,
+            series=series,
+        ),
+        event("over", "Pod", "chat-vllm-7d9-q", "BackOff", 900, lastTimestamp=ago(800), count=5),
+    ]
+
+    found = await KubernetesEvents(cluster="prod", url=cluster.url, client=client).changes(CHAT, SINCE, UNTIL)
+
+    assert {each.id.rpartition("uid-")[2]: (NOON - each.at) / timedelta(minutes=1) for each in found} == {
+        "new": 30,
+        "new-api": 3,
+        "old": 2,
+    }
+    assert found[-1].summary == "Pod chat-vllm-7d9-x: BackOff, 200 times until 11:58 UTC"
+
+
 async def test_scaling_by_hand_is_told_apart(cluster: ListServer, client: httpx.AsyncClient) -> None:
     """A rollout scales two replica sets within minutes, and an autoscaler says itself what it did."""
 
@@ -246,17 +278,24 @@ async def test_one_part_that_may_not_be_read_is_named(cluster: ListServer, clien
             await source.changes(CHAT, SINCE, UNTIL)
 
 
-@pytest.mark.parametrize("namespace", ["", "chat/../kube-system", "Chat"])
-async def test_a_namespace_that_is_none_is_not_asked_for(
-    cluster: ListServer, client: httpx.AsyncClient, namespace: str
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (replace(CHAT, namespace=""), "has no valid namespace"),
+        (replace(CHAT, namespace="chat/../kube-system"), "has no valid namespace"),
+        (replace(CHAT, deployments=()), "names no deployments"),
+    ],
+)
+async def test_what_is_not_looked_for_is_a_blind_spot(
+    cluster: ListServer, client: httpx.AsyncClient, target: Target, words: str
 ) -> None:
-    """Nothing but a name goes into the path."""
-    target = Target(service="chat", namespace=namespace, deployments=CHAT.deployments)
+    """Nothing but a name goes into the path, and nothing asked is no absence of changes."""
     for source in (
         KubernetesEvents(cluster="prod", url=cluster.url, client=client),
         KubernetesConfiguration(cluster="prod", url=cluster.url, client=client),
         KubernetesNodes(cluster="prod", url=cluster.url, client=client),
     ):
-        assert await source.changes(target, SINCE, UNTIL) == []
+        with pytest.raises(ChangeSourceError, match=words):
+            await source.changes(target, SINCE, UNTIL)
 
     assert cluster.seen == []
