@@ -19,7 +19,6 @@ from runbooks.engine.values import (
     PatientAction,
     Tier,
 )
-from tests.runbooks.test_command import hostile
 from tests.runbooks.test_plan import CONTEXT, NOW, runbook
 from tests.runbooks.vllm_server import KEY, VllmServer
 
@@ -292,34 +291,3 @@ def test_parameters_match_whole_or_not_at_all(name: str, bad: dict[str, object])
     """A level that drops the weights cannot even be said."""
     with pytest.raises(ValidationError):
         build_actions()[name].params.model_validate({**STEPS[name], **bad})
-
-
-async def test_hostile_values_arrive_as_they_are_or_not_at_all(
-    actions: dict[str, Action], awake: VllmServer, asleep: VllmServer
-) -> None:
-    """Two thousand in every parameter: refused, or in the request's JSON letter by letter at the one path there is."""
-    free = built(awake, asleep, lora_paths=("(?s:.*)",))["vllm.load_lora"]
-    fitting = 0
-    for parameter in ("name", "path", "engine", "service"):
-        for number, value in enumerate([*hostile(2000), "org/sql", "s3://adapters/sql@v7"]):
-            if value == "chat":  # the model's and the service's own name
-                continue
-            try:
-                params = params_of(free, **{parameter: value})
-            except ValidationError:
-                continue
-            assert getattr(params, parameter) == value
-            if parameter in ("engine", "service"):
-                with pytest.raises(ActionError):
-                    await free.read(params)
-                continue
-            fitting += 1
-            if number % 20 == 0 or number >= 2000:
-                awake.adapters.clear()
-                await free.act(params, await free.read(params), "t-1")
-                sent = awake.of("POST")[-1]
-                assert (sent.path, sent.json) == (
-                    "/v1/load_lora_adapter",
-                    {"lora_name": params.name, "lora_path": params.path},
-                )
-    assert fitting > 2

