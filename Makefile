@@ -16,7 +16,7 @@ FAISS := $(if $(GPU),gpu,cpu)
 OTHER_FAISS := $(if $(GPU),cpu,gpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help demo test check bench chaos migration install prompt-stores clean
+.PHONY: help demo test check bench evidence chaos migration install prompt-stores clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks
 bench: $(VENV)/.dev-$(FAISS) ## Measure: webhooks accepted, a storm of them, cards and verdicts (ARGS="--only storm --database sqlite")
 	$(BIN)/python -m tests.bench $(ARGS)
 	$(BIN)/python -m tests.redaction_bench
+
+evidence: $(VENV)/.dev-$(FAISS) ## Prove at length: 20,000 deeds about approvals in any order (ARGS="--deeds 100000")
+	$(BIN)/python -m tests.evidence_approvals $(ARGS)
 
 chaos: $(VENV)/.dev-$(FAISS) ## Take-over, freeze and upgrade one by one, then kill and freeze at random while hundreds of fixes run (ARGS="--runs 40")
 	$(BIN)/python -m pytest -v --no-header --durations=0 --durations-min=1 tests/faults/test_takeover.py

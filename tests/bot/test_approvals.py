@@ -379,3 +379,22 @@ async def test_suggest_means_that_a_fix_is_only_shown(store: Store, tmp_path: Pa
 
     with pytest.raises(NotAllowedError, match="mode suggest"):
         await shown.approve("plan-1", by=store.person("bob"), now=NOW)
+
+
+async def test_a_hundred_clicks_at_once_are_one_transition(store: Store, approvals: Approvals) -> None:
+    """Approve and deny, by two people who may, a hundred times; then fifty workers that begin it."""
+    await store.offer(plan(store.policy.version))
+    clicks = [approvals.approve("plan-1", by=store.person(name), now=NOW) for name in ("bob", "dana") * 40]
+    clicks[10:10] = [approvals.deny("plan-1", by=store.person(name), now=NOW) for name in ("bob", "dana") * 10]  # type: ignore[misc]  # None or True
+
+    ends = await asyncio.gather(*clicks, return_exceptions=True)
+    row = await store.plans.get("plan-1")
+    begun = await asyncio.gather(*(store.plans.begin(row, now=NOW) for _ in range(50)), return_exceptions=True)
+
+    assert sum(not isinstance(end, Exception) for end in ends) == 1
+    assert {type(end) for end in ends if isinstance(end, Exception)} == {AlreadyDecidedError}
+    is_approved = row.state is PlanState.APPROVED
+    assert sum(each is True for each in begun) == is_approved
+    record = [each.action for each in await AuditLog(store.database).about(INCIDENT)]
+    assert len([action for action in record if action in ("plan.approve", "plan.deny")]) == 1
+    assert record.count("plan.started") == is_approved
