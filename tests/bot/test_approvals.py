@@ -389,7 +389,7 @@ async def test_a_hundred_clicks_at_once_are_one_transition(store: Store, approva
 
     ends = await asyncio.gather(*clicks, return_exceptions=True)
     row = await store.plans.get("plan-1")
-    begun = await asyncio.gather(*(store.plans.begin(row, now=NOW) for _ in range(50)), return_exceptions=True)
+    begun = await asyncio.gather(*(approvals.begin(row, now=NOW) for _ in range(50)), return_exceptions=True)
 
     assert sum(not isinstance(end, Exception) for end in ends) == 1
     assert {type(end) for end in ends if isinstance(end, Exception)} == {AlreadyDecidedError}
