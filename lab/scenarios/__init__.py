@@ -34,5 +34,6 @@ def scenario(id_: str) -> Scenario:
     if id_ in SCENARIOS:
         return SCENARIOS[id_]()
     if id_ in FAULTS:
-        return FaultDrill(FAULTS[id_]())
+        fault = FAULTS[id_]
+        return FaultDrill(fault(fault.drill_strength))
     raise UnknownScenarioError(f"there is no scenario {id_!r}; there is {', '.join(sorted(FAULTS))}")

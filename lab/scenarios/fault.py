@@ -40,6 +40,8 @@ class Fault(ABC):
     is_control: ClassVar[bool] = False
     by_hand: ClassVar[str] = ""
     """A pattern of the instructions that ask for the work by which a person heals it; "" where no such work does."""
+    drill_strength: ClassVar[float] = 1.0
+    """How strong a drill plays it: its rule fires, and what its runbook asks for is enough."""
     is_harmless: ClassVar[bool] = False
     """Nobody is hurt by it, so that the world counts as healthy all the time."""
     is_only_recorded: ClassVar[bool] = False

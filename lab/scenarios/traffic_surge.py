@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from lab.cluster import ENGINE, WEIGHT_LOADING
-from lab.cluster_objects import autoscaler
+from lab.cluster_objects import autoscaler, node
+from lab.fleet import gpu_racks
 from lab.scenarios.fault import Fault, Shape
 from lab.scenarios.node_fault import idle_nodes
 from lab.scenarios.traffic import times_the_peak
 from lab.stage import Stage
 
 _SLOW_PULL = timedelta(minutes=50)
-_BEARABLE = 1.45
+_BEARABLE = 1.55
 """Times its usual requests per second: from about there on requests wait for each other in an engine."""
 
 
@@ -23,6 +24,7 @@ class TrafficSurge(Fault):
     title = "Organic traffic beyond what the engines can serve"
     alert = "LLMQueueBacklog"
     shapes = (Shape.RAMP,)
+    drill_strength = 0.68
     usual_factor = 2.5
     factors = (1.2, 1.8)
 
@@ -54,6 +56,7 @@ class ScaleOutBlocked(TrafficSurge):
     id = "S08"
     title = "The autoscaler's engines do not start"
     by_hand = "uncordon sound GPU nodes"
+    drill_strength = 1.2
     usual_factor = 1.8
     factors = (0.65, 0.95)
 
@@ -80,8 +83,9 @@ class ScaleOutBlocked(TrafficSurge):
                 stage.cluster.get("nodes", node)["spec"]["unschedulable"] = True
 
     def repair(self, stage: Stage, at: datetime) -> None:
-        """Give the nodes back, and have the weights near them."""
-        del at
+        """Give nodes back, also those that batch work had, and have the weights near them."""
         stage.cluster.loading = WEIGHT_LOADING
-        for node in idle_nodes(stage):
-            stage.cluster.get("nodes", node)["spec"].pop("unschedulable", None)
+        for name in idle_nodes(stage):
+            stage.cluster.get("nodes", name)["spec"].pop("unschedulable", None)
+        for place in range(len(gpu_racks(stage.cluster)) + 1, self.most + 1):
+            stage.cluster.put("nodes", node(f"gpu-{place}", f"rack-{place % 2 + 1}", 1, created=at))

@@ -12,10 +12,10 @@ import typer
 from typer.testing import CliRunner
 
 from bot.library import open_shelf
-from lab.actors import Channel, fix_on, step_waiting, steps_on
+from lab.actors import Channel, Outcome, fix_on, step_waiting, steps_on
 from lab.alert_rules import RULES
 from lab.commands import drill
-from lab.drills import Judgement, report, write_report
+from lab.drills import CONFIRMED, Judgement, checks, report, second_best, write_report
 from lab.scenarios.fault_drill import FaultDrill
 from lab.scenarios.faults import FAULTS
 from lab.training import Diary
@@ -37,7 +37,7 @@ BY_HAND = sorted(id_ for id_, fault in FAULTS.items() if fault.by_hand)
 
 def broken(id_: str) -> tuple[FaultDrill, SmallWorld]:
     """The fault as a drill plays it, in a world that has lived until it is there."""
-    played = FaultDrill(FAULTS[id_]())
+    played = FaultDrill(FAULTS[id_](FAULTS[id_].drill_strength))
     world = SmallWorld(seed=3, fault=played)  # type: ignore[arg-type]
     assert played.is_healthy(world.stage)
     deeds = played.deeds(world.fleet.next_step)
@@ -100,6 +100,52 @@ def test_a_fix_is_read_from_the_card() -> None:
     assert step_waiting(waiting) == 1
     assert step_waiting(card("running")) is None
     assert fix_on({"messages": []}) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("state", "is_healed", "verdict", "is_good"),
+    [
+        (CONFIRMED, False, "falsely verified", False),
+        (CONFIRMED, True, "healed the world, too", True),
+        ("done, but the telemetry did not recover", False, "done, but the telemetry did not recover", True),
+        ("", False, "did not end", True),
+    ],
+)
+def test_a_wrong_fix_must_not_pass_for_a_success(state: str, is_healed: bool, verdict: str, is_good: bool) -> None:  # noqa: FBT001 - a case
+    """Whatever the card says of it, the world is asked."""
+    judged = second_best("G01", Outcome(fix="Restart", state=state), is_healed=is_healed)
+
+    assert (judged.verdict, judged.resolved) == (verdict, is_good)
+
+
+@pytest.mark.parametrize(
+    ("name", "cards", "outcome", "is_healed", "missing"),
+    [
+        ("G01", "*A GPU is lost* (G01), 99 %", Outcome(fix="Reboot", state=CONFIRMED), True, []),
+        (
+            "G01",
+            "*A GPU is lost* (G01), 99 %",
+            Outcome(fix="Reboot", state=CONFIRMED),
+            False,
+            ["the world is not healed"],
+        ),
+        ("G01", "*A GPU hangs* (G09), 99 %", Outcome(), False, ["the card names G09, not G01", "no fix was offered"]),
+        ("G01", "*A GPU is lost* (G01)", Outcome(fix="x", state="done"), True, ["the fix ended as: done"]),
+        ("Q08", "*The judge changed* (Q08)", Outcome(fix="x", state="done", is_by_hand_only=True), False, []),
+        ("Q08", "*The judge* (Q08)", Outcome(fix="x", state="done"), False, ["more was done than to write it down"]),
+    ],
+)
+def test_a_good_end_needs_cause_cure_and_proof(
+    name: str,
+    cards: str,
+    outcome: Outcome,
+    is_healed: bool,  # noqa: FBT001 - a case
+    missing: list[str],
+) -> None:
+    """The card, the fix and the world are each asked; of what is only recorded, that nothing else was done."""
+    truth = {"cause": name, "healed": is_healed, "violations": []}
+
+    assert [what for what, is_so in checks(name, truth, cards, outcome).items() if not is_so] == missing
 
 
 def test_a_report_counts_what_ended_well(tmp_path: Path) -> None:
