@@ -173,6 +173,28 @@ async def test_one_of_two_who_was_asked_is_in_doubt(pages: dict[str, Action], pa
     assert await action.happened(both, before, "t-1") is Happened.CANNOT_TELL
 
 
+async def test_somebody_elses_request_is_not_ours(pages: dict[str, Action], pagerduty: PagerDutyServer) -> None:
+    """Alice asks Dana by hand while our answer is lost: Dana is asked, and nobody can say that we did."""
+    action = pages["pagerduty.add_responders"]
+    params = params_of(action, pagerduty)
+    before = await action.read(params)
+    await action.act(params, before, "t-1")
+    pagerduty.incident.responders[0]["requester"] = pagerduty.account.user_of(ALICE.email).reference()
+
+    assert await action.happened(params, before, "t-1") is Happened.CANNOT_TELL
+
+
+async def test_a_note_may_come_after_the_end(pages: dict[str, Action], pagerduty: PagerDutyServer) -> None:
+    """The incident was resolved between plan and start; what was done is written down all the same."""
+    action = pages["pagerduty.note"]
+    params = params_of(action, pagerduty)
+    before = await action.read(params)
+    pagerduty.account.change(pagerduty.incident.id, {"status": "resolved"}, pagerduty.account.user_of(ALICE.email))
+    await action.act(params, before, "t-1")
+
+    assert (len(pagerduty.incident.notes), pagerduty.incident.status) == (1, "resolved")
+
+
 async def test_an_account_that_cannot_add_responders_says_so(pagerduty: PagerDutyServer) -> None:
     """The feature is a plan's; without it PagerDuty leaves the field out."""
     action = built(pagerduty)["pagerduty.add_responders"]
@@ -388,7 +410,8 @@ def test_no_check_has_to_verify_that_people_were_told() -> None:
         ("pagerduty.escalate", {"escalation_policy": "PLABOWN"}),
         ("pagerduty.add_responders", {"users": []}),
         ("pagerduty.add_responders", {"users": ["a/b"]}),
-        ("pagerduty.add_responders", {"users": ["P1"] * 11}),
+        ("pagerduty.add_responders", {"users": [f"P{number}" for number in range(11)]}),
+        ("pagerduty.add_responders", {"users": "P1, P1"}),
         ("pagerduty.start_workflow", {"workflow": "../x"}),
     ],
 )

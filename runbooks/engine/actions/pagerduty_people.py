@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import httpx
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from runbooks.engine.actions.json_api import change
 from runbooks.engine.actions.pagerduty import (
@@ -44,6 +44,12 @@ def _user_list(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
+def _no_twice(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("a user stands there twice, and would be paged twice")
+    return value
+
+
 class EscalateParams(OfIncident):
     """To a level of the incident's own escalation policy, or to the first level of another policy."""
 
@@ -60,7 +66,12 @@ class EscalateParams(OfIncident):
 class AddRespondersParams(OfIncident):
     """`users` are ids of PagerDuty users; each of them is paged with `message`."""
 
-    users: Annotated[tuple[PagerDutyId, ...], BeforeValidator(_user_list), Field(min_length=1, max_length=10)]
+    users: Annotated[
+        tuple[PagerDutyId, ...],
+        BeforeValidator(_user_list),
+        AfterValidator(_no_twice),
+        Field(min_length=1, max_length=10),
+    ]
     message: Text
 
 
@@ -94,6 +105,8 @@ class Escalate(IncidentAction):
         held_by = text(part(incident, "escalation_policy"), "id")
         wanted = params if isinstance(params, EscalateParams) else None
         policy_id = (wanted.escalation_policy if wanted else None) or held_by
+        if not policy_id:
+            raise ActionError(f"no escalation policy holds the incident {params.incident}: name one")
         policy = part(await read(client, f"/escalation_policies/{policy_id}"), "escalation_policy")
         rules = objects(policy, "escalation_rules")
         level = (wanted.level if wanted else None) or 1
@@ -189,15 +202,19 @@ class AddResponders(IncidentAction):
         return {"asked": list(params.users)}
 
     async def happened(self, params: AddRespondersParams, before: JsonObject, token: str) -> Happened:
+        """Whether we asked them; that somebody else did says nothing about ours."""
         try:
             async with self.client() as client:
-                now = _states(await incident_of(client, params), params.users)
+                incident = await incident_of(client, params)
+                now, askers = _states(incident, params.users), _askers(incident)
+                me = await self.sender(client)
         except ActionError:
             return Happened.CANNOT_TELL
-        asked = [now[user] != before["states"][user] for user in params.users]
-        if all(asked):
-            return Happened.YES
-        return Happened.CANNOT_TELL if any(asked) else Happened.NO
+        changed = [user for user in params.users if now[user] != before["states"][user]]
+        if not changed:
+            return Happened.NO
+        is_ours = len(changed) == len(params.users) and all(askers.get(user) == me for user in changed)
+        return Happened.YES if is_ours else Happened.CANNOT_TELL
 
 
 def _states(incident: JsonObject, users: tuple[str, ...]) -> dict[str, str]:
@@ -206,6 +223,12 @@ def _states(incident: JsonObject, users: tuple[str, ...]) -> dict[str, str]:
         raise ActionError("PagerDuty does not say who responds to this incident: the account cannot add responders")
     said = {text(part(each, "user"), "id"): text(each, "state") for each in objects(incident, "incidents_responders")}
     return {user: said.get(user, "") for user in users}
+
+
+def _askers(incident: JsonObject) -> dict[str, str]:
+    """Who asked for each responder."""
+    responders = objects(incident, "incidents_responders")
+    return {text(part(each, "user"), "id"): text(part(each, "requester"), "id") for each in responders}
 
 
 def _name_of(found: JsonObject) -> str:
