@@ -245,6 +245,12 @@ replicas = 4
 [[service.deployments]]
 name = "chat-gateway"
 kind = "gateway"
+[[service.deployments]]
+name = "chat-embedder"
+kind = "embedder"
+[[service.deployments]]
+name = "chat-guardrail"
+kind = "guardrail"
 [[service.prompts]]
 name = "chat-system"
 source = "prompts"

@@ -32,6 +32,7 @@ from lab.prompt_store import PromptStore
 from lab.qdrant import QdrantApi
 from lab.rule import RuleState
 from lab.scenarios import scenario
+from lab.side_services import SideServices
 from lab.stage import Deed, Stage
 from lab.switches import Switches
 
@@ -90,6 +91,7 @@ class World:
         self.gateway = gateway.build(rng, gpu_racks(self.cluster))
         hardware = Hardware()
         self.stage = Stage(prompts=self.prompts, cluster=self.cluster, gateway=self.gateway, hardware=hardware, rng=rng)
+        self._side_services = SideServices(stage=self.stage, built=start)
         self.scenario.set_up(self.stage, start)
         self.fleet = Fleet(
             start=start,
@@ -161,6 +163,7 @@ class World:
         while self._deeds and self._deeds[0].at <= now:
             self._deeds.popleft().do(self.stage)
         self.switches.observe(now)
+        self._side_services.step(now)
         self.fleet.step()
         self._note_health(now)
 

@@ -84,7 +84,7 @@ def test_the_teams_own_runbooks_can_be_carried_out_in_this_lab(tmp_path: Path) -
     (tmp_path / "watchkeeper.toml").write_text(watchkeeper_toml(ADDRESSES, pace=20, history="history.om"))
     config = load_config(tmp_path / "watchkeeper.toml")
     count, problems = faults([folder.path for folder in config.runbooks])
-    assert (count, problems) == (10, [])
+    assert (count, problems) == (12, [])
     books = [book for folder in config.runbooks for book in load_folder(folder.path)[0]]
     named = [step.params for book in books for step in book.steps]
     flags = {str(params["flag"]).format(scope=_Scope) for params in named if "flag" in params}
