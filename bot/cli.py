@@ -24,6 +24,7 @@ from typer.main import get_command
 from bot.cli_audit import add_audit_commands
 from bot.cli_changes import add_change_commands
 from bot.cli_operator import add_operator_commands
+from bot.cli_policy import add_policy_commands
 from bot.cli_probe import add_probe_command
 from bot.cli_runbook import add_runbook_commands
 from bot.incidents import DeclaredDeadError, WatchkeeperError
@@ -370,6 +371,7 @@ add_audit_commands(app, _require_schema)
 add_operator_commands(app, _require_schema)
 add_change_commands(app, _configured, _require_schema)
 add_probe_command(app)
+add_policy_commands(app, _configured, _require_schema)
 add_runbook_commands(app, _require_schema)
 
 if __name__ == "__main__":

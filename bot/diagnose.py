@@ -35,10 +35,18 @@ _HOURS = re.compile(r"\d\d:\d\d(?::\d\d)?")
 
 def time_of(text: str, now: datetime) -> datetime:
     """
-    A time as people type it: RFC 3339 with its zone, or the hours and minutes of today in UTC.
+    A time that was, as people type it.
 
-    Raises WatchkeeperError for anything else, and for a time that is still to come.
+    Raises WatchkeeperError for what is none, and for a time that is still to come.
     """
+    at = instant_of(text, now)
+    if at > now:
+        raise WatchkeeperError(f"{at:%Y-%m-%d %H:%M} UTC is still to come; what is not yet has no cause")
+    return at
+
+
+def instant_of(text: str, now: datetime) -> datetime:
+    """RFC 3339 with its zone, or the hours and minutes of today in UTC. Raises WatchkeeperError for anything else."""
     try:
         if _HOURS.fullmatch(text):
             at = datetime.combine(now.astimezone(UTC).date(), time.fromisoformat(text), UTC)
@@ -48,10 +56,6 @@ def time_of(text: str, now: datetime) -> datetime:
         at = None
     if at is None or at.tzinfo is None:
         raise WatchkeeperError(f"{text!r} is no time; write 14:03 (today, UTC) or 2026-11-22T14:03:00Z")
-    if at > now:
-        raise WatchkeeperError(
-            f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC is still to come; what is not yet has no cause"
-        )
     return at.astimezone(UTC)
 
 
