@@ -264,24 +264,33 @@ def show_rights(
 
 @evaluation.command("retrieval")
 def evaluate_retrieval(
-    path: Annotated[Path, typer.Argument(help="A benchmark's folder: documents and labelled questions.")],
     *,
+    corpus: Annotated[Path, typer.Option(help="Runbooks as JSON lines: doc_id, title, text, source.")],
+    queries: Annotated[Path, typer.Option(help="Alerts: query_id, alertname, text_full, text_blind, source, expr.")],
+    qrels: Annotated[Path, typer.Option(help="Which answers which: query_id, doc_id, rel.")],
     field: Annotated[
         Literal["text_full", "text_blind"], typer.Option(help="text_blind leaves out the alert's name: the hard form.")
     ] = "text_full",
+    run: Annotated[Path | None, typer.Option(help="Write the answers to this file, as TREC runs are.")] = None,
+    curve: Annotated[Path | None, typer.Option(help="Draw wrong suggestions against missed ones (PNG).")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
     """Measure how often the right runbook is among the first, against plain baselines."""
-    from retrieval.benchmark import BenchmarkError
+    from retrieval.abstention import draw
+    from retrieval.benchmark import Benchmark, BenchmarkError
     from retrieval.embedder import EmbeddingError
     from retrieval.evaluate import evaluate, report
     from retrieval.weights import WeightsError
 
-    with _told(BenchmarkError, WeightsError, EmbeddingError):
-        figures = asyncio.run(evaluate(path, field))
-    if as_json is not None:
-        as_json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    print(report(figures))
+    with _told(BenchmarkError, WeightsError, EmbeddingError, OSError):
+        found = asyncio.run(evaluate(Benchmark.read(corpus=corpus, queries=queries, qrels=qrels), field))
+        if as_json is not None:
+            as_json.write_text(json.dumps(found.figures, indent=2) + "\n", encoding="utf-8")
+        if run is not None:
+            run.write_text(found.run(), encoding="utf-8")
+        if curve is not None:
+            draw(found.abstention, curve, f"{field}: {found.figures['n']} alerts, with and without their runbooks")
+    print(report(found.figures))
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """
 A retrieval benchmark as files: runbooks, alerts, and which runbook answers which alert.
 
-A folder holds `corpus.jsonl` (doc_id, title, text, source), `queries.jsonl` (query_id, source, alertname, expr,
-text_full, text_blind) and `qrels.jsonl` (query_id, doc_id, rel); other fields are ignored.
+Three files of JSON lines: documents (doc_id, title, text, source), queries (query_id, source, alertname, expr, labels,
+text_full, text_blind) and judgements (query_id, doc_id, rel); other fields are ignored.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic import Field as Field_
 
 from retrieval.documents import Document, Question
 from retrieval.markdown import document_from_markdown
@@ -21,7 +22,7 @@ Field = Literal["text_full", "text_blind"]
 
 
 class BenchmarkError(Exception):
-    """The benchmark's folder cannot be read; the message names file and line."""
+    """A file of the benchmark cannot be used; the message names file and line."""
 
 
 class _Runbook(BaseModel):
@@ -38,6 +39,7 @@ class _Alert(BaseModel):
     source: str = ""
     alertname: str = ""
     expr: str = ""
+    labels: dict[str, Any] = Field_(default_factory=dict)
 
 
 class _Judgement(BaseModel):
@@ -59,6 +61,7 @@ class Case:
     expr: str
     texts: dict[Field, str]
     relevance: dict[str, int]
+    services: tuple[str, ...] = ()
 
     def question(self, field: Field, *, with_expr: bool = False) -> Question:
         """
@@ -81,14 +84,17 @@ class Benchmark:
     cases: tuple[Case, ...]
 
     @classmethod
-    def read(cls, folder: Path) -> Benchmark:
+    def read(cls, *, corpus: Path, queries: Path, qrels: Path) -> Benchmark:
         """Blocks. Raises BenchmarkError."""
         documents = tuple(
             document_from_markdown(runbook.doc_id, runbook.text, title=runbook.title)
-            for runbook in _lines(folder / "corpus.jsonl", _Runbook)
+            for runbook in _lines(corpus, _Runbook)
         )
+        alerts = list(_lines(queries, _Alert))
+        if not documents or not alerts:
+            raise BenchmarkError(f"{len(documents)} documents and {len(alerts)} queries: nothing to measure")
         relevance: dict[str, dict[str, int]] = {}
-        for judgement in _lines(folder / "qrels.jsonl", _Judgement):
+        for judgement in _lines(qrels, _Judgement):
             if judgement.rel > 0:
                 relevance.setdefault(judgement.query_id, {})[judgement.doc_id] = judgement.rel
         cases = tuple(
@@ -99,12 +105,14 @@ class Benchmark:
                 expr=alert.expr,
                 texts={"text_full": alert.text_full, "text_blind": alert.text_blind},
                 relevance=relevance.get(alert.query_id, {}),
+                services=tuple(str(alert.labels[label]) for label in _SERVICE_LABELS if alert.labels.get(label)),
             )
-            for alert in _lines(folder / "queries.jsonl", _Alert)
+            for alert in alerts
         )
-        if not documents or not cases:
-            raise BenchmarkError(f"{folder}: {len(documents)} documents and {len(cases)} queries, nothing to measure")
         return cls(documents=documents, cases=cases)
+
+
+_SERVICE_LABELS = ("service", "job", "component")
 
 
 def _lines(path: Path, shape: type[Line]) -> Iterator[Line]:

@@ -60,6 +60,11 @@ class Comparison:
     asked: Asked
     meaning: Meaning | None
 
+    def asking(self, *, expr: str) -> Comparison:
+        """The same question with an expression beside it."""
+        question = replace(self.question, expr=expr)
+        return replace(self, question=question, asked=Asked.of(question))
+
     @cached_property
     def prose(self) -> str:
         """The question's text without the alert's name, which has a reason of its own."""

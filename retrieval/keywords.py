@@ -76,6 +76,11 @@ class KeywordIndex:
         total = sum(weights.values())
         return sum(weight for word, weight in weights.items() if word in self._has[document]) / total if total else 0.0
 
+    def shared_counts(self, asked: Sequence[str]) -> Scores:
+        """How many of these stems each document has, all alike."""
+        wanted = frozenset(asked)
+        return np.array([len(wanted & has) for has in self._has], np.float64)
+
     def shared_words(self, text: str, document: int, most: int = 4) -> list[str]:
         """The rarest words, as the question wrote them, that this document has too."""
         spelled: dict[str, str] = {}

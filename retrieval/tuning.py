@@ -1,8 +1,8 @@
 """
 Where the numbers of `retrieval/fusion.py` come from: learned on some sources, counted on the others.
 
-`python -m retrieval.tuning FOLDER` prints what learning by this rule is worth on alerts that had no say in it, beside
-the numbers in use, and the numbers learned on all. Nothing is written: they are changed by people, with a reason.
+`python -m retrieval.tuning CORPUS QUERIES QRELS` prints what learning by this rule is worth on alerts that had no say
+in it, beside the numbers in use, and the numbers learned on all. Nothing is written: people change them, with a reason.
 """
 
 from __future__ import annotations
@@ -240,11 +240,14 @@ def report(rows: Sequence[Heldout], weights: Array, curve: Array) -> str:
 
 
 def main() -> None:
-    """`python -m retrieval.tuning FOLDER`."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m retrieval.tuning FOLDER")
+    """`python -m retrieval.tuning CORPUS QUERIES QRELS`."""
+    if len(sys.argv) != 4:
+        sys.exit("usage: python -m retrieval.tuning corpus.jsonl queries.jsonl qrels.jsonl")
+    corpus, queries, qrels = map(Path, sys.argv[1:])
     try:
-        found = asyncio.run(cross_validate(Benchmark.read(Path(sys.argv[1])), MiniLmEmbedder()))
+        found = asyncio.run(
+            cross_validate(Benchmark.read(corpus=corpus, queries=queries, qrels=qrels), MiniLmEmbedder())
+        )
     except (BenchmarkError, WeightsError, EmbeddingError) as error:
         sys.exit(str(error))
     sys.stdout.write(f"{report(*found)}\n")

@@ -15,7 +15,7 @@ import numpy as np
 
 from diagnostics.diagnosis import Scope
 from lab.evaluation.cases import HALF_BELOW, NONE, OTHER, Truth
-from retrieval.evaluate import wilson
+from retrieval.measures import wilson
 
 BINS = 10
 CONFIDENT = 0.8

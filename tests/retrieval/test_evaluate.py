@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retrieval.abstention import Abstention, draw
 from retrieval.benchmark import Benchmark, BenchmarkError, Case
-from retrieval.evaluate import Answer, evaluate, figures, report, wilson
+from retrieval.evaluate import evaluate, report
+from retrieval.measures import Answer, bootstrap, figures, wilson
 from retrieval.tuning import cross_validate
 from retrieval.tuning import report as tuning_report
 from tests.retrieval.hashing_embedder import HashingEmbedder
@@ -54,9 +56,15 @@ def write(folder: Path, **files: list[dict[str, Any]]) -> None:
         (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
+def read(folder: Path) -> Benchmark:
+    """The benchmark in this folder."""
+    files = {name: folder / f"{name}.jsonl" for name in ("corpus", "queries", "qrels")}
+    return Benchmark.read(**files)
+
+
 async def test_the_figures_of_a_small_benchmark(folder: Path) -> None:
     """Three of four are found; the alert without a right runbook counts as wrong."""
-    result = await evaluate(folder, "text_blind", HashingEmbedder())
+    result = (await evaluate(read(folder), "text_blind", HashingEmbedder())).figures
 
     assert {key: result[key] for key in ("n", "field", "recall@1", "recall@3", "recall@10", "mrr@10", "ndcg@10")} == {
         "n": 4,
@@ -76,16 +84,16 @@ async def test_the_figures_of_a_small_benchmark(folder: Path) -> None:
 
 async def test_the_report_is_readable(folder: Path) -> None:
     """Each system has a row with n and the interval of its first figure."""
-    text = report(await evaluate(folder, "text_full", HashingEmbedder()))
+    text = report((await evaluate(read(folder), "text_full", HashingEmbedder())).figures)
 
     assert "4 alerts, 3 runbooks" in text
     assert "product" in text
-    assert "0.750 [0.301, 0.954]" in text
+    assert "0.750 [0.250, 1.000]" in text
 
 
 async def test_weights_are_learned_without_the_group_they_are_judged_on(folder: Path) -> None:
     """One row per group and field, all alerts counted once."""
-    rows, weights, curve = await cross_validate(Benchmark.read(folder), HashingEmbedder())
+    rows, weights, curve = await cross_validate(read(folder), HashingEmbedder())
 
     assert {(row.group, row.field): row.n for row in rows} == {
         ("a", "text_full"): 2,
@@ -102,7 +110,7 @@ def answer(relevance: dict[str, int], *ranked: str) -> Answer:
     """One system's answer to one case."""
     texts: Any = {"text_full": "", "text_blind": ""}
     case = Case(query_id="q", source="s", alert="", expr="", texts=texts, relevance=relevance)
-    return Answer(case=case, ranked=ranked, seconds=0.001)
+    return Answer(case=case, ranked=ranked)
 
 
 def test_ranks_and_gains() -> None:
@@ -143,14 +151,51 @@ def test_a_broken_line_is_named(folder: Path, file: str, line: str, complaint: s
         lines.write(f"{line}\n")
 
     with pytest.raises(BenchmarkError, match=complaint):
-        Benchmark.read(folder)
+        read(folder)
 
 
 def test_a_missing_or_empty_benchmark_is_named(folder: Path) -> None:
     """No folder, and files without lines, are two clear errors."""
     with pytest.raises(BenchmarkError, match=r"cannot read .*corpus\.jsonl"):
-        Benchmark.read(folder / "nowhere")
+        read(folder / "nowhere")
     write(folder, queries=[])
 
     with pytest.raises(BenchmarkError, match="3 documents and 0 queries"):
-        Benchmark.read(folder)
+        read(folder)
+
+
+async def test_the_answers_are_written_as_a_trec_run(folder: Path) -> None:
+    """Six columns a line, so that other tools can judge them."""
+    run = (await evaluate(read(folder), "text_full", HashingEmbedder())).run()
+
+    first = next(line.split() for line in run.splitlines() if line.startswith("q1 "))
+    assert first == ["q1", "Q0", "a/NodeDown", "1", "1.000000", "watchkeeper"]
+
+
+def test_the_bootstrap_covers_the_mean() -> None:
+    """Without alerts nothing is known; where all agree there is no width."""
+    low, high = bootstrap(np.array([1.0, 0.0] * 50))
+
+    assert low < 0.5 < high
+    assert high - low == pytest.approx(4 * 0.05, abs=0.02)  # +-1.96 standard errors of a half at n = 100
+    assert bootstrap(np.array([])) == [0.0, 1.0]
+    assert bootstrap(np.ones(5)) == [1.0, 1.0]
+
+
+def test_abstention_is_judged_at_every_floor(tmp_path: Path) -> None:
+    """With no floor all wrong ones are suggested, with the highest all right ones missed; the picture is one."""
+    found = Abstention(
+        right=np.array([0.9, 0.6]),
+        cannot=np.array([0.7, 0.01]),
+        raw_right=np.array([2.0, 1.0]),
+        raw_cannot=np.array([2.0, 1.0]),
+    )
+    missed, suggested = found.curve(found.right, found.cannot)
+
+    assert (missed[0], suggested[0]) == (0, 1)
+    assert (missed[-1], suggested[-1]) == (1, 0)
+    assert found.auroc == 0.75
+    assert found.raw_auroc == 0.5
+    assert found.figures()["refused_without_its_runbook"] == 0.5
+    draw(found, tmp_path / "curve.png", "two alerts")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
