@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ class OpenSearchServer(RememberingServer):
     maps: bool = True  # does the index map a field that it did not know?
     failed_shards: int = 0
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ended: Callable[[], None] | None = None  # what somebody else does while a task ends
 
     def writes(self) -> list[str]:
         """The paths of everything that was to change something; counting is a POST, too."""
@@ -74,6 +76,8 @@ class OpenSearchServer(RememberingServer):
         task["looks"] -= 1
         if task["looks"] > 0:
             return web.json_response({"completed": False, "task": {"status": {"updated": 0}}})
+        if self.ended is not None:
+            self.ended()
         report = {"timed_out": False, "updated": task["updated"], "version_conflicts": 0, "failures": [], **self.report}
         return web.json_response({"completed": True, "task": {}, "response": report})
 

@@ -123,10 +123,22 @@ async def test_an_update_that_ended_early_is_told_as_such(store: OpenSearchServe
         await action.act(params_of(action), await action.read(params_of(action)), "t-1")
 
 
+async def test_what_comes_in_meanwhile_is_left_to_the_next_one(store: OpenSearchServer) -> None:
+    """A source whose ingestion still runs: all that the plan counted are marked, and the step is done."""
+    action = built(store)
+    before = await action.read(params_of(action))
+    late = {"id": 5, "metadata": {"source": "wiki"}}
+    store.ended = lambda: store.indices["docs-v2"].append(late)
+    await action.act(params_of(action), before, "t-1")
+
+    assert store.marked("docs-v2") == [1, 2, 3]
+    assert await action.happened(params_of(action), before, "t-1") is Happened.YES
+
+
 async def test_an_index_that_does_not_map_the_mark_is_found_out(store: OpenSearchServer) -> None:
     """The update says that it worked, and retrieval's filter would not see it."""
     store.maps, action = False, built(store)
-    with pytest.raises(PartlyDoneError, match="does not map this field"):
+    with pytest.raises(PartlyDoneError, match="does the index map this field"):
         await action.act(params_of(action), await action.read(params_of(action)), "t-1")
 
 
