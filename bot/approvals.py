@@ -20,6 +20,7 @@ from bot.kill_switch import StopFile
 from bot.policy import ITSELF, POLICY, Grant, Policy
 from bot.quorum import Requirement, Voice, lacking
 from bot.step_up import Proof, Unproven
+from bot.store.break_glass import BREAK_GLASS
 from bot.store.incidents import Incidents
 from bot.store.people import PeopleTable
 from bot.store.plan_rows import Approval, PlanRow
@@ -89,7 +90,7 @@ class Approvals:
             await self._refuse_unfit_time(row.plan, grant, now)
         if digest not in (None, row.digest):
             raise StaleError("This is not the fix that you read; look at it again.")
-        self._refuse_stale(row, incident, now)
+        self.refuse_stale(row, incident, now)
         step_up = None
         if decision == "approve" and grant.requirement.step_up:
             step_up = await self._proof.prove(by, code, plan_id=plan_id, digest=row.digest, now=now)
@@ -120,7 +121,8 @@ class Approvals:
     def _voice(self, approval: Approval, role: str) -> Voice:
         return self._policy.voice(approval.person_id, role, stepped_up=approval.step_up is not None)
 
-    def _refuse_stale(self, row: PlanRow, incident: Incident, now: datetime) -> None:
+    def refuse_stale(self, row: PlanRow, incident: Incident, now: datetime) -> None:
+        """Raises StaleError when nobody may decide on it any more."""
         if row.plan.digest != row.digest:
             raise StaleError("The stored plan does not match its own hash; it will not run.")
         if now > row.plan.expires_at:
@@ -167,18 +169,25 @@ class Approvals:
             raise StaleError("the incident was resolved before the fix could start")
         if row.state not in (PlanState.APPROVED, PlanState.RUNNING):
             raise StaleError("it is not approved")
-        if row.state is PlanState.APPROVED and (frozen := self._policy.frozen(row.plan, now)):
+        if row.state is PlanState.APPROVED and not _is_alone(row) and (frozen := self._policy.frozen(row.plan, now)):
             raise StaleError(frozen.rstrip("."))
         if lack := await self._lack(row, incident):
             raise StaleError(f"it does not have the approvals it needs: {lack}")
 
     async def begin(self, row: PlanRow, *, now: datetime) -> bool:
-        """Start it as `Plans.begin` does, within the limits: they are counted in the transaction that starts it."""
+        """
+        Start it as `Plans.begin` does, within the limits: they are counted in the transaction that starts it. Broken
+        glass goes past them.
+        """
+        if _is_alone(row):
+            return await self._plans.begin(row, now=now, bound=lambda _: "")
         return await self._plans.begin(row, now=now, bound=partial(self._policy.over_limit, row.plan, now=now))
 
     async def _lack(self, row: PlanRow, incident: Incident) -> str:
         """What the approvals of people who still may lack now. Raises StaleError when one of them may not any more."""
         requirement = self._policy.requirement(row.plan)
+        if _is_alone(row):
+            return await self._lack_alone(row, incident)
         voices: list[Voice] = []
         for approval in row.approvals:
             if approval.decision != "approve" or approval.digest != row.digest:
@@ -196,3 +205,20 @@ class Approvals:
             requirement = grant.requirement
             voices.append(self._voice(approval, grant.role))
         return lacking(requirement, voices) if requirement else "no rule of the policy fits it"
+
+    async def _lack_alone(self, row: PlanRow, incident: Incident) -> str:
+        """The same for who broke the glass; approvals of others beside it do not count. Raises StaleError."""
+        [alone] = [each for each in row.approvals if each.decision == BREAK_GLASS]
+        person = await self._people.get(alone.person_id)
+        if person is None:
+            raise StaleError(f"{alone.person_id} broke the glass and is not in the configuration any more")
+        try:
+            self._policy.may_break_glass(person, row.plan, incident)
+        except NotAllowedError as refusal:
+            raise StaleError(f"{person.name} may not break the glass any more: {refusal}") from refusal
+        return "" if alone.step_up is not None else f"{person.name} did not confirm it outside Slack"
+
+
+def _is_alone(row: PlanRow) -> bool:
+    """Did somebody break the glass for exactly this plan?"""
+    return any(each.decision == BREAK_GLASS and each.digest == row.digest for each in row.approvals)

@@ -16,6 +16,7 @@ from bot.respond import HITS, diagnosis_of
 from bot.slack import portrait
 from bot.slack.view import CardState, CardView, Deed, PlanLine, StepState
 from bot.store.audit import AuditLog, AuditRow
+from bot.store.break_glass import BREAK_GLASS
 from bot.store.incidents import Incidents, Run
 from bot.store.journal import Journal, JournalEntry
 from bot.store.kill_switch import KillSwitch
@@ -52,6 +53,8 @@ _DEEDS = {
     "plan.requested": "requested another fix",
     "narrow.asked": "chose other values for the fix",
     "plan.approve": "approved the fix",
+    "plan.break_glass": "broke the glass and started the fix alone",
+    "break_glass.reviewed": "reviewed the broken glass",
     "plan.deny": "denied the fix",
     "step.settled": "answered for a step in doubt",
     "incident.gone": "does not have the incident any more, so it ends here",
@@ -153,7 +156,9 @@ class Cards:
         entries = await self._journal.read(row.plan.plan_id)
         requirement = self._policy.requirement(row.plan)
         approvers = tuple(
-            f"{self._name(each.person_id)} ({each.role})" for each in row.approvals if each.decision == "approve"
+            f"{self._name(each.person_id)} ({each.role}{', alone' if each.decision == BREAK_GLASS else ''})"
+            for each in row.approvals
+            if each.decision in ("approve", BREAK_GLASS)
         )
         denier = next((each.person_id for each in row.approvals if each.decision == "deny"), None)
         progress = {step.index: _progress(step, entries) for step in row.plan.steps}

@@ -57,6 +57,8 @@ _WORDS: Mapping[str, str] = {
     "operator.revoked": "revoked an operator's token of {subject}",
     "operator.signed_in": "signed in to the web page",
     "operator.signed_out": "signed out of the web page",
+    "plan.break_glass": "broke the glass as {role}, and started the fix alone: {reason}",
+    "break_glass.reviewed": "reviewed the broken glass of {plan}: {says}",
     "step_up.set_up": "set up one-time codes for {subject}",
     "step_up.removed": "removed the one-time codes of {subject}",
     "step_up.proved": "gave a one-time code for {plan}",
@@ -106,6 +108,7 @@ class PlanStory:
     row: PlanRow
     line: PlanLine
     refusal: str
+    may_break_glass: bool = False
     code_missing: str = ""  # what this reader has to set up before they can give the code that it needs
 
     @property
@@ -175,8 +178,24 @@ class Chronicle:
             refusal = str(error)
         undone = taken_back(await self._plans.of_incident(incident.incident_id))
         line = await self._cards.plan_line(row, incident, undone)
-        missing = await self._step_up.missing(reader.person_id) if line.needs_code else ""
-        return PlanStory(incident=incident, row=row, line=line, refusal=refusal, code_missing=missing)
+        may_break_glass = row.state is PlanState.PROPOSED and self._may_break_glass(reader, row, incident)
+        asks_code = line.needs_code or may_break_glass
+        missing = await self._step_up.missing(reader.person_id) if asks_code else ""
+        return PlanStory(
+            incident=incident,
+            row=row,
+            line=line,
+            refusal=refusal,
+            may_break_glass=may_break_glass,
+            code_missing=missing,
+        )
+
+    def _may_break_glass(self, reader: Person, row: PlanRow, incident: Incident) -> bool:
+        try:
+            self._policy.may_break_glass(reader, row.plan, incident)
+        except NotAllowedError:
+            return False
+        return True
 
     async def picture(self, incident_id: str) -> bytes | None:
         """The latency picture of the latest diagnosis as a PNG; None when nothing was measured."""

@@ -72,6 +72,35 @@ def add_audit_commands(app: typer.Typer, require_schema: Callable[[Settings], No
             said = asyncio.run(export_audit(settings, since=times[0], until=times[1], write=file.write))
         print(said, file=sys.stderr)
 
+    _add_reviews(audit, require_schema)
+
+
+def _add_reviews(audit: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
+    """What is owed where somebody started a fix alone."""
+
+    @audit.command("reviews")
+    def reviews() -> None:
+        """List every time that somebody broke the glass; what nobody has reviewed yet comes first."""
+        from bot.operate_reviews import reviews as listed
+
+        print(asyncio.run(listed(_settings(require_schema), datetime.now(UTC))))
+
+    @audit.command("review")
+    def review(
+        number: Annotated[int, typer.Argument(metavar="ID", help="From `watchkeeper audit reviews`.")],
+        *,
+        by: Annotated[str, typer.Option(help="Who reviewed it: an id of watchkeeper.toml, not who broke the glass.")],
+        says: Annotated[str, typer.Option(help="Whether it was right, and what should change.")],
+    ) -> None:
+        """Close the review of a broken glass; what it says goes on record."""
+        from bot.cli_operator import unix_user
+        from bot.config import load_config
+        from bot.operate_reviews import review as close
+
+        settings = _settings(require_schema)
+        config = load_config(settings.watchkeeper_config, prometheus_url=settings.prometheus_url)
+        print(asyncio.run(close(settings, config, number, by=by, says=says, actor=unix_user())))
+
 
 def _checkpoint(path: Path) -> Checkpoint:
     from bot.proof import Checkpoint

@@ -35,6 +35,7 @@ def add_operator_commands(app: typer.Typer, require_schema: Callable[[Settings],
     """Hang this file's commands into the program; `require_schema` refuses a database of another version."""
     _add_tokens(app, require_schema)
     _add_deeds(app)
+    _add_break_glass(app)
     _add_switch(app, require_schema)
 
 
@@ -126,6 +127,24 @@ def _add_deeds(app: typer.Typer) -> None:
         values = dict(_named(each) for each in param)
         client = _client()
         print(client.narrow(plan, values, client.plan(plan)["digest"])["said"])
+
+
+def _add_break_glass(app: typer.Typer) -> None:
+    """The way past the quorum."""
+
+    @app.command("break-glass")
+    def break_glass(
+        plan: PlanId,
+        *,
+        reason: Annotated[str, typer.Option(help="Why it cannot wait for the others; somebody reviews it.")],
+        yes: Yes = False,
+        digest: Digest = None,
+        code: Code = None,
+    ) -> None:
+        """Start a plan alone, in an emergency, for a role that may; on record, told to all, and reviewed."""
+        client = _client()
+        read = _read(client, plan, "start alone", yes=yes, digest=digest)
+        _said(client.break_glass(plan, read["digest"], reason, code or typer.prompt("One-time code")))
 
 
 def _add_switch(app: typer.Typer, require_schema: Callable[[Settings], None]) -> None:

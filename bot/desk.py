@@ -14,6 +14,7 @@ from typing import Literal
 
 from bot import narrate
 from bot.approvals import Approvals
+from bot.break_glass import BreakGlass
 from bot.card import MAY_BE_UNDONE
 from bot.errands import undo_on_the_table, undos_of
 from bot.incidents import (
@@ -57,6 +58,7 @@ class Desk:
         plans: Plans,
         journal: Journal,
         approvals: Approvals,
+        glass: BreakGlass,
         policy: Policy,
         search: RunbookSearch,
         errands: Errands,
@@ -69,6 +71,7 @@ class Desk:
         self._plans = plans
         self._journal = journal
         self._approvals = approvals
+        self._glass = glass
         self._policy = policy
         self._search = search
         self._errands = errands
@@ -117,6 +120,15 @@ class Desk:
         """Approve exactly this plan; with `digest` only if that is still its hash, with `code` where it needs one."""
         async with self._deed("approve", plan_id, by):
             await self._approvals.approve(plan_id, by=by, now=datetime.now(UTC), digest=digest, code=code)
+
+    async def break_glass(
+        self, plan_id: str, reason: str, by: Person, *, digest: str | None = None, code: str | None = None
+    ) -> str:
+        """Start exactly this plan alone, in an emergency. What to tell the person; without `code` where it is asked."""
+        async with self._deed("break_glass", plan_id, by):
+            now = datetime.now(UTC)
+            review = await self._glass.start(plan_id, by=by, reason=reason, now=now, digest=digest, code=code)
+        return f"{narrate.DONE['break_glass']} {narrate.BREAK_GLASS.format(review=review)}"
 
     async def deny(self, plan_id: str, by: Person, *, digest: str | None = None) -> None:
         """Refuse this plan for good."""

@@ -48,6 +48,7 @@ class Front:
             plans=parts.plans,
             journal=parts.journal,
             approvals=parts.approvals,
+            glass=parts.glass,
             policy=parts.policy,
             search=search,
             errands=parts.errands,

@@ -28,6 +28,7 @@ from bot.slack.client import SlackClient, SlackError
 from bot.slack.pace import Rank
 from bot.slack.picture import Picture, describe, draw
 from bot.slack.view import CardView, Message, PlanLine
+from bot.store.break_glass import BREAK_GLASS
 from bot.store.incidents import CardPlace, Incidents
 from bot.store.outages import KIND
 from bot.store.outbox import Outbox, Parcel
@@ -164,10 +165,11 @@ class SlackCourier:
         if parcel.kind in ("picture", "signals"):
             await self._picture(parcel, channel, ts)
             return True
-        if parcel.uncertain and await self._slack.find_posted(channel, parcel.key, thread_ts=ts) is not None:
+        place_of = None if parcel.kind == BREAK_GLASS else ts  # that is for the whole channel
+        if parcel.uncertain and await self._slack.find_posted(channel, parcel.key, thread_ts=place_of) is not None:
             return True
         message = await self._message(parcel)
-        await self._slack.post(channel, message, key=parcel.key, thread_ts=ts, rank=Rank.EVIDENCE)
+        await self._slack.post(channel, message, key=parcel.key, thread_ts=place_of, rank=Rank.EVIDENCE)
         return True
 
     async def _message(self, parcel: Parcel) -> Message:
@@ -177,6 +179,8 @@ class SlackCourier:
         if parcel.kind == "refusal":
             return thread.note(narrate.refused_errand(**parcel.content))
         line = plan_in(view, parcel.content["plan"])
+        if parcel.kind == BREAK_GLASS:
+            return thread.note(_glass_broken(parcel, line))
         return thread.progress(line) if line else thread.note("A fix ended; see the card.")
 
     async def _picture(self, parcel: Parcel, channel: str, ts: str) -> None:
@@ -208,6 +212,12 @@ class SlackCourier:
             log.warning("no picture of the signals", service=found.service, why=str(error))
             return None
         return portrait.signals_picture(found, drawn) if drawn else None
+
+
+def _glass_broken(parcel: Parcel, line: PlanLine | None) -> str:
+    effects = [step.effect for step in line.steps] if line else []
+    said = parcel.content
+    return narrate.glass_broken(said["name"], effects, said["reason"], said["review"])
 
 
 def _latency(found: Diagnosis) -> Picture | None:
@@ -265,6 +275,8 @@ class PagerDutyCourier:
         if parcel.kind == KIND:
             return self._slack_down(view, parcel.content["run"])
         line = plan_in(view, parcel.content["plan"])
+        if parcel.kind == BREAK_GLASS:
+            return _glass_broken(parcel, line)
         effects = [step.effect for step in line.steps] if line else []
         state = narrate.PLAN_STATE[line.state] if line else "ended"
         return narrate.outcome_note(effects, state, line.approved_by if line else (), parcel.content["plan"])

@@ -71,6 +71,7 @@ CANNOT_LOOK_YOU_UP = "Watchkeeper's database cannot be asked just now, so nothin
 ODD_CLICK = "This button no longer means anything. Use the buttons on the newest card."
 NO_OPEN_INCIDENTS = "No open incidents."
 SEARCHING = "One moment…"
+ASK_FOR_REASON = "Say which plan and why, for example `/oncall break-glass plan-1a2b nobody else answers`."
 ASK_FOR_TEXT = "Say what you are looking for, for example `/oncall runbook first token slow`."
 
 # What the person hears, only they, after a click that counted.
@@ -80,6 +81,7 @@ DONE = {
     "rediagnose": "Diagnosing again; the card follows.",
     "approve": "Your approval is recorded.",
     "deny": "Denied; nothing will run.",
+    "break_glass": "The fix starts on your word alone. The channel, PagerDuty and the record say so.",
     "undo": "The undo is on its way, made from the state now; the card and the thread follow.",
     "request": "Requested; the card shows the new fix.",
     "narrow": "The fix is made anew with these values; the card follows. Somebody else has to approve it.",
@@ -94,10 +96,12 @@ NO_FORM = "The form could not be opened ({why}). Click again, or use `watchkeepe
 STOPPED_ALREADY = "Everything was stopped already."
 NOTHING_STOPPED = "Nothing is stopped."
 
-STEP_UP = "This cannot be undone (R3), so it needs a one-time code, outside Slack."
+STEP_UP = "For this a click is not enough: it needs a one-time code, outside Slack."
 NO_STEP_UP = "That is not set up here: whoever keeps the server sets {key}, as docs/security.md says."
 NO_CODES = "You have none: have `watchkeeper operator totp set-up {person}` run for you where the server is."
-STEP_UP_WHERE = "Type it on the plan's page, or with `watchkeeper approve {plan}`."
+STEP_UP_WHERE = "Type it on the plan's page, or with `watchkeeper {deed} {plan}`."
+
+BREAK_GLASS = "Somebody else has to review it within a day: `watchkeeper audit review {review}`."
 
 _ERRAND = {"undo": "an undo", "narrow": "other values"}
 
@@ -127,6 +131,14 @@ def released(who: str, _: str, at: datetime | None) -> str:
     """In the channel, when somebody turned it back."""
     when = f" at {clock(at)}" if at else ""
     return f"{who} ended the stop{when}. Fixes from before it will not start; diagnose again for fresh ones."
+
+
+def glass_broken(who: str, effects: Sequence[str], reason: str, review: int) -> str:
+    """In the channel and in PagerDuty, as soon as somebody starts a fix alone."""
+    return (
+        f"{who} broke the glass and starts this alone: {' '.join(effects)} Reason: {reason}. "
+        f"{BREAK_GLASS.format(review=review)}"
+    )
 
 
 def step_up_refused(why: str, locked_until: datetime | None) -> str:

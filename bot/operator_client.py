@@ -49,6 +49,11 @@ class OperatorClient:
         said = {"digest": digest} | ({"code": code} if code is not None else {})
         return self._ask("POST", f"/api/plans/{quote(plan_id, safe='')}/approve", json=said)
 
+    def break_glass(self, plan_id: str, digest: str, reason: str, code: str) -> Json:
+        """Start exactly the plan with this hash alone."""
+        said = {"digest": digest, "reason": reason, "code": code}
+        return self._ask("POST", f"/api/plans/{quote(plan_id, safe='')}/break-glass", json=said)
+
     def deny(self, plan_id: str, digest: str) -> Json:
         """Refuse exactly the plan with this hash."""
         return self._ask("POST", f"/api/plans/{quote(plan_id, safe='')}/deny", json={"digest": digest})

@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from bot.approvals import Approvals
+from bot.break_glass import BreakGlass
 from bot.card import Cards
 from bot.config import Config
 from bot.far_ends import FarEnds
@@ -22,6 +23,7 @@ from bot.settings import Settings
 from bot.slack.client import SlackClient, web_client
 from bot.step_up import Seal, StepUp
 from bot.store.audit import AuditLog
+from bot.store.break_glass import BrokenGlass
 from bot.store.database import Database, sync_url
 from bot.store.errands import Errands
 from bot.store.inbox import Inbox
@@ -82,6 +84,7 @@ class Parts:
             stop_file=self.stop_file,
             record_trouble=self.chain.trouble,
         )
+        self.glass = self._glass()
         self.narrowing = Narrowing(
             incidents=self.incidents, plans=self.plans, policy=self.policy, runbooks=self.shelf.runbooks
         )
@@ -92,6 +95,17 @@ class Parts:
         self.slack = SlackClient(self.slack_web)
         self.troubles: list[Callable[[], str]] = [self.slack.line.trouble]  # what /healthz calls degraded
         self.vitals = Vitals(self.database, self.registry)
+
+    def _glass(self) -> BreakGlass:
+        return BreakGlass(
+            glass=BrokenGlass(self.database),
+            approvals=self.approvals,
+            plans=self.plans,
+            incidents=self.incidents,
+            policy=self.policy,
+            proof=self.step_up,
+            stop_file=self.stop_file,
+        )
 
 
 def seal_of(settings: Settings) -> Seal | None:

@@ -195,6 +195,24 @@ class Policy:
             wanted |= roles
         raise NotAllowedError(f"Only who may approve an R2 fix may end the stop: {' or '.join(sorted(wanted))}.")
 
+    def may_break_glass(self, person: Person, plan: Plan, incident: Incident) -> str:
+        """
+        May this person start this plan alone, were it an emergency? The role in which they may.
+
+        What nobody may approve nobody starts alone either; asking for the fix does not matter here. Raises
+        NotAllowedError.
+        """
+        self._refuse_by_mode(plan)
+        if self.requirement(plan) is None:
+            raise NotAllowedError(f"Nobody may approve this for {plan.service}, so nobody starts it alone.")
+        held = self.roles_of(person, incident)
+        for rule in self._config.break_glass:
+            if rule.environment in ("*", plan.environment) and rule.service in ("*", plan.service):
+                if fitting := [role for role in rule.roles if role in held]:
+                    return fitting[0]
+                raise NotAllowedError(f"Only {' or '.join(rule.roles)} may break the glass for {plan.service}.")
+        raise NotAllowedError(f"Nobody may break the glass for {plan.service}: no [[break_glass]] entry names it.")
+
     def who(self, plan: Plan, incident: Incident) -> str:
         """Who may approve, in words: the roles and the people who have them now."""
         requirement = self.requirement(plan)

@@ -66,14 +66,18 @@ _UNREADABLE = (
 class Proof(Protocol):
     """How somebody proves who they are."""
 
-    async def prove(self, by: Person, code: str | None, *, plan_id: str, digest: str, now: datetime) -> str:
-        """Returns the method's name. Raises StepUpNeededError, StepUpRefusedError."""
+    async def prove(
+        self, by: Person, code: str | None, *, plan_id: str, digest: str, now: datetime, deed: str = "approve"
+    ) -> str:
+        """Returns the method's name; `deed` is the command that asks. Raises StepUpNeededError, StepUpRefusedError."""
 
 
 class Unproven:
     """Where nothing is set up nobody can prove themselves."""
 
-    async def prove(self, by: Person, code: str | None, *, plan_id: str, digest: str, now: datetime) -> str:
+    async def prove(
+        self, by: Person, code: str | None, *, plan_id: str, digest: str, now: datetime, deed: str = "approve"
+    ) -> str:
         raise StepUpNeededError(f"{narrate.STEP_UP} {narrate.NO_STEP_UP.format(key=KEY)}")
 
 
@@ -111,7 +115,9 @@ class StepUp:
             return narrate.NO_STEP_UP.format(key=KEY)
         return "" if await self._codes.has(person_id) else narrate.NO_CODES.format(person=person_id)
 
-    async def prove(self, by: Person, code: str | None, *, plan_id: str, digest: str, now: datetime) -> str:
+    async def prove(
+        self, by: Person, code: str | None, *, plan_id: str, digest: str, now: datetime, deed: str = "approve"
+    ) -> str:
         """
         Let this code count for exactly this plan, once. Returns the method's name, for the approval.
 
@@ -121,7 +127,7 @@ class StepUp:
         if missing := await self.missing(by.person_id):
             raise StepUpNeededError(f"{narrate.STEP_UP} {missing}")
         if code is None:
-            where = narrate.STEP_UP_WHERE.format(plan=plan_id)
+            where = narrate.STEP_UP_WHERE.format(plan=plan_id, deed=deed)
             raise StepUpNeededError(f"{narrate.STEP_UP} {where}", url=self.page_of(plan_id))
         typed = code.replace(" ", "")
         attempt = await self._codes.attempt(

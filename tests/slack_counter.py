@@ -17,7 +17,7 @@ import httpx
 from slack_bolt.adapter.fastapi.async_handler import AsyncSlackRequestHandler
 
 from bot import narrate
-from bot.incidents import Choices, IncidentLine, Person
+from bot.incidents import Choices, IncidentLine, Person, StepUpNeededError
 from bot.slack.authorise import Authoriser
 from bot.slack.bolt import build_bolt
 from bot.slack.client import SlackClient, web_client
@@ -88,6 +88,10 @@ class FakeDesk:
 
     async def deny(self, plan_id: str, by: Person) -> None:
         await self._do("deny", plan_id, by.person_id)
+
+    async def break_glass(self, plan_id: str, reason: str, by: Person) -> str:
+        await self._do("break_glass", plan_id, by.person_id)
+        raise StepUpNeededError(f"A code, to {reason}.", url=f"https://watch.example.com/plans/{plan_id}")
 
     async def request(self, plan_id: str, by: Person) -> None:
         await self._do("request", plan_id, by.person_id)

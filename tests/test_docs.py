@@ -197,7 +197,7 @@ SCOPES = {
 def test_the_example_shows_every_kind_of_entry() -> None:
     """Whoever copies the example sees where everything goes."""
     example = text_of(ROOT / "watchkeeper.example.toml")
-    kinds = {"policy": "policy", "people": "person", "runbooks": "runbooks"}
+    kinds = {"policy": "policy", "people": "person", "runbooks": "runbooks", "break_glass": "break_glass"}
 
     for field in set(Config.model_fields) - {"path"}:
         assert f"[[{kinds.get(field, field.removesuffix('s'))}]]" in example

@@ -43,10 +43,12 @@ from bot.config.errors import ConfigError, Problem, did_you_mean, problems_of
 from bot.config.fields import Entry
 from bot.config.lines import TomlLines, TomlPath, shown
 from bot.config.references import NAMED_BY, metrics_sources, misfits
+from bot.config.trust import BreakGlass
 
 __all__ = [
     "ArgoSource",
     "AutomationAction",
+    "BreakGlass",
     "Cluster",
     "Command",
     "Config",
@@ -92,6 +94,7 @@ _KINDS: Mapping[str, type[Entry]] = {
     "policy": PolicyRule,
     "freeze": Freeze,
     "limit": Limit,
+    "break_glass": BreakGlass,
     "person": Person,
 }
 _DECIDING = ("environment", "team", "mode", "auto", "owners", "approvers")
@@ -119,6 +122,7 @@ class Config(Entry):
     policy: tuple[PolicyRule, ...] = ()
     freezes: tuple[Freeze, ...] = ()
     limits: tuple[Limit, ...] = ()
+    break_glass: tuple[BreakGlass, ...] = ()
     people: tuple[Person, ...] = ()
 
     def service(self, name: str) -> Service | None:
@@ -186,6 +190,7 @@ class Config(Entry):
             "policy": [rule.model_dump(mode="json") for rule in self.policy],
             "freezes": [freeze.model_dump(mode="json") for freeze in self.freezes],
             "limits": [limit.model_dump(mode="json") for limit in self.limits],
+            "break_glass": [rule.model_dump(mode="json") for rule in self.break_glass],
             "people": {person.id: person.model_dump(mode="json") for person in self.people},
             "services": {
                 service.name: service.model_dump(mode="json", include=set(_DECIDING)) for service in self.services
@@ -242,6 +247,7 @@ def load_config(path: Path, *, prometheus_url: str | None = None) -> Config:
         policy=tuple(entries["policy"].values()),
         freezes=tuple(entries["freeze"].values()),
         limits=tuple(entries["limit"].values()),
+        break_glass=tuple(entries["break_glass"].values()),
         people=tuple(entries["person"].values()),
     )
 

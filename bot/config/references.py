@@ -6,9 +6,11 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from bot.config.automatic import unfit_actions
+from bot.config.bounds import Limit
 from bot.config.entries import PROMPTS, TELEMETRY, TRACES, Datasource, Person, PolicyRule, Service
 from bot.config.errors import Problem, did_you_mean
 from bot.config.lines import TomlPath
+from bot.config.trust import BreakGlass
 
 Entries = Mapping[str, Mapping[int, Any]]
 """The entries that are right for themselves: kind -> position in the file -> value."""
@@ -45,14 +47,12 @@ def misfits(entries: Entries, names: Mapping[str, frozenset[str]]) -> Iterator[P
         for position, entry in entries[kind].items():
             for number, service in enumerate(entry.services):
                 yield from _known(service, (kind, position, "services", number), "service", names["service"])
-    for position, rule in entries["policy"].items():
-        yield from _rule(rule, ("policy", position), names["service"])
+    for kind in ("policy", "limit", "break_glass"):
+        for position, rule in entries[kind].items():
+            yield from _rule(rule, (kind, position), names["service"])
     for position, freeze in entries["freeze"].items():
         for number, service in enumerate(freeze.services):
             yield from _known(service, ("freeze", position, "services", number), "service", names["service"])
-    for position, limit in entries["limit"].items():
-        if limit.service != "*":
-            yield from _known(limit.service, ("limit", position, "service"), "service", names["service"])
     yield from _teams(entries)
     yield from unfit_actions(entries)
 
@@ -133,7 +133,7 @@ def _traces(
         )
 
 
-def _rule(rule: PolicyRule, at: TomlPath, services: frozenset[str]) -> Iterator[Problem]:
+def _rule(rule: PolicyRule | Limit | BreakGlass, at: TomlPath, services: frozenset[str]) -> Iterator[Problem]:
     if rule.service != "*":
         yield from _known(rule.service, (*at, "service"), "service", services)
 

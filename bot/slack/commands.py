@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from bot import narrate
-from bot.incidents import Person, WatchkeeperError
+from bot.incidents import Person, StepUpNeededError, WatchkeeperError
 from bot.slack import answers
 from bot.slack.blocks import sentence
 from bot.slack.desk import Desk
@@ -34,6 +34,11 @@ class Commands:
             "stop": Command(
                 usage="stop [REASON]", description="no fix starts another step, on any machine", run=self._stop
             ),
+            "break-glass": Command(
+                usage="break-glass PLAN REASON",
+                description="start a fix alone in an emergency; asks for a one-time code elsewhere, and is reviewed",
+                run=self._break_glass,
+            ),
             "go": Command(usage="go", description="ends that; for whoever may approve R2 fixes", run=self._go),
         }
 
@@ -45,6 +50,8 @@ class Commands:
             return self._list(unknown=word)
         try:
             return await command.run(rest.strip(), by)
+        except StepUpNeededError as asked:
+            return answers.elsewhere(str(asked), asked.url)
         except WatchkeeperError as error:
             return sentence(str(error))
 
@@ -64,6 +71,12 @@ class Commands:
 
     async def _stop(self, reason: str, by: Person) -> Message:
         return sentence(await self._desk.stop(reason, by))
+
+    async def _break_glass(self, text: str, by: Person) -> Message:
+        plan_id, _, reason = text.partition(" ")
+        if not plan_id or not reason.strip():
+            return sentence(narrate.ASK_FOR_REASON)
+        return sentence(await self._desk.break_glass(plan_id, reason, by))
 
     async def _go(self, _: str, by: Person) -> Message:
         return sentence(await self._desk.go(by))

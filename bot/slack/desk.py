@@ -26,6 +26,9 @@ class Desk(Protocol):
 
     async def approve(self, plan_id: str, by: Person) -> None: ...
 
+    async def break_glass(self, plan_id: str, reason: str, by: Person) -> str:
+        """Where somebody types their code to start it alone, as a StepUpNeededError: no code is typed into Slack."""
+
     async def deny(self, plan_id: str, by: Person) -> None: ...
 
     async def request(self, plan_id: str, by: Person) -> None: ...

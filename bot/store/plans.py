@@ -53,7 +53,7 @@ class Plans:
         """
         async with self._database.write() as connection:
             await touch(connection, new.incident_id)
-            await _refuse_beside_another(connection, old.plan)
+            await refuse_beside_another(connection, old.plan)
             withdrawn = (
                 plan.update()
                 .where(plan.c.plan_id == old.plan.plan_id, plan.c.state == old.state.value, plan.c.digest == old.digest)
@@ -92,7 +92,7 @@ class Plans:
         """
         async with self._database.write() as connection:
             await touch(connection, item.incident_id)
-            await _refuse_beside_another(connection, item)
+            await refuse_beside_another(connection, item)
             values = {
                 "state": PlanState.PROPOSED.value,
                 "state_at": now,
@@ -144,10 +144,10 @@ class Plans:
         plan_id = item.plan.plan_id
         async with self._database.write() as connection:
             await touch(connection, item.plan.incident_id)
-            await self._lock(connection, item)
+            await hold_proposed(connection, item)
             if decision == "approve":
                 await refuse_if_stopped(connection, plan_id)
-                await _refuse_beside_another(connection, item.plan)
+                await refuse_beside_another(connection, item.plan)
             entry = {
                 "plan_id": plan_id,
                 "person_id": by,
@@ -172,20 +172,6 @@ class Plans:
             how = {"role": role, "digest": item.digest, "channel": channel} | ({"step_up": step_up} if step_up else {})
             await note(connection, item.plan, f"plan.{decision}", actor=by, now=now, **how)
             return settles
-
-    async def _lock(self, connection: AsyncConnection, item: PlanRow) -> None:
-        """Hold the proposed plan's row to the end of the transaction, or refuse."""
-        statement = (
-            plan.update()
-            .where(
-                plan.c.plan_id == item.plan.plan_id,
-                plan.c.state == PlanState.PROPOSED.value,
-                plan.c.digest == item.digest,
-            )
-            .values(state=PlanState.PROPOSED.value)
-        )
-        if not (await connection.execute(statement)).rowcount:
-            raise AlreadyDecidedError("Somebody decided first; see the card.")
 
     async def to_start(self) -> list[tuple[str, int]]:
         """Approved plans, and plans whose doubt a person settled, whose next chapter nobody has started."""
@@ -341,12 +327,27 @@ async def _keep(
     )
 
 
+async def hold_proposed(connection: AsyncConnection, item: PlanRow) -> None:
+    """Hold the proposed plan's row to the end of the transaction. Raises AlreadyDecidedError when it is not that."""
+    statement = (
+        plan.update()
+        .where(
+            plan.c.plan_id == item.plan.plan_id,
+            plan.c.state == PlanState.PROPOSED.value,
+            plan.c.digest == item.digest,
+        )
+        .values(state=PlanState.PROPOSED.value)
+    )
+    if not (await connection.execute(statement)).rowcount:
+        raise AlreadyDecidedError("Somebody decided first; see the card.")
+
+
 async def _latest_run(connection: AsyncConnection, incident_id: str) -> int:
     query = sa.select(incident.c.run).where(incident.c.incident_id == incident_id)
     return int((await connection.execute(query)).scalar_one())
 
 
-async def _refuse_beside_another(connection: AsyncConnection, item: Plan) -> None:
+async def refuse_beside_another(connection: AsyncConnection, item: Plan) -> None:
     """One fix at a time for an incident. Raises AlreadyDecidedError."""
     busy = sa.select(sa.func.count()).where(
         plan.c.incident_id == item.incident_id,

@@ -15,6 +15,7 @@ from bot import narrate
 from bot.chronicle import Chronicle, IncidentStory, PlanStory
 from bot.incidents import Incident
 from bot.slack.view import PlanLine
+from bot.store.break_glass import MOST_WORDS
 from bot.store.kill_switch import MOST_REASON
 from bot.store.plan_rows import PlanRow
 from bot.web.body import IncompleteError, TooLargeError, read_body
@@ -34,6 +35,13 @@ class _Decision(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class _Alone(_Decision):
+    """Why it cannot wait for the others, and the one-time code."""
+
+    reason: str = Field(min_length=1, max_length=MOST_WORDS)
+    code: str = Field(max_length=20)
 
 
 class _Values(BaseModel):
@@ -75,6 +83,7 @@ class OperatorApi:
             Route("/api/incidents/{incident_id}", call(self._incident), methods=["GET"]),
             Route("/api/plans/{plan_id}", call(self._plan), methods=["GET"]),
             Route("/api/plans/{plan_id}/approve", call(self._approve), methods=["POST"]),
+            Route("/api/plans/{plan_id}/break-glass", call(self._break_glass), methods=["POST"]),
             Route("/api/plans/{plan_id}/deny", call(self._deny), methods=["POST"]),
             Route("/api/plans/{plan_id}/narrow", call(self._narrow), methods=["POST"]),
             Route("/api/stop", call(self._stop), methods=["POST"]),
@@ -97,6 +106,14 @@ class OperatorApi:
         plan_id, by = visit.request.path_params["plan_id"], visit.operator.person
         await self._desk.approve(plan_id, by, digest=said.digest, code=said.code)
         return await self._decided(visit, narrate.DONE["approve"])
+
+    async def _break_glass(self, visit: Visit) -> Response:
+        said = await _said(
+            visit.request, _Alone, 'The body has to be {"digest": "...", "reason": "...", "code": "..."}.'
+        )
+        plan_id, by = visit.request.path_params["plan_id"], visit.operator.person
+        told = await self._desk.break_glass(plan_id, said.reason, by, digest=said.digest, code=said.code)
+        return await self._decided(visit, told)
 
     async def _deny(self, visit: Visit) -> Response:
         said = await _said(visit.request, _Decision, _DIGEST_REMEDY)

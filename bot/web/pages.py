@@ -33,6 +33,10 @@ class DecisionDesk(Protocol):
         self, plan_id: str, by: Person, *, digest: str | None = None, code: str | None = None
     ) -> None: ...
 
+    async def break_glass(
+        self, plan_id: str, reason: str, by: Person, *, digest: str | None = None, code: str | None = None
+    ) -> str: ...
+
     async def deny(self, plan_id: str, by: Person, *, digest: str | None = None) -> None: ...
 
     async def narrow(
@@ -162,14 +166,18 @@ class Pages:
 
     async def _plan(self, visit: Visit) -> Response:
         story = await self._chronicle.plan(visit.request.path_params["plan_id"], visit.operator.person)
-        return self._page(visit, "plan.html", story=story, plan=story.row.plan)
+        reason = visit.request.query_params.get("reason", "")[:300]
+        return self._page(visit, "plan.html", story=story, plan=story.row.plan, reason=reason)
 
     async def _decide(self, visit: Visit) -> Response:
         plan_id, by = visit.request.path_params["plan_id"], visit.operator.person
+        code = visit.form.get("code") or None
         digest, step = visit.form.get("digest", ""), _number(visit.form.get("step"), most=1000)
         match visit.form.get("decision"):
             case "approve" if digest:
-                await self._desk.approve(plan_id, by, digest=digest, code=visit.form.get("code") or None)
+                await self._desk.approve(plan_id, by, digest=digest, code=code)
+            case "break_glass" if digest and code:
+                await self._desk.break_glass(plan_id, visit.form.get("reason", ""), by, digest=digest, code=code)
             case "deny" if digest:
                 await self._desk.deny(plan_id, by, digest=digest)
             case "undo":

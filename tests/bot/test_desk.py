@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from bot.approvals import Approvals
+from bot.break_glass import BreakGlass
 from bot.desk import Desk
 from bot.errands import ErrandRunner
 from bot.incidents import AlreadyDecidedError, NotAllowedError, NotFoundError, PlanState, StaleError
 from bot.kill_switch import StopFile
 from bot.library import document
 from bot.narrowing import Narrowing
+from bot.step_up import Unproven
 from bot.store.audit import AuditLog, AuditRow
+from bot.store.break_glass import BrokenGlass
 from bot.store.errands import Errands
 from bot.store.plan_rows import PlanRow
 from diagnostics.findings import Status
@@ -42,6 +45,15 @@ class Room(Scene):
             plans=store.plans,
             journal=store.journal,
             approvals=self.approvals,
+            glass=BreakGlass(
+                glass=BrokenGlass(store.database),
+                approvals=self.approvals,
+                plans=store.plans,
+                incidents=store.incidents,
+                policy=store.policy,
+                proof=Unproven(),
+                stop_file=StopFile(None),
+            ),
             policy=store.policy,
             search=self.runbooks,
             errands=Errands(store.database),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bot import narrate
-from bot.incidents import AlreadyDecidedError, NotAllowedError, StaleError, StoreUnavailableError
+from bot.incidents import AlreadyDecidedError, NotAllowedError, StaleError, StepUpNeededError, StoreUnavailableError
 from bot.narrowing import WrongValuesError
 from bot.slack.buttons import ACTIONS
 from bot.slack.listeners import CLICKS, STILL_AT_IT, ClickListener, CommandListener, EventListener
@@ -328,6 +328,21 @@ async def test_the_kill_switch_is_turned_by_command(workspace: Workspace) -> Non
     assert workspace.desk.deeds == [("stop", "wrong <cluster>", "bob"), ("go", "bob")]
     assert (stopped["text"], released["text"]) == (narrate.DONE["stop"], narrate.DONE["go"])
     assert refused["text"] == "Only who may approve an R2 fix may end the stop."
+
+
+async def test_what_needs_a_code_is_answered_with_a_link(workspace: Workspace) -> None:
+    """No code is typed into Slack: breaking the glass there leads to the page that asks for it; approving, too."""
+    broken = (await workspace.command("break-glass p-1 nobody <else> answers")).json()
+    unclear = (await workspace.command("break-glass p-1")).json()
+    workspace.desk.fault = StepUpNeededError("It needs a one-time code.", url="https://watch.example.com/plans/p-1")
+    await workspace.click("approve", "p-1")
+
+    link = "<https://watch.example.com/plans/p-1|Open the page>"
+    assert workspace.desk.deeds == [("break_glass", "p-1", "bob")]
+    assert link in broken["blocks"][0]["text"]["text"]
+    assert "nobody &lt;else&gt; answers" in broken["text"]
+    assert "which plan and why" in unclear["text"]
+    assert link in json.dumps(workspace.slack.asked("chat.postEphemeral")[-1])
 
 
 async def test_a_slow_search_is_acknowledged_first(workspace: Workspace) -> None:

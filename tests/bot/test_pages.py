@@ -54,6 +54,7 @@ SIGNED_IN = {
     ("GET", "/api/incidents/{incident_id}"),
     ("GET", "/api/plans/{plan_id}"),
     ("POST", "/api/plans/{plan_id}/approve"),
+    ("POST", "/api/plans/{plan_id}/break-glass"),
     ("POST", "/api/plans/{plan_id}/deny"),
     ("POST", "/api/plans/{plan_id}/narrow"),
     ("POST", "/api/stop"),

@@ -84,9 +84,11 @@ def pristine() -> Path:
 class Phones:
     """Everybody has theirs at hand; what a code is worth is told in test_step_up.py."""
 
-    async def prove(self, by: Person, code: str | None, *, plan_id: str, digest: str, now: datetime) -> str:
+    async def prove(
+        self, by: Person, code: str | None, *, plan_id: str, digest: str, now: datetime, deed: str = "approve"
+    ) -> str:
         if code is None:
-            raise StepUpNeededError(f"{by.name} has to give a code for {plan_id} ({digest}) at {now}")
+            raise StepUpNeededError(f"{by.name} has to {deed} {plan_id} ({digest}) with a code at {now}")
         return "totp"
 
 
