@@ -9,6 +9,8 @@ When all GPUs of the service vanish at once, their exporter is gone and nothing 
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from diagnostics import gpus
@@ -86,7 +88,17 @@ async def _vanished(look: Look) -> list[gpus.Key] | None:
     if not still or not before:
         return None
     known = {uuid for *_, uuid in still if uuid}  # an exporter's new pod may tell another Hostname for the same GPU
-    return sorted(key for key in before - still if key[-1] not in known)
+    gone = sorted(key for key in before - still if key[-1] not in known)
+    unused = await _still_report(look, spellings, {uuid for *_, uuid in gone if uuid}) if gone else set()
+    return [key for key in gone if key[-1] not in unused]
+
+
+async def _still_report(look: Look, spellings: Sequence[str], uuids: set[str]) -> set[str]:
+    """Those of the GPUs that answer DCGM, whoever has them: on a drained node none is the service's any more."""
+    where = {"UUID": "~" + "|".join(sorted(map(re.escape, uuids)))}
+    queries = (Query(metric=name, where=where, by=("UUID",), aggregation=Aggregation.COUNT) for name in spellings)
+    answers = await asyncio.gather(*(look.telemetry.vector(query, look.frame.at) for query in queries))
+    return {uuid for answer in answers for (uuid,) in answer}
 
 
 async def _unallocatable(look: Look) -> dict[str, float] | None:

@@ -345,3 +345,11 @@ async def test_a_gpu_that_is_exported_under_its_new_name_is_not_gone() -> None:
     clocks = [gauge(CLOCK, 1900, 1900, **gpu(0)), gauge(CLOCK, 1900, None, **gpu(1))]
     finding = await ask("gpu_missing", *clocks, gauge(f"{CLOCK}_MHZ", None, 1900, **gpu(1)))
     assert finding.status is Status.OK, finding.summary
+
+
+async def test_a_gpu_that_no_pod_uses_any_more_is_not_gone() -> None:
+    """A drained node's GPU has no pod, and dcgm-exporter reports it without the service's namespace."""
+    before, since = gpu(1), {**gpu(1), "namespace": ""}
+    clocks = [gauge(CLOCK, 1900, 1900, **gpu(0)), gauge(CLOCK, 1900, None, **before), gauge(CLOCK, None, 120, **since)]
+    finding = await ask("gpu_missing", *clocks)
+    assert finding.status is Status.OK, finding.summary
