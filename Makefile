@@ -44,9 +44,10 @@ check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks
 	$(BIN)/watchkeeper runbook test
 	$(BIN)/watchkeeper check-config watchkeeper.example.toml
 
-bench: $(VENV)/.dev-$(FAISS) ## Measure: webhooks accepted, a storm of them, cards and verdicts (ARGS="--only storm --database sqlite")
+bench: $(VENV)/.dev-$(FAISS) ## Measure: webhooks accepted, a storm of them, cards and verdicts, lint (ARGS="--only storm --database sqlite")
 	$(BIN)/python -m tests.bench $(ARGS)
 	$(BIN)/python -m tests.redaction_bench
+	$(BIN)/python -m tests.bench_lint
 
 evidence: $(VENV)/.dev-$(FAISS) ## Prove at length: 20,000 deeds about approvals in any order (ARGS="--deeds 100000")
 	$(BIN)/python -m tests.evidence_approvals $(ARGS)

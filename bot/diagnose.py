@@ -67,7 +67,7 @@ async def diagnose_service(settings: Settings, config: Config, name: str, at: da
     Raises WatchkeeperError when the service is unknown or its telemetry cannot be asked.
     """
     service = config.service(name) or _nobody(config, name)
-    async with _our_database(settings) as database:
+    async with our_database(settings) as database:
         return await _diagnosed(settings, config, service, database, at)
 
 
@@ -90,7 +90,7 @@ async def _diagnosed(
 
 
 @asynccontextmanager
-async def _our_database(settings: Settings) -> AsyncIterator[Database | None]:
+async def our_database(settings: Settings) -> AsyncIterator[Database | None]:
     """Where `serve` keeps the journal; None where it never ran, or another version did: diagnosing needs none."""
     url = settings.database_url.get_secret_value()
     try:

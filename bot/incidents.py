@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runbooks.engine.declared import Parameter
+if TYPE_CHECKING:  # `watchkeeper --help` imports this module, and need not wait for pydantic
+    from runbooks.engine.declared import Parameter
 
 
 class IncidentState(StrEnum):

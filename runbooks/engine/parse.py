@@ -22,6 +22,7 @@ from runbooks.engine.yaml_block import Entry, YamlBlockError, load_mapping
 
 MAX_CHARS = 256 * 1024
 STEP_INFO = "yaml step"
+_MARKDOWN = MarkdownIt("commonmark").disable("inline")  # only headings and fences are asked for
 
 
 def parse(text: str, runbook_id: str) -> Runbook:
@@ -121,7 +122,7 @@ class _Reader:
     def headings_and_steps(self, body_start: int) -> list[_Heading]:
         """Every heading with its prose and its step; what stands before the first heading has an empty title."""
         body = "\n" * body_start + "\n".join(self.lines[body_start:])
-        tokens = MarkdownIt("commonmark").parse(body)
+        tokens = _MARKDOWN.parse(body)
         headings = [_Heading(title="", level=0, start=body_start)]
         for i, token in enumerate(tokens):
             if token.type == "heading_open" and token.level == 0 and token.map:

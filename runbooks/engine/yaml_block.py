@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
+from yaml.resolver import BaseResolver
 
 MAX_CHARS = 16 * 1024
 MAX_DEPTH = 6
 MAX_DOCUMENT_CHARS = 256 * 1024
 MAX_DOCUMENT_DEPTH = 12
+_EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[+-]?[0-9]{1,15}", re.ASCII)
 _BOOLS = {"true": True, "false": False}
 
@@ -32,14 +35,33 @@ class YamlBlockError(Exception):
         self.line, self.message, self.remedy = line, message, remedy
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Refuses what is exotic as soon as it comes by, before a node is made of it."""
+class _Composer(Composer, BaseResolver):
+    """
+    Nodes from the events of libyaml's parser, or of PyYAML's own where that is not built in.
 
-    depth = 0
-    deepest = MAX_DEPTH
+    What is exotic is refused as soon as it comes by, before a node is made of it.
+    """
+
+    def __init__(self, text: str, deepest: int) -> None:
+        Composer.__init__(self)
+        BaseResolver.__init__(self)
+        self._events = yaml.parse(text, Loader=_EVENTS)
+        self._next: Any = next(self._events, None)
+        self._depth, self._deepest = 0, deepest
+
+    def check_event(self, *choices: type[yaml.Event]) -> bool:
+        return isinstance(self._next, choices) if choices else self._next is not None
+
+    def peek_event(self) -> Any:
+        return self._next
 
     def get_event(self) -> Any:
-        event: Any = super().get_event()  # type: ignore[no-untyped-call]  # PyYAML has no types for it
+        event, self._next = self._next, None
+        self._refuse_exotic(event)
+        self._next = next(self._events, None)
+        return event
+
+    def _refuse_exotic(self, event: Any) -> None:
         line = event.start_mark.line if event.start_mark else 0
         if getattr(event, "anchor", None):  # an alias names its anchor here, too
             raise YamlBlockError(line, "anchors and aliases are not taken", "write the value out")
@@ -47,14 +69,9 @@ class _PlainLoader(yaml.SafeLoader):
             raise YamlBlockError(line, f"the tag `{tag}` is not taken"[:120], "write a plain value")
         if isinstance(event, yaml.DocumentStartEvent) and event.explicit:
             raise YamlBlockError(line, "a second document starts here", "remove the `---`")
-        self.depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if self.depth > self.deepest:
-            raise YamlBlockError(line, f"nested deeper than {self.deepest}", "flatten it")
-        return event
-
-
-class _DocumentLoader(_PlainLoader):
-    deepest = MAX_DOCUMENT_DEPTH
+        self._depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if self._depth > self._deepest:
+            raise YamlBlockError(line, f"nested deeper than {self._deepest}", "flatten it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +108,7 @@ class Document:
 
 def load_document(text: str) -> Document:
     """A file of the same small YAML. Raises YamlBlockError and nothing else, whatever the text."""
-    node = _composed(text, _DocumentLoader, MAX_DOCUMENT_CHARS)
+    node = _composed(text, MAX_DOCUMENT_CHARS, MAX_DOCUMENT_DEPTH)
     if node is None:
         raise YamlBlockError(0, "the file is empty", "write `format: 1` and what belongs to it")
     return Document(value=_value(node), _root=node)
@@ -99,17 +116,17 @@ def load_document(text: str) -> Document:
 
 def load_mapping(text: str) -> dict[str, Entry]:
     """The top level as a mapping of names. Raises YamlBlockError and nothing else, whatever the text."""
-    node = _composed(text, _PlainLoader, MAX_CHARS)
+    node = _composed(text, MAX_CHARS, MAX_DEPTH)
     if not isinstance(node, yaml.MappingNode):
         raise YamlBlockError(0, "not a list of `name: value` lines", "write `name: value` on each line")
     return _entries(node)
 
 
-def _composed(text: str, loader: type[_PlainLoader], most: int) -> yaml.Node | None:
+def _composed(text: str, most: int, deepest: int) -> yaml.Node | None:
     if len(text) > most:
         raise YamlBlockError(0, f"the block has {len(text)} characters", f"keep it under {most}")
     try:
-        node: yaml.Node | None = yaml.compose(text, Loader=loader)
+        node: yaml.Node | None = _Composer(text, deepest).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise YamlBlockError(
@@ -137,7 +154,7 @@ def _value(node: yaml.Node) -> Any:
         return {name: entry.value for name, entry in _entries(node).items()}
     if isinstance(node, yaml.SequenceNode):
         return [_value(item) for item in node.value]
-    return _scalar(node.value, is_quoted=getattr(node, "style", None) is not None)
+    return _scalar(node.value, is_quoted=bool(getattr(node, "style", None)))
 
 
 def _scalar(text: str, *, is_quoted: bool) -> str | int | float | bool | None:
