@@ -181,7 +181,7 @@ def test_a_command_whose_package_is_missing_says_what_to_install() -> None:
 
 def test_a_missing_benchmark_is_told(run: Run) -> None:
     """The errors of other rooms are told like ours."""
-    status, _, told = run("eval", "retrieval", "no-such-folder")
+    status, _, told = run("eval", "retrieval", "--corpus", "no-such", "--queries", "no-such", "--qrels", "no-such")
 
     assert status == 2
     assert told.startswith("watchkeeper: ")
