@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -443,6 +444,54 @@ async def test_observe_mode_offers_no_fixes(wall: Wall, tmp_path: Any) -> None:
     )
 
     assert not (await cards.view(INCIDENT)).offers_fixes
+
+
+FREEZE = """
+[[freeze]]
+name = "always"
+start = 2020-01-01T00:00:00Z
+end = 2120-01-01T00:00:00Z
+reason = "the year's accounts"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "offers", "hold"),
+    [
+        (CONFIG.replace('mode = "approve"', 'mode = "suggest"'), False, "nothing runs from here"),
+        (CONFIG + FREEZE, True, "rest until Mon 01 Jan 2120, 00:00 UTC (always: the year's accounts)"),
+    ],
+)
+async def test_what_holds_a_fix_up_is_said_instead_of_who_may_approve(
+    wall: Wall,
+    tmp_path: Any,
+    text: str,
+    offers: bool,  # noqa: FBT001 - a parameter of the test
+    hold: str,
+) -> None:
+    """The fix is shown to be read; in mode suggest without buttons."""
+    await wall.diagnosed()
+    await wall.store.offer(fresh_plan(wall.store))
+    config = config_in(tmp_path, text)
+    store = wall.store
+    cards = Cards(
+        incidents=store.incidents,
+        plans=store.plans,
+        journal=store.journal,
+        outbox=store.outbox,
+        switch=store.switch,
+        record=AuditLog(store.database),
+        config=config,
+        policy=Policy(config),
+    )
+
+    view = await cards.view(INCIDENT)
+    shown = json.dumps(blocks.card(view).blocks, ensure_ascii=False)
+
+    assert view.plan is not None
+    assert (view.offers_fixes, hold in view.plan.hold) == (offers, True)
+    assert hold in shown
+    assert ("May approve" in shown, "Approve fix" in shown) == (False, offers)
 
 
 async def test_a_person_who_left_is_named_by_their_id(wall: Wall, tmp_path: Any) -> None:

@@ -76,7 +76,7 @@ def freeze(dice: random.Random, now: datetime) -> dict[str, Any]:
     about = {
         "services": dice.choice([[], ["chat"], ["other"]]),
         "environments": dice.choice([[], ["prod"], ["staging"]]),
-        "tiers": dice.choice([["R1", "R2", "R3"], ["R2", "R3"], ["R1"]]),
+        "tiers": dice.choice([["R1", "R2", "R3"], ["R2", "R3"], ["R1"], ["R1"]]),
     }
     if dice.random() < 0.5:
         start = now + timedelta(minutes=dice.randint(-300, 100))
