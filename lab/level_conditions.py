@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from diagnostics.telemetry.model import Aggregation, Function, Key, Query, Telemetry
-from lab.conditions import FIVE_MINUTES, MeanAboveBaseline, promql_series
+from lab.conditions import MeanAboveBaseline, promql_series
 from lab.rule import Condition, Excess
 
 
@@ -161,10 +161,6 @@ class AnyOf:
     @property
     def by(self) -> tuple[str, ...]:
         return self.conditions[0].by
-
-    @property
-    def window(self) -> timedelta:
-        return max((getattr(each, "window", None) or timedelta(0) for each in self.conditions), default=FIVE_MINUTES)
 
     @property
     def metrics(self) -> frozenset[str]:

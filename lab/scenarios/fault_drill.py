@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from diagnostics.telemetry.model import Function
 from lab.alert_rules import RULES
 from lab.gauges import (
     ANSWERED_4XX,
@@ -20,8 +21,9 @@ from lab.gauges import (
     WAITING,
     Gauge,
 )
+from lab.level_conditions import AnyOf, LevelAbove
 from lab.people import DANA, Person
-from lab.rule import Rule
+from lab.rule import Condition, Rule
 from lab.scenarios.fault import Fault, Shape
 from lab.scenarios.prompt_past import DECOY, DECOY_BEFORE_ONSET, shorten_summary
 from lab.stage import Deed, Stage
@@ -67,9 +69,8 @@ class FaultDrill:
     @property
     def onset_before_live(self) -> timedelta:
         [rule] = self.rules
-        window: timedelta = getattr(rule.condition, "window", None) or timedelta(0)
         ramp = _RAMP if self._shape is Shape.RAMP else timedelta(0)
-        return rule.wait + min(window, timedelta(minutes=30)) + ramp + timedelta(minutes=1)
+        return rule.wait + _fills_in(rule.condition) + ramp + timedelta(minutes=1)
 
     @property
     def pace(self) -> float:
@@ -114,3 +115,12 @@ class FaultDrill:
         if self._onset is None:
             raise ValueError("the truth begins with the onset: ask for the deeds first")
         return {**self._fault.truth(stage, self._onset, None), "culprit": None, "decoys": [DECOY]}
+
+
+def _fills_in(condition: Condition) -> timedelta:
+    """How long a fault has to last until it fills the condition's window; a single event counts at once."""
+    if isinstance(condition, AnyOf):
+        return max(map(_fills_in, condition.conditions))
+    if isinstance(condition, LevelAbove) and condition.function is Function.DELTA:
+        return timedelta(0)
+    return getattr(condition, "window", None) or timedelta(0)
