@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from pydantic import ValidationError
 
@@ -97,26 +98,31 @@ def _secrets(runbook: Runbook) -> Iterator[Problem]:
 
 
 def _step(runbook: Runbook, step: StepTemplate, vocabulary: Vocabulary) -> Iterator[Problem]:
-    asked = [*step.verify, *([step.when.check] if isinstance(step.when, CheckAnswers) else [])]
-    for check in asked:
+    asked = [("verify", check) for check in step.verify]
+    asked += [("when", step.when.check)] if isinstance(step.when, CheckAnswers) else []
+    for key, check in asked:
         if check not in vocabulary.checks:
-            known = ", ".join(sorted(vocabulary.checks))
-            yield runbook.problem(step.line, f"the check `{check}` does not exist", f"use one of {known}")
+            message = f"the check `{check}` does not exist"
+            yield runbook.problem(step.line_of(key), message, _nearest(check, vocabulary.checks))
     if not step.prose:
         yield runbook.problem(step.line, f"`{step.title}` has no text", "say how to do it by hand")
     for name, said, done in disagreements(step):
         message = f"the text says {name} {said}, and the block {done}"
-        yield runbook.problem(step.line, message, "make them the same, or write a placeholder such as NAME in the text")
+        yield runbook.problem(
+            step.line_of("with"), message, "make them the same, or write a placeholder such as NAME in the text"
+        )
     action = vocabulary.actions.get(step.action)
     if action is None:
-        known = ", ".join(sorted(vocabulary.actions))
-        yield runbook.problem(step.line, f"the action `{step.action}` does not exist", f"use one of {known}")
+        message = f"the action `{step.action}` does not exist"
+        yield runbook.problem(step.line_of("action"), message, _nearest(step.action, vocabulary.actions))
         return
     if not (step.verify or step.verify_ranges or only_tells(action)):
         remedy = "name the checks that must turn ok: `verify:`"
         yield runbook.problem(step.line, f"nothing verifies `{step.action}`", remedy)
     if step.undo == "previous" and isinstance(action, GuardedAction) and not action.can_undo:
-        yield runbook.problem(step.line, f"`{step.action}` cannot be undone", "write `irreversible: WHY` instead")
+        yield runbook.problem(
+            step.line_of("undo"), f"`{step.action}` cannot be undone", "write `irreversible: WHY` instead"
+        )
     yield from _ranges(runbook, step, action)
     yield from _params(runbook, step, action)
 
@@ -125,7 +131,7 @@ def _ranges(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Pr
     for asked in step.verify_ranges:
         if asked.below is not None and asked.above is not None and asked.above >= asked.below:
             message = f"no number is {asked.bounds}"
-            yield runbook.problem(step.line, message, "let `above` be smaller than `below`")
+            yield runbook.problem(step.line_of("verify"), message, "let `above` be smaller than `below`")
         for label, matcher in asked.query.where.items():
             if not asked.query.is_expression(matcher):
                 yield from _placeholders(runbook, step, f"where.{label}", matcher, action)
@@ -146,21 +152,29 @@ def _params(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Pr
             name = str(fault["loc"][0]) if fault["loc"] else "with"
             if name not in open_names or fault["type"] == "extra_forbidden":
                 allowed = ", ".join(field.alias or known for known, field in action.params.model_fields.items())
-                yield runbook.problem(step.line, f"`{name}`: {fault['msg']}", f"`{step.action}` takes {allowed}")
+                message = f"`{name}`: {fault['msg'].removeprefix('Value error, ')}"
+                yield runbook.problem(step.line_of("with"), message, f"`{step.action}` takes {allowed}")
 
 
 def _placeholders(runbook: Runbook, step: StepTemplate, name: str, text: str, action: Action) -> Iterator[Problem]:
+    line = step.line_of("verify" if name.startswith("where.") else "with")
     try:
         used = placeholders(text)
     except PlaceholderError as error:
-        yield runbook.problem(step.line, f"`{name}`: {error}", 'write "{service}" or "{replicas_now + 2}"')
+        yield runbook.problem(line, f"`{name}`: {error}", 'write "{service}" or "{replicas_now + 2}"')
         return
     for placeholder in used:
         if not placeholder.is_known:
             message = f"`{{{placeholder.name}}}` is not a known placeholder"
-            yield runbook.problem(step.line, message, "see README.md for the list")
+            yield runbook.problem(line, message, "see README.md for the list")
         elif placeholder.param and placeholder.param not in runbook.params:
             message = f"the runbook declares no parameter `{placeholder.param}`"
-            yield runbook.problem(step.line, message, "declare it in the front matter: `params:`")
+            yield runbook.problem(line, message, "declare it in the front matter: `params:`")
         elif placeholder.from_state and not isinstance(action, GuardedAction):
-            yield runbook.problem(step.line, f"`{step.action}` reads no state", f"write `{name}` as a literal")
+            yield runbook.problem(line, f"`{step.action}` reads no state", f"write `{name}` as a literal")
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    """What was meant, if one name is near; else all there are."""
+    near = get_close_matches(name, known, n=1, cutoff=0.7)
+    return f"did you mean `{near[0]}`?" if near else f"use one of {', '.join(sorted(known))}"

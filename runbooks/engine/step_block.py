@@ -32,6 +32,7 @@ def read_step(fields: Fields, *, title: str, prose: str) -> StepTemplate:
         timeout_s=_duration(fields, "timeout"),
         prose=prose,
         line=fields.start + 1,
+        lines={name: entry.line + 1 for name, entry in fields.entries.items()},
     )
 
 

@@ -163,6 +163,11 @@ class StepTemplate:
     timeout_s: float | None = None  # after how long the call's answer counts as lost; None: the action's own
     prose: str = ""
     line: int = 0
+    lines: Mapping[str, int] = field(default_factory=dict, repr=False)  # of each key of the block, from 1
+
+    def line_of(self, key: str) -> int:
+        """Where the block says this; where it starts, if it does not."""
+        return self.lines.get(key, self.line)
 
 
 @dataclass(frozen=True, kw_only=True)

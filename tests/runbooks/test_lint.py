@@ -43,21 +43,21 @@ def test_a_good_runbook_is_clean() -> None:
         ("causes: [S01]", "causes: [S99]", 5, "`S99` is not in the catalogue"),
         ("alerts: [LLMQueueBacklog]", 'alerts: ["<!channel>"]', 4, "cannot be an alert's name"),
         ("owner: platform\n", "", 1, "nobody owns it"),
-        ("verify: queue", "when: {check: quue, is: bad}\nverify: queue", 14, "the check `quue` does not exist"),
-        ("verify: queue", "verify: quue", 14, "the check `quue` does not exist"),
+        ("verify: queue", "when: {check: quue, is: bad}\nverify: queue", 17, "the check `quue` does not exist"),
+        ("verify: queue", "verify: quue", 17, "the check `quue` does not exist"),
         ("verify: queue\n", "", 14, "nothing verifies `kubernetes.scale`"),
-        ("kubernetes.scale", "kubernetes.delete", 14, "the action `kubernetes.delete` does not exist"),
-        ("replicas: ", "replica: ", 14, "`replicas`: Field required"),
-        ("replicas: ", "replica: ", 14, "`replica`: Extra inputs are not permitted"),
-        ('"{replicas_now + 2}"', "99", 14, "`replicas`: Input should be less than or equal to 64"),
-        ('"{replicas_now + 2}"', '"{replicas_now * 2}"', 14, "`{replicas_now * 2}` is not"),
-        ('"{replicas_now + 2}"', '"{replicas}"', 14, "`{replicas}` is not a known placeholder"),
-        ('"{deployment}"', '"{suspect.password}"', 14, "`{suspect.password}` is not a known placeholder"),
-        ('"{deployment}"', '"{scope.fleet}"', 14, "`{scope.fleet}` is not a known placeholder"),
-        ('"{deployment}"', "Chat_VLLM", 14, "`deployment`: Value error, not the name of a Kubernetes object"),
-        ('"{deployment}"', '"{params.which}"', 14, "declares no parameter `which`"),
-        ("verify: queue", 'verify: {query: {metric: up, where: {a: "{no}"}}, below: 1}', 14, "`{no}` is not a known"),
-        ("verify: queue", "verify: {query: {metric: up}, below: 1, above: 1}", 14, "no number is above 1 and below 1"),
+        ("kubernetes.scale", "kubernetes.delete", 15, "the action `kubernetes.delete` does not exist"),
+        ("replicas: ", "replica: ", 16, "`replicas`: Field required"),
+        ("replicas: ", "replica: ", 16, "`replica`: Extra inputs are not permitted"),
+        ('"{replicas_now + 2}"', "99", 16, "`replicas`: Input should be less than or equal to 64"),
+        ('"{replicas_now + 2}"', '"{replicas_now * 2}"', 16, "`{replicas_now * 2}` is not"),
+        ('"{replicas_now + 2}"', '"{replicas}"', 16, "`{replicas}` is not a known placeholder"),
+        ('"{deployment}"', '"{suspect.password}"', 16, "`{suspect.password}` is not a known placeholder"),
+        ('"{deployment}"', '"{scope.fleet}"', 16, "`{scope.fleet}` is not a known placeholder"),
+        ('"{deployment}"', "Chat_VLLM", 16, "`deployment`: not the name of a Kubernetes object"),
+        ('"{deployment}"', '"{params.which}"', 16, "declares no parameter `which`"),
+        ("verify: queue", 'verify: {query: {metric: up, where: {a: "{no}"}}, below: 1}', 17, "`{no}` is not a known"),
+        ("verify: queue", "verify: {query: {metric: up}, below: 1, above: 1}", 17, "no number is above 1 and below 1"),
         ("owner:", "params: {n: {type: integer, minimum: 3, maximum: 2}}\nowner:", 6, "no value fits `n`"),
         ("owner:", "params: {n: {type: integer, maximum: 2, default: 3}}\nowner:", 6, "default of `n` must be at most"),
         ("owner:", 'params: {n: {type: text, pattern: "("}}\nowner:', 6, "is not a regular expression of RE2"),
@@ -72,6 +72,13 @@ def test_what_is_wrong_is_found(old: str, new: str, line: int, message: str) -> 
     found = lint(parse(GOOD.replace(old, new, 1), "t"), VOCABULARY)
     assert [problem.line for problem in found if message in problem.message] == [line], found
     assert all(problem.remedy for problem in found)
+
+
+def test_a_misspelt_name_is_told_what_was_meant() -> None:
+    """One near name is worth more than a list of sixty; where none is near, all are told."""
+    near, far = (lint(parse(GOOD.replace("verify: queue", f"verify: {name}"), "t"), VOCABULARY)[0].remedy
+                 for name in ("quue", "zzz"))  # fmt: skip
+    assert (near, far) == ("did you mean `queue`?", "use one of prefix_cache, queue")
 
 
 def test_a_step_without_text_is_no_runbook() -> None:

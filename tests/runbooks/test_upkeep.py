@@ -155,4 +155,4 @@ def test_lint_tells_of_a_disagreement() -> None:
     text = GOOD.replace('"{deployment}"', "chat-vllm").replace("kubectl scale", "kubectl scale deployment other")
     [problem] = lint(parse(text, "t"), VOCABULARY)
 
-    assert (problem.line, problem.message) == (14, "the text says deployment other, and the block chat-vllm")
+    assert (problem.line, problem.message) == (16, "the text says deployment other, and the block chat-vllm")
