@@ -16,6 +16,7 @@ from diagnostics.diagnosis import Diagnosis
 from diagnostics.runner import Diagnoser
 from diagnostics.target import Budgets, Deployment, Target
 from diagnostics.telemetry.recorder import Recorder
+from lab.alert_rules import RULES
 from lab.cluster import ENGINE
 from lab.engine_physics import EngineLimits, Load, engine_limits, means
 from lab.exposition import STEP
@@ -105,6 +106,25 @@ async def test_prometheus_finds_the_same_excess(scenario_id: str) -> None:
             ours = await rule.condition.exceeding(recorder, at)
             assert ours
             assert {key: excess.value for key, excess in ours.items()} == pytest.approx(theirs, rel=0.01)
+
+
+@pytest.mark.integration
+async def test_prometheus_takes_every_rule() -> None:
+    """The whole pack in PromQL, asked of a real Prometheus over a fleet with one hot node: the same groups exceed."""
+    world, _ = played("G04")
+    recorder = Recorder(clock="samples", history=world.history_path)
+    await recorder.open()
+    at = LIVE_START + BROKEN_FOR
+    with start_prometheus(world.history_path) as url:
+        for rule in RULES.values():
+            query: dict[str, str | float] = {"query": rule.condition.promql(), "time": at.timestamp()}
+            async with httpx.AsyncClient(trust_env=False) as prometheus:
+                answer = (await prometheus.get(f"{url}/api/v1/query", params=query)).json()
+            assert answer["status"] == "success", (rule.name, answer)
+            theirs = {
+                tuple(row["metric"].get(label, "") for label in rule.condition.by) for row in answer["data"]["result"]
+            }
+            assert set(await rule.condition.exceeding(recorder, at)) == theirs, rule.name
 
 
 @functools.cache
