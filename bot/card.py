@@ -55,6 +55,7 @@ _DEEDS = {
     "plan.approve": "approved the fix",
     "plan.break_glass": "broke the glass and started the fix alone",
     "break_glass.reviewed": "reviewed the broken glass",
+    "plan.approved_in_advance": "takes the fix back, as was approved with it",
     "plan.deny": "denied the fix",
     "step.settled": "answered for a step in doubt",
     "incident.gone": "does not have the incident any more, so it ends here",

@@ -46,6 +46,7 @@ _WORDS: Mapping[str, str] = {
     "undo.asked": "asked for the fix to be taken back",
     "narrow.asked": "chose other values for the fix",
     "plan.approve": "approved the fix as {role}",
+    "plan.approved_in_advance": "takes the fix back, as was approved with it",
     "plan.deny": "denied the fix as {role}",
     "plan.started": "started the fix",
     "step.intent": "is about to act",

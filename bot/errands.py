@@ -7,7 +7,7 @@ and whoever works runs it in the person's name. Their right is checked again the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -27,17 +27,17 @@ from bot.incidents import (
 from bot.narrowing import Narrowing, WrongValuesError
 from bot.policy import Policy
 from bot.respond import context_of, diagnosis_of, without_secrets
-from bot.store.errands import Errand, Errands
+from bot.store.errands import WATCHKEEPER, Errand, Errands
 from bot.store.incidents import Incidents
 from bot.store.journal import Journal
 from bot.store.people import PeopleTable
 from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
 from runbooks.engine.chosen import as_text
-from runbooks.engine.plan import PlanContext, plan, undo_plan
+from runbooks.engine.plan import PlanContext, plan, undo_plan, without_a_click
 from runbooks.engine.records import record_from_json
 from runbooks.engine.run import changed_steps
-from runbooks.engine.values import Action, CannotPlanError
+from runbooks.engine.values import Action, CannotPlanError, Plan
 
 RUN_WITHIN = timedelta(minutes=15)
 """A person's click counts for so long; whoever works later than that has to be asked again."""
@@ -81,7 +81,7 @@ class ErrandRunner:
         waiting = await self._errands.claim(me=self._me)
         for errand in waiting:
             person = await self._people.get(errand.person_id)
-            name = person.name if person else errand.person_id
+            name = "Watchkeeper" if errand.person_id == WATCHKEEPER else person.name if person else errand.person_id
             try:
                 await self._run(errand, person)
             except _REFUSALS as refusal:
@@ -91,6 +91,9 @@ class ErrandRunner:
         return len(waiting)
 
     async def _run(self, errand: Errand, by: Person | None) -> None:
+        if errand.person_id == WATCHKEEPER:
+            await self._undo_by_itself(errand)
+            return
         if by is None:
             raise NotAllowedError(f"{errand.person_id} is not in the configuration any more.")
         by = replace(by, channel=errand.channel)
@@ -154,23 +157,53 @@ class ErrandRunner:
         ready = undo_on_the_table(undos) or await self._offer_undo(row)
         await self._approvals.approve(ready, by=by, now=datetime.now(UTC))
 
+    async def _undo_by_itself(self, errand: Errand) -> None:
+        """
+        What did not verify is taken back as its approval said: a plan of its own, on the same people's word.
+
+        It starts like any other: people, policy, kill switch and the state are looked at again. What it must leave, and
+        why, stands in its title.
+        """
+        row = await self._plans.get(errand.subject)
+        if undos_of(errand.subject, await self._plans.of_incident(errand.incident_id)):
+            return  # a crash came before the end of this errand, or a person was faster
+        if row.plan.policy_version != self._policy.version:
+            raise StaleError("The approval policy changed since the approval. Undo it on the card.")
+        now = datetime.now(UTC)
+        steps, ends = without_a_click(row.plan, await self._changed(row))
+        if ends and not steps:
+            raise StaleError(f"This is not taken back by itself: {ends}.")
+        undo = await self._undo_of(row, steps, now)
+        if ends:
+            undo = replace(undo, title=f"{undo.title} (only in part: {ends})")
+        requirement = self._policy.requirement(undo)
+        if requirement is None:
+            raise StaleError("No policy rule lets anybody approve the undo.")
+        await self._plans.save_approved(undo, by=row, start_by=now + requirement.start_within, now=now)
+
+    async def _changed(self, row: PlanRow) -> tuple[int, ...]:
+        entries = await self._journal.read(row.plan.plan_id)
+        return changed_steps(row.plan, [record_from_json(entry.record) for entry in entries])
+
     async def _offer_undo(self, row: PlanRow) -> str:
         """Put a fresh undo of this plan on the table; returns its id."""
         now = datetime.now(UTC)
-        records = [record_from_json(entry.record) for entry in await self._journal.read(row.plan.plan_id)]
+        undo = await self._undo_of(row, await self._changed(row), now)
+        await self._plans.save(undo, run=row.run, rank=None, state=PlanState.PROPOSED, now=now)
+        return undo.plan_id
+
+    async def _undo_of(self, row: PlanRow, steps: Collection[int], now: datetime) -> Plan:
         try:
             undo = await undo_plan(
                 row.plan,
-                changed_steps(row.plan, records),
+                steps,
                 self._actions,
                 now=now,
                 policy_version=self._policy.version,
             )
-            undo = self._policy.timed(without_secrets(undo))
+            return self._policy.timed(without_secrets(undo))
         except CannotPlanError as refusal:
             raise StaleError(f"This cannot be taken back: {refusal}.") from refusal
-        await self._plans.save(undo, run=row.run, rank=None, state=PlanState.PROPOSED, now=now)
-        return undo.plan_id
 
 
 def undos_of(plan_id: str, plans: Sequence[PlanRow]) -> list[PlanRow]:

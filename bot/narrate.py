@@ -89,6 +89,7 @@ DONE = {
     "stop": "Everything is stopped. A call that was already sent ends; nothing new starts, on any machine.",
     "go": "Fixes may start again. Those from before the stop will not: diagnose again for fresh ones.",
 }
+UNDOES_ITSELF = "If it does not verify, Watchkeeper takes it back by itself."
 OTHER_VALUES = (
     "Other values make a new fix. This one ends with its approvals, and somebody else has to approve the new one."
 )

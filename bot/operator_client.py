@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
+from bot import narrate
 from bot.incidents import NotFoundError, WatchkeeperError
 from bot.redact import safe_text
 
@@ -116,6 +117,8 @@ def plan_lines(plan: Json) -> Iterator[str]:
     for effect, undo in zip(plan["effects"], plan["undo"], strict=True):
         yield f"  effect     {effect}"
         yield f"  undo       {undo or 'it cannot be undone'}"
+    if plan["undoes_itself"]:
+        yield f"  on failure {narrate.UNDOES_ITSELF}"
     yield f"  risk       {plan['tier']}, {plan['tier_in_words']}"
     yield f"  approval   {plan['needed']} of: {'; '.join(plan['may_approve'])}"
     if plan["needs_code"]:

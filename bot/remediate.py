@@ -307,7 +307,16 @@ class Remediate:
         """The thread and PagerDuty are told in the same transaction; a verified fix resolves the incident."""
         resolves = state is PlanState.VERIFIED and row.plan.undoes is None
         told = (*_TOLD, ("pagerduty", "resolve")) if resolves else _TOLD
-        await self._plans.end(row.plan, state, why, now=datetime.now(UTC), expected=[PlanState.RUNNING], told=told)
+        taken_back = state is PlanState.NOT_VERIFIED and row.plan.undoes_itself
+        await self._plans.end(
+            row.plan,
+            state,
+            why,
+            now=datetime.now(UTC),
+            expected=[PlanState.RUNNING],
+            told=told,
+            errand="undo" if taken_back else None,
+        )
 
 
 def _patience_s(action: Action, params: BaseModel) -> float:

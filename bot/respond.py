@@ -253,6 +253,7 @@ def context_of(
         cluster=service.cluster or "",
         gateway=service.gateway or "",
         deployments=tuple(each.name for each in service.deployments if each.kind == "engine"),
+        undoes_itself=service.undo_on_failure == "run",
     )
     return with_diagnosis(context, found, suspect)
 

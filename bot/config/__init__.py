@@ -97,8 +97,8 @@ _KINDS: Mapping[str, type[Entry]] = {
     "break_glass": BreakGlass,
     "person": Person,
 }
-_DECIDING = ("environment", "team", "mode", "auto", "owners", "approvers")
-"""What of a service says who may approve."""
+_DECIDING = ("environment", "team", "mode", "auto", "undo_on_failure", "owners", "approvers")
+"""What of a service says who may approve, and what an approval includes."""
 
 _KEYS = ("format", "datasource", *_KINDS)
 

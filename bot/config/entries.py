@@ -289,6 +289,7 @@ class Service(Entry):
     gateway: str | None = None
     mode: Literal["observe", "suggest", "approve", "auto"] = "observe"
     auto: tuple[str, ...] = ()  # actions that mode auto may take without a person
+    undo_on_failure: Literal["offer", "run"] = "offer"
     prompt_diff: Literal["full", "redacted", "link"] = "redacted"
     owners: tuple[str, ...] = ()
     approvers: Mapping[Role, tuple[str, ...]] = Field(default_factory=dict)

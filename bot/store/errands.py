@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.incidents import Person
 from bot.store import audit as chain
@@ -18,6 +19,9 @@ from bot.store.statements import insert_new, touch
 from bot.store.tables import errand
 from bot.store.workers import free
 from runbooks.engine.values import canonical
+
+WATCHKEEPER = "watchkeeper"
+"""Who asks for an errand where nobody did: a plan said beforehand that it would be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,14 @@ class Errands:
         return errand.update().where(
             errand.c.errand_id == item.errand_id, errand.c.state == "new", errand.c.owner == me
         )
+
+
+async def put_own(connection: AsyncConnection, kind: str, subject: str, *, incident_id: str, now: datetime) -> None:
+    """An errand of Watchkeeper's own, inside the caller's transaction; the second of its kind changes nothing."""
+    content = {"incident_id": incident_id, "channel": WATCHKEEPER}
+    row = {"kind": kind, "subject": subject, "person_id": WATCHKEEPER, "content": content}
+    key = f"{kind}:{subject}:{WATCHKEEPER}"
+    await insert_new(connection, errand, {"key": key, "state": "new", "created_at": now, **row})
 
 
 def _to_errand(row: Mapping[str, Any]) -> Errand:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from bot.limits import Act
 from bot.store import audit as chain
 from bot.store.acts import UNDER_WAY, recent_acts
 from bot.store.database import Database
+from bot.store.errands import put_own
 from bot.store.kill_switch import refuse_if_stopped, stops_so_far
 from bot.store.outbox import post
 from bot.store.plan_rows import Approval, PlanRow, approvals_of, to_plan_row, to_row
@@ -63,6 +65,37 @@ class Plans:
                 raise AlreadyDecidedError("This fix was decided or replaced meanwhile; see the card.")
             rank = await _next_rank(connection, new.incident_id, old.run)
             await _keep(connection, new, run=old.run, rank=rank, state=PlanState.PROPOSED, now=now)
+
+    async def save_approved(self, item: Plan, *, by: PlanRow, start_by: datetime, now: datetime) -> None:
+        """
+        Keep the undo of a plan, approved by what approved that one: whoever said yes to `by` was shown that this runs.
+
+        It remembers as many stops as `by`: the kill switch ends it like its plan. Raises AlreadyDecidedError when
+        another fix is approved or running.
+        """
+        async with self._database.write() as connection:
+            await touch(connection, item.incident_id)
+            await _refuse_beside_another(connection, item)
+            rank = await _next_rank(connection, item.incident_id, by.run)
+            await _keep(connection, item, run=by.run, rank=rank, state=PlanState.APPROVED, now=now)
+            known = sa.select(plan.c.stops).where(plan.c.plan_id == by.plan.plan_id).scalar_subquery()
+            await connection.execute(
+                plan.update().where(plan.c.plan_id == item.plan_id).values(start_by=start_by, stops=known)
+            )
+            said = [each for each in by.approvals if each.decision == "approve" and each.digest == by.digest]
+            for each in said:
+                await insert_new(connection, approval, {**asdict(each), "plan_id": item.plan_id, "digest": item.digest})
+            approvers = [each.person_id for each in said]
+            await note(
+                connection,
+                item,
+                "plan.approved_in_advance",
+                actor="watchkeeper",
+                now=now,
+                digest=item.digest,
+                approved=by.digest,
+                approvers=approvers,
+            )
 
     async def get(self, plan_id: str) -> PlanRow:
         """One plan with its approvals. Raises NotFoundError."""
@@ -242,12 +275,14 @@ class Plans:
         expected: Sequence[PlanState],
         told: Sequence[tuple[str, str]] = (),
         actor: str = "watchkeeper",
+        errand: str | None = None,
     ) -> bool:
         """
         Move to an end (or to in_doubt) from one of the expected states; False when it is elsewhere already.
 
         `told` are the parcels (lane, kind) that say so, committed together with it: an end that nobody hears of, or
-        an incident that stays open behind a verified fix, would page people for nothing.
+        an incident that stays open behind a verified fix, would page people for nothing. `errand` is what a worker
+        shall do next about it without being asked.
         """
         async with self._database.write() as connection:
             await touch(connection, item.incident_id)
@@ -271,6 +306,8 @@ class Plans:
                     plan=item.plan_id,
                     by=actor,
                 )
+            if errand is not None:
+                await put_own(connection, errand, item.plan_id, incident_id=item.incident_id, now=now)
             if ("pagerduty", "resolve") in told:
                 await connection.execute(
                     incident.update().where(incident.c.incident_id == item.incident_id).values(resolved_by=actor)

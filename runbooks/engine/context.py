@@ -33,6 +33,7 @@ class PlanContext:
     the trouble is: a dimension of the diagnosis (node, pod, api_key, ...) and its values. `answers` are the diagnosis'
     by check (ok, bad, unknown). `params` are values for the parameters that a runbook declares. `requester` is the
     person who asked or edited; None for Watchkeeper's own unedited plan. `frame` is the diagnosis' frame as JSON.
+    `undoes_itself`: the service takes back by itself what does not verify.
     """
 
     incident_id: str
@@ -52,6 +53,7 @@ class PlanContext:
     frame: JsonObject = field(default_factory=dict)
     answers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Literal] = field(default_factory=dict)
+    undoes_itself: bool = False
 
     @property
     def incident(self) -> str:

@@ -32,7 +32,7 @@ from runbooks.engine.values import (
     UndoneByAnother,
 )
 
-__all__ = ["PlanContext", "fresh", "plan", "undo_plan"]
+__all__ = ["PlanContext", "fresh", "plan", "undo_plan", "without_a_click"]
 
 
 async def plan(runbook: Runbook, context: PlanContext, actions: Mapping[str, Action]) -> Plan:
@@ -71,6 +71,7 @@ async def plan(runbook: Runbook, context: PlanContext, actions: Mapping[str, Act
         requester=context.requester,
         frame=context.frame,
         params=context.params,
+        undoes_itself=context.undoes_itself and any(step.undo is not None for step in steps),
     )
 
 
@@ -131,6 +132,21 @@ async def undo_plan(
         undoes=done.plan_id,
         frame=done.frame,
     )
+
+
+def without_a_click(done: Plan, done_steps: Collection[int]) -> tuple[tuple[int, ...], str]:
+    """
+    Which of these steps may be taken back by themselves, the last one first, and what ends that ("" when nothing does).
+
+    It stops at the first step that changed something and has no undo: what lies before it was the ground it stood on.
+    """
+    back: list[int] = []
+    for step in sorted((step for step in done.steps if step.index in done_steps), key=lambda step: -step.index):
+        if step.undo is not None:
+            back.append(step.index)
+        elif step.tier > Tier.R0:
+            return tuple(back), f"step {step.index + 1}, {step.title}, cannot be undone"
+    return tuple(back), ""
 
 
 async def fresh(made: Plan, actions: Mapping[str, Action], steps: Iterable[int] | None = None) -> list[str]:

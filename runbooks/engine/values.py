@@ -242,7 +242,7 @@ class Plan:
     `digest` covers every field, so that an approval of this plan is an approval of nothing else. `suspect` is the id
     of the change that it takes back, if any. `requester` is the person who asked for it or edited it; None for an
     unedited plan of Watchkeeper's own. `undoes` is the id of the plan that this one takes back. `params` are the values
-    of the parameters that the runbook declares.
+    of the parameters that the runbook declares. `undoes_itself`: its undo runs without a click if it does not verify.
     """
 
     plan_id: str
@@ -262,6 +262,7 @@ class Plan:
     undoes: str | None = None
     frame: JsonObject = field(default_factory=dict)  # the diagnosis' frame: what "verified" compares with
     params: JsonObject = field(default_factory=dict)
+    undoes_itself: bool = False
 
     @property
     def tier(self) -> Tier:
@@ -279,8 +280,9 @@ _PLAN = TypeAdapter(Plan)
 def plan_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain JSON; `plan_from_json` is its inverse."""
     result: dict[str, Any] = _PLAN.dump_python(plan, mode="json")
-    if not result["params"]:
-        del result["params"]
+    for name in ("params", "undoes_itself"):
+        if not result[name]:
+            del result[name]
     for step in result["steps"]:
         for name in ("undone_by", "verify_ranges", "timeout_s"):
             if not step[name]:  # younger than plans that are stored already, whose digests must stay

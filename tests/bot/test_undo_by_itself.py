@@ -1,0 +1,136 @@
+"""A fix that did not verify is taken back without a click, where the service says so and the approval said so."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.incidents import PlanState
+from bot.policy import accounts
+from bot.slack.blocks import card
+from bot.store.plan_rows import PlanRow
+from diagnostics.findings import Status
+from runbooks.engine.plan import without_a_click
+from runbooks.engine.values import Happened, Tier
+from tests.bot.test_desk import Room
+from tests.bot.test_errands import told
+from tests.bot.test_remediate import call
+from tests.kit import INCIDENT, Store, config_in, open_store, plan, step
+from tests.stories import texts
+
+
+@pytest.fixture
+async def room(tmp_path: Path) -> AsyncIterator[Room]:
+    """No fix helps, and what an action did can be seen."""
+    async with open_store(f"sqlite:///{tmp_path}/store.sqlite", config_in(tmp_path)) as store:
+        yield Room(store, Status.BAD)
+
+
+async def failed(room: Room, **more: Any) -> None:
+    await room.tried(**{"undoes_itself": True, **more})
+    assert (await room.end())[0] is PlanState.NOT_VERIFIED
+
+
+async def undone(room: Room) -> PlanRow:
+    """Whoever works runs the errand, and the plan that comes of it."""
+    await room.runner.sweep()
+    [undo] = await room.undone_by()
+    await room.story.tell(undo.plan.plan_id, 1, call)
+    return await room.store.plans.get(undo.plan.plan_id)
+
+
+async def test_it_is_taken_back_on_the_word_of_the_approval(store: Store) -> None:
+    """A plan of its own with a hash of its own; approved by who approved the fix, on record as in advance."""
+    room = Room(store, Status.BAD)
+    await failed(room)
+    undo = await undone(room)
+
+    assert undo.state is PlanState.DONE
+    assert room.action.value == 8
+    assert [(each.person_id, each.digest) for each in undo.approvals] == [("bob", undo.plan.digest)]
+    assert ("watchkeeper", "plan.approved_in_advance") in await room.on_record()
+    await room.runner.sweep()
+    assert len(await room.undone_by()) == 1
+
+
+async def test_a_fix_whose_plan_does_not_say_so_is_only_offered(room: Room) -> None:
+    """The approval did not cover it, so no errand is left."""
+    await failed(room, undoes_itself=False)
+
+    assert await room.runner.sweep() == 0
+    assert await room.undone_by() == []
+
+
+async def test_a_fix_that_helped_stays(tmp_path: Path) -> None:
+    """Nothing to take back."""
+    async with open_store(f"sqlite:///{tmp_path}/store.sqlite", config_in(tmp_path)) as store:
+        room = Room(store, Status.OK)
+        await room.tried(undoes_itself=True)
+
+        assert (await room.end())[0] is PlanState.VERIFIED
+        assert await room.runner.sweep() == 0
+
+
+@pytest.mark.parametrize("broken", ["stop", "released", "left", "moved"])
+async def test_what_holds_a_fix_holds_its_undo(room: Room, broken: str) -> None:
+    """The kill switch, also one that was released since; a person who left; a state that somebody changed."""
+    await failed(room)
+    if broken in ("stop", "released"):
+        await room.desk.stop("", room.person("dana"))
+    if broken == "released":
+        await room.desk.go(room.person("dana"))
+    if broken == "left":
+        others = [each for each in accounts(room.store.config) if each[0].person_id != "bob"]
+        await room.store.people.replace(others)
+    if broken == "moved":
+        await room.runner.sweep()
+        room.action.value = 5
+    undo = await undone(room)
+
+    assert undo.state is (PlanState.STOPPED if broken in ("stop", "released") else PlanState.STALE)
+    assert room.action.acts == [7]
+
+
+async def test_what_cannot_be_taken_back_is_told(room: Room) -> None:
+    """Somebody changed it before the worker looked: no undo is made, and the thread says why."""
+    await failed(room)
+    room.action.probe = Happened.CANNOT_TELL
+    await room.runner.sweep()
+
+    assert await room.undone_by() == []
+    assert "undo it by hand" in (await told(room))[0]
+
+
+def test_it_stops_at_what_has_no_undo() -> None:
+    """In reverse order; what changes nothing is no obstacle."""
+    steps = (
+        step(index=0, target="a"),
+        step(index=1, target="b", undo=None, tier=Tier.R2, title="Delete"),
+        step(index=2, target="c"),
+        step(index=3, target="d", undo=None, tier=Tier.R0),
+        step(index=4, target="e"),
+        step(index=5, target="f"),
+    )
+    item = plan("p", steps=steps)
+
+    assert without_a_click(item, (0, 1, 2, 3, 4)) == ((4, 2), "step 2, Delete, cannot be undone")
+    assert without_a_click(item, (0, 3)) == ((0,), "")
+
+
+async def test_whoever_approves_is_told(room: Room) -> None:
+    """Above the button, and where the click is confirmed."""
+    await room.offered(undoes_itself=True)
+    view = await _cards(room).view(INCIDENT)
+
+    assert view.plan is not None
+    assert view.plan.undoes_itself
+    assert texts(card(view).blocks).count("takes it back by itself") == 2
+
+
+def _cards(room: Room) -> Any:
+    from tests.bot.test_keeper import Desk
+
+    return Desk(room.store).cards
