@@ -27,7 +27,10 @@ def main() -> None:
     while fired.total() < asked.deeds:
         house = play(examples=EXAMPLES, steps=STEPS, seed=seed)
         fired += house.fired
-        starts, seed = starts + house.starts, seed + 1
+        starts += house.starts
+        sys.stdout.write(f"seed {seed}: {house.fired.total()} deeds, {house.starts} plans started\n")
+        sys.stdout.flush()
+        seed += 1
     kinds = ", ".join(f"{count} {name}" for name, count in fired.most_common())
     sys.stdout.write(
         f"{fired.total()} deeds ({kinds}) in {time.monotonic() - began:.0f} s, seeds {asked.seed} to {seed - 1}\n"

@@ -75,7 +75,7 @@ class Plans:
         """
         async with self._database.write() as connection:
             await touch(connection, item.incident_id)
-            await _refuse_beside_another(connection, item)
+            await refuse_beside_another(connection, item)
             rank = await _next_rank(connection, item.incident_id, by.run)
             await _keep(connection, item, run=by.run, rank=rank, state=PlanState.APPROVED, now=now)
             known = sa.select(plan.c.stops).where(plan.c.plan_id == by.plan.plan_id).scalar_subquery()
