@@ -31,7 +31,7 @@ class BrokenWorld:
         self.fault.apply(self.stage, 1.0, at)
         self.small.pass_time(timedelta(minutes=1))
 
-    def growth(self, minutes: float = 2) -> Growth:
+    def growth(self, minutes: float = 1) -> Growth:
         return Growth(self.small, timedelta(minutes=minutes))
 
 

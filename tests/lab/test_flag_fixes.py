@@ -113,7 +113,7 @@ async def test_the_right_flag_heals_and_another_does_not(
         await switch(url, wrong, on=not world.switches.is_on(wrong))
         assert not is_well(reading(world))
         await switch(url, right)
-        world.small.pass_time(timedelta(minutes=2))
+        world.small.pass_time(timedelta(minutes=1))
         assert is_well(reading(world))
     assert world.api.violations == []
 

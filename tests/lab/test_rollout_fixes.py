@@ -44,6 +44,7 @@ class RolledOut(BrokenWorld):
         for _ in range(int(minutes * 2)):
             self.time += timedelta(seconds=30)
             self.stage.cluster.advance(self.time)
+            self.services.step(self.time)
 
     def is_healthy(self) -> bool:
         return self.fault.is_healthy(self.stage)
@@ -66,7 +67,7 @@ async def test_an_embedder_that_was_rolled_out_is_rolled_back() -> None:
     async with world.actions() as actions:
         assert world.growth().share("llm_app_retrieval_total", {"outcome": "empty"}) > 0.9
         await carry_out(actions["kubernetes.restart"], deployment="chat-retrieval", **HERE)
-        world.live(2)
+        world.live(0.5)
         assert not world.is_healthy()
         await carry_out(actions["kubernetes.rollout_undo"], deployment=EMBEDDER, **HERE)
         assert not world.is_healthy()  # the former pods are not there yet
@@ -74,7 +75,7 @@ async def test_an_embedder_that_was_rolled_out_is_rolled_back() -> None:
         assert world.is_healthy()
         assert world.growth().share("llm_app_retrieval_total", {"outcome": "empty"}) < 0.05
         await carry_out(actions["kubernetes.rollout_undo"], deployment=EMBEDDER, **HERE)
-        world.live(2)
+        world.roll(2)
         assert not world.is_healthy()
 
 
@@ -82,7 +83,7 @@ def test_what_a_person_mends_by_hand_stays_mended() -> None:
     """The model of before stands in the deployment again, too."""
     world = RolledOut("I06")
     world.fault.apply(world.stage, 0.0, world.small.fleet.now)
-    world.live(3)
+    world.roll(3)
     assert world.is_healthy()
     [container] = world.stage.cluster.get("deployments", EMBEDDER)["spec"]["template"]["spec"]["containers"]
     assert container["args"][-1] == world.stage.knowledge_store.embedder.name
@@ -94,14 +95,14 @@ async def test_room_helps_a_guardrail_that_has_too_little_and_no_slow_policy() -
     for world, heals in ((by_load, True), (by_policy, False)):
         async with world.actions() as actions:
             await carry_out(actions["kubernetes.scale"], deployment=GUARDRAIL, replicas=3, **HERE)
-            world.live(2)
+            world.roll(2)
             assert not world.is_healthy()
             await carry_out(actions["kubernetes.scale"], deployment=GUARDRAIL, replicas=4, **HERE)
-            world.live(2)
+            world.roll(2)
             assert world.is_healthy() is heals
     async with by_load.actions() as actions:
         await carry_out(actions["kubernetes.scale"], deployment=GUARDRAIL, replicas=2, **HERE)
-        by_load.live(1)
+        by_load.roll(1)
         assert not by_load.is_healthy()
 
 
