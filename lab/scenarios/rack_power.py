@@ -56,7 +56,7 @@ class RackPower(Fault):
             return super().carry_out(instruction, stage, at)
         racks, serving = gpu_racks(stage.cluster), serving_nodes(stage)
         others = [node for node in serving if racks[node] != self.rack]
-        left = 0 if 2 * len(others) >= len(serving) else NODE_WEIGHT // 3
+        left = 0 if 3 * len(others) >= 2 * len(serving) else NODE_WEIGHT // 2
         for one in stage.gateway.deployments.values():
             if racks.get(one.node) == self.rack:
                 one.weight = left
