@@ -60,6 +60,7 @@ _WORDS: Mapping[str, str] = {
     "operator.signed_out": "signed out of the web page",
     "plan.break_glass": "broke the glass as {role}, and started the fix alone: {reason}",
     "break_glass.reviewed": "reviewed the broken glass of {plan}: {says}",
+    "roles.read": "read who has a role: {came} came, {went} went",
     "step_up.set_up": "set up one-time codes for {subject}",
     "step_up.removed": "removed the one-time codes of {subject}",
     "step_up.proved": "gave a one-time code for {plan}",

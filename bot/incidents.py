@@ -175,6 +175,8 @@ class Person:
     """
     Somebody whom the configuration knows; roles are global, the others depend on the service and the incident.
 
+    `given` are those that Slack's groups and PagerDuty's schedules give now, as (service or "*", role).
+
     `channel` is how they came this time: `slack`, or `operator` for who signed in outside it. It goes on record.
     """
 
@@ -183,6 +185,7 @@ class Person:
     pagerduty: str | None = None
     email: str | None = None
     roles: frozenset[str] = frozenset()
+    given: frozenset[tuple[str, str]] = frozenset()
     slack_user: str = ""
     channel: str = "slack"
 

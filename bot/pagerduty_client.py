@@ -146,6 +146,19 @@ class PagerDutyClient:
         """All users of the account: `id`, `name`, `email`."""
         return await self._all("/users", "users", _LIST_PAGES, {})
 
+    async def on_call(self, service_id: str) -> Mapping[int, list[str]]:
+        """Who is on call now for this service: user ids by the level of its escalation policy, 1 first."""
+        service = _part(await self._call("GET", f"/services/{_segment(service_id)}"), "service")
+        policy = str(_part(service, "escalation_policy").get("id"))
+        found = await self._all("/oncalls", "oncalls", _LIST_PAGES, {"escalation_policy_ids[]": [policy]})
+        levels: dict[int, list[str]] = {}
+        for each in found:
+            level, user = each.get("escalation_level"), each.get("user")
+            # Another policy's people would be an answer to another question.
+            if isinstance(level, int) and isinstance(user, Mapping) and _is_of(each, policy):
+                levels.setdefault(level, []).append(str(user.get("id")))
+        return levels
+
     async def webhook_subscriptions(self) -> list[Mapping[str, Any]]:
         """The subscriptions that this key may see: `active`, `delivery_method.url`, `.temporarily_disabled`, ..."""
         return await self._all("/webhook_subscriptions", "webhook_subscriptions", _LIST_PAGES, {})
@@ -293,6 +306,11 @@ def _segment(incident_id: str) -> str:
     if not incident_id.isascii() or not incident_id.replace("-", "").replace("_", "").isalnum():
         raise PagerDutyError(f"{safe_text(incident_id)[:60]!r} is no PagerDuty id", permanent=True)
     return incident_id
+
+
+def _is_of(on_call: Mapping[str, Any], policy: str) -> bool:
+    named = on_call.get("escalation_policy")
+    return isinstance(named, Mapping) and named.get("id") == policy
 
 
 def _number(header: str | None) -> float | None:

@@ -13,6 +13,7 @@ from bot.break_glass import BreakGlass
 from bot.card import Cards
 from bot.config import Config
 from bot.far_ends import FarEnds
+from bot.given_roles import given_by
 from bot.kill_switch import StopFile
 from bot.library import open_shelf
 from bot.narrowing import Narrowing
@@ -55,9 +56,10 @@ class Parts:
         self.workers = Workers(self.lifeline)
         self.pulse = Pulse(self.workers, role)
         self.duties = Duties(self.lifeline, self.pulse.me)
-        self.people = PeopleTable(self.database)
+        self.given = given_by(config)
+        self.people = PeopleTable(self.database, self.given)
         self.inbox = Inbox(self.database, services=services_by_pagerduty(config))
-        self.policy = Policy(config)
+        self.policy = Policy(config, self.given)
         self.switch = KillSwitch(self.database)
         self.stop_file = StopFile(settings.watchkeeper_stop_file)
         self.shelf = open_shelf(config.runbooks)

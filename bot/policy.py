@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 from bot import narrate
 from bot.config import Config, PolicyRule, Service
 from bot.config.automatic import MOST_BY_ITSELF, is_limited
+from bot.given_roles import EVERYWHERE, GivenRoles
 from bot.incidents import Incident, NotAllowedError, Person
 from bot.limits import Act, over_limit
 from bot.quorum import Requirement, Voice
 from runbooks.engine.values import Plan, Tier
 
 ON_CALL = "on-call"
+SECONDARY = "secondary"
 OWNER = "service-owner"
 PLATFORM = "platform"
 
@@ -46,7 +48,9 @@ class Policy:
     runbook, an alert or a request says can lower it.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, given: GivenRoles | None = None) -> None:
+        """`given` is for words alone, about people who are not here: who is here brings what they were given."""
+        self._given = given or GivenRoles()
         self._rules: Sequence[PolicyRule] = config.policy
         self._config = config
         self.version = config.policy_version
@@ -94,7 +98,8 @@ class Policy:
     def roles_of(self, person: Person, incident: Incident) -> frozenset[str]:
         """Roles from the configuration, from the service, and `on-call` for whom PagerDuty assigned this incident."""
         service = self._service(incident)
-        roles = set(person.roles) if service is None else _standing_roles(person, service)
+        everywhere = {role for where, role in person.given if where == EVERYWHERE}
+        roles = set(person.roles) | everywhere if service is None else _standing_roles(person, service)
         if person.pagerduty is not None and person.pagerduty in incident.assignees:
             roles.add(ON_CALL)
         return frozenset(roles)
@@ -189,7 +194,7 @@ class Policy:
         wanted: set[str] = set()
         for service in self._config.services:
             rule = self._rule(Tier.R2, service.environment, service.name)
-            roles = set(rule.roles if rule else (OWNER, PLATFORM)) - {ON_CALL}
+            roles = set(rule.roles if rule else (OWNER, PLATFORM)) - {ON_CALL, SECONDARY}
             if roles & _standing_roles(person, service):
                 return
             wanted |= roles
@@ -223,12 +228,17 @@ class Policy:
             people = [
                 each.name
                 for each in self._config.people
-                if each.id != plan.requester and role in self.roles_of(person_of(self._config, each.id), incident)
+                if each.id != plan.requester and role in self.roles_of(self._as_given(each.id), incident)
             ]
-            named.append(f"{role} ({', '.join(people)})" if people else f"{role} (nobody has this role)")
+            lost = self._given.lost(role, plan.service)
+            has = [", ".join(people) or "nobody has this role", *([lost] if lost else [])]
+            named.append(f"{role} ({'; '.join(has)})")
         count = "" if requirement.count == 1 else f"{requirement.count} of: "
         other = ", one of them of another team" if requirement.other_team else ""
         return count + " or ".join(named) + other
+
+    def _as_given(self, person_id: str) -> Person:
+        return replace(person_of(self._config, person_id), given=self._given.of(person_id))
 
     def _service(self, incident: Incident) -> Service | None:
         return self._config.service(incident.service) if incident.service else None
@@ -236,7 +246,7 @@ class Policy:
 
 def _standing_roles(person: Person, service: Service) -> set[str]:
     """What somebody is for a service whoever is on call."""
-    roles = set(person.roles)
+    roles = set(person.roles) | {role for where, role in person.given if where in (EVERYWHERE, service.name)}
     if person.person_id in service.owners:
         roles.add(OWNER)
     return roles | {role for role, people in service.approvers.items() if person.person_id in people}

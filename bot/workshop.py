@@ -7,7 +7,7 @@ import gc
 import httpx
 import structlog
 
-from bot import heartbeat, journal, kill_switch, reconcile, retention, slack_watch
+from bot import heartbeat, journal, kill_switch, reconcile, retention, role_watch, slack_watch
 from bot.burst import BurstKeeper
 from bot.connections import Connections, connect, connect_actions
 from bot.engine import Engine, Sweeper
@@ -23,12 +23,14 @@ from bot.reconcile import Reconciler
 from bot.remediate import Remediate, RemediateWorkflow
 from bot.respond import Respond, RespondWorkflow
 from bot.retention import Retention
+from bot.role_watch import RoleWatch
 from bot.slack.pace import Rank
 from bot.slack_watch import SlackWatch
 from bot.store.bursts import Bursts
 from bot.store.change_journal import ChangeJournal
 from bot.store.database import workflow_engine
 from bot.store.outages import Outages
+from bot.store.role_sources import RoleSources
 from bot.store.sightings import LabelSightings
 from bot.store.slack_events import SlackEvents
 from bot.verify import Verifier
@@ -42,6 +44,7 @@ from runbooks.engine.actions.subtree_keeper import close_this_process
 log = structlog.get_logger()
 
 _FORGET_EVERY_S = 3600.0
+_LOOK_AT_ROLES_EVERY_S = 30.0
 
 
 class Workshop:
@@ -104,11 +107,18 @@ class Workshop:
                 CHECKPOINT_EVERY_S,
                 Sweeper("checkpoint", alone("checkpoint", CHECKPOINT_EVERY_S, parts.chain.log_checkpoint)),
             ),
+            (role_watch.EVERY_S, Sweeper("roles", alone("roles", role_watch.EVERY_S, self._role_watch().sweep))),
+            (_LOOK_AT_ROLES_EVERY_S, Sweeper("roles-seen", parts.people.look)),
             (retention.EVERY_S, Sweeper("retention", alone("retention", retention.EVERY_S, self._retention().sweep))),
             *((heartbeat.EVERY_S, Sweeper("heartbeat", each.sweep)) for each in self._heartbeats()),
         ]
         periods = dict.fromkeys(seconds for seconds, _ in sweepers)
         return {period: [sweeper for seconds, sweeper in sweepers if seconds == period] for period in periods}
+
+    def _role_watch(self) -> RoleWatch:
+        parts = self._parts
+        sources = RoleSources(parts.database)
+        return RoleWatch(config=parts.config, sources=sources, slack=parts.slack, pagerduty=self.pagerduty)
 
     def _retention(self) -> Retention:
         return Retention(self._parts.database)

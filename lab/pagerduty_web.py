@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from lab.pagerduty import ON_CALL, USERS, InvalidEventError, PagerDuty, PagerDutyError
+from lab.pagerduty import ESCALATION_POLICIES, USERS, InvalidEventError, PagerDuty, PagerDutyError
 from lab.pagerduty_response import response_routes
 from lab.pagerduty_shapes import (
     SERVICE_ID,
@@ -223,8 +223,21 @@ def _directory(account: PagerDuty) -> APIRouter:
     @router.get("/oncalls")
     async def on_calls(request: Request) -> Json:
         _authorised(account, request)
-        row = {"escalation_policy": policy_reference(), "escalation_level": 1, "schedule": None}
-        return _page(request, "oncalls", [{**row, "user": ON_CALL.reference(), "start": None, "end": None}])
+        asked = request.query_params.getlist("escalation_policy_ids[]")
+        rows = [
+            {
+                "escalation_policy": policy_reference(policy_id, name),
+                "escalation_level": level,
+                "schedule": None,
+                "user": user.reference(),
+                "start": None,
+                "end": None,
+            }
+            for policy_id, (name, levels) in ESCALATION_POLICIES.items()
+            if not asked or policy_id in asked
+            for level, user in enumerate(levels, start=1)
+        ]
+        return _page(request, "oncalls", rows)
 
     @router.get("/abilities")
     async def abilities(request: Request) -> Json:

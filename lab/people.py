@@ -68,6 +68,9 @@ MALLORY = Person(
 CAST = (ALICE, BOB, DANA, MALLORY)
 KNOWN_TO_WATCHKEEPER = (ALICE, BOB, DANA)
 
+USERGROUPS = {"S0PROMPTS": ("Prompt owners", (BOB, MALLORY))}
+"""Slack's id -> name and members, some of whom Watchkeeper does not know."""
+
 
 def who_is(reference: str) -> Person | None:
     """The person behind a Slack user id or a short name; None for nobody of ours."""

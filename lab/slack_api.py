@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lab.people import APP, BOT_ID, BOT_USER, CHANNEL, CHANNEL_NAME, TEAM
+from lab.people import APP, BOT_ID, BOT_USER, CHANNEL, CHANNEL_NAME, TEAM, USERGROUPS
 from lab.slack import Json, Message, SlackError, StoredFile, Workspace, channel_shown
 from lab.slack_blocks import MAX_BLOCKS_BYTES
 
@@ -228,6 +228,18 @@ def _user_list(api: Api, _arguments: Mapping[str, Any]) -> Json:
     return {"members": list(api.workspace.users.values()), "response_metadata": {"next_cursor": ""}}
 
 
+def _usergroups(_api: Api, _arguments: Mapping[str, Any]) -> Json:
+    groups = [{"id": group, "team_id": TEAM, "name": name, "date_delete": 0} for group, (name, _) in USERGROUPS.items()]
+    return {"usergroups": groups}
+
+
+def _usergroup_members(_api: Api, arguments: Mapping[str, Any]) -> Json:
+    group = str(arguments["usergroup"])
+    if group not in USERGROUPS:
+        raise SlackError("no_such_subteam")
+    return {"users": [person.slack for person in USERGROUPS[group][1]]}
+
+
 def _add_reaction(api: Api, arguments: Mapping[str, Any]) -> Json:
     api.channel(arguments)
     name = str(arguments["name"])
@@ -335,6 +347,10 @@ METHODS: dict[str, Method] = {
         run=_conversations, takes=_fields("cursor", "limit", "types", "exclude_archived"), per_minute=20
     ),
     "conversations.members": Method(run=_members, needs=_fields("channel"), takes=_fields("cursor", "limit")),
+    "usergroups.list": Method(run=_usergroups, takes=_fields("team_id", "include_disabled"), per_minute=20),
+    "usergroups.users.list": Method(
+        run=_usergroup_members, needs=_fields("usergroup"), takes=_fields("team_id", "include_disabled"), per_minute=20
+    ),
     "users.info": Method(run=_user_info, needs=_fields("user"), takes=_fields("include_locale"), per_minute=100),
     "users.list": Method(run=_user_list, takes=_fields("cursor", "limit", "include_locale"), per_minute=20),
     "reactions.add": Method(run=_add_reaction, needs=_fields("channel", "timestamp", "name")),

@@ -187,6 +187,8 @@ SCOPES = {
     "conversations_history": {"channels:history", "groups:history"},
     "conversations_replies": {"channels:history", "groups:history"},
     "users_info": {"users:read"},
+    "usergroups_list": {"usergroups:read"},
+    "usergroups_users_list": {"usergroups:read"},
     "users_list": {"users:read"},
     "conversations_list": {"channels:read", "groups:read"},
     "reactions_add": {"reactions:write"},
@@ -197,7 +199,13 @@ SCOPES = {
 def test_the_example_shows_every_kind_of_entry() -> None:
     """Whoever copies the example sees where everything goes."""
     example = text_of(ROOT / "watchkeeper.example.toml")
-    kinds = {"policy": "policy", "people": "person", "runbooks": "runbooks", "break_glass": "break_glass"}
+    kinds = {
+        "policy": "policy",
+        "people": "person",
+        "runbooks": "runbooks",
+        "break_glass": "break_glass",
+        "role_sources": "role_source",
+    }
 
     for field in set(Config.model_fields) - {"path"}:
         assert f"[[{kinds.get(field, field.removesuffix('s'))}]]" in example

@@ -43,7 +43,7 @@ from bot.config.errors import ConfigError, Problem, did_you_mean, problems_of
 from bot.config.fields import Entry
 from bot.config.lines import TomlLines, TomlPath, shown
 from bot.config.references import NAMED_BY, metrics_sources, misfits
-from bot.config.trust import BreakGlass
+from bot.config.trust import BreakGlass, RoleSource
 
 __all__ = [
     "ArgoSource",
@@ -68,6 +68,7 @@ __all__ = [
     "PolicyRule",
     "PrometheusSource",
     "RecorderSource",
+    "RoleSource",
     "RunbookFolder",
     "SecretStore",
     "Service",
@@ -95,6 +96,7 @@ _KINDS: Mapping[str, type[Entry]] = {
     "freeze": Freeze,
     "limit": Limit,
     "break_glass": BreakGlass,
+    "role_source": RoleSource,
     "person": Person,
 }
 _DECIDING = ("environment", "team", "mode", "auto", "undo_on_failure", "owners", "approvers")
@@ -123,6 +125,7 @@ class Config(Entry):
     freezes: tuple[Freeze, ...] = ()
     limits: tuple[Limit, ...] = ()
     break_glass: tuple[BreakGlass, ...] = ()
+    role_sources: tuple[RoleSource, ...] = ()
     people: tuple[Person, ...] = ()
 
     def service(self, name: str) -> Service | None:
@@ -191,6 +194,7 @@ class Config(Entry):
             "freezes": [freeze.model_dump(mode="json") for freeze in self.freezes],
             "limits": [limit.model_dump(mode="json") for limit in self.limits],
             "break_glass": [rule.model_dump(mode="json") for rule in self.break_glass],
+            "role_sources": [source.model_dump(mode="json") for source in self.role_sources],
             "people": {person.id: person.model_dump(mode="json") for person in self.people},
             "services": {
                 service.name: service.model_dump(mode="json", include=set(_DECIDING)) for service in self.services
@@ -248,6 +252,7 @@ def load_config(path: Path, *, prometheus_url: str | None = None) -> Config:
         freezes=tuple(entries["freeze"].values()),
         limits=tuple(entries["limit"].values()),
         break_glass=tuple(entries["break_glass"].values()),
+        role_sources=tuple(entries["role_source"].values()),
         people=tuple(entries["person"].values()),
     )
 

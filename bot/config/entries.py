@@ -25,7 +25,7 @@ from diagnostics import target
 from runbooks.engine.actions import command_line
 
 Environment = Literal["prod", "staging", "dev"]
-Role = Literal["on-call", "service-owner", "platform", "security", "budget", "prompt-owner"]
+Role = Literal["on-call", "secondary", "service-owner", "platform", "security", "budget", "prompt-owner"]
 NO_PERSON = frozenset({"policy", "watchkeeper", "pagerduty"})
 """Actors on record that nobody can sign in as."""
 

@@ -10,7 +10,7 @@ from bot.config.bounds import Limit
 from bot.config.entries import PROMPTS, TELEMETRY, TRACES, Datasource, Person, PolicyRule, Service
 from bot.config.errors import Problem, did_you_mean
 from bot.config.lines import TomlPath
-from bot.config.trust import BreakGlass
+from bot.config.trust import BreakGlass, RoleSource
 
 Entries = Mapping[str, Mapping[int, Any]]
 """The entries that are right for themselves: kind -> position in the file -> value."""
@@ -47,7 +47,7 @@ def misfits(entries: Entries, names: Mapping[str, frozenset[str]]) -> Iterator[P
         for position, entry in entries[kind].items():
             for number, service in enumerate(entry.services):
                 yield from _known(service, (kind, position, "services", number), "service", names["service"])
-    for kind in ("policy", "limit", "break_glass"):
+    for kind in ("policy", "limit", "break_glass", "role_source"):
         for position, rule in entries[kind].items():
             yield from _rule(rule, (kind, position), names["service"])
     for position, freeze in entries["freeze"].items():
@@ -133,7 +133,9 @@ def _traces(
         )
 
 
-def _rule(rule: PolicyRule | Limit | BreakGlass, at: TomlPath, services: frozenset[str]) -> Iterator[Problem]:
+def _rule(
+    rule: PolicyRule | Limit | BreakGlass | RoleSource, at: TomlPath, services: frozenset[str]
+) -> Iterator[Problem]:
     if rule.service != "*":
         yield from _known(rule.service, (*at, "service"), "service", services)
 

@@ -12,7 +12,19 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 from bot.config import Config
-from bot.doctor import clusters, database, engines, gateways, installation, pagerduty, search, slack, sources, telemetry
+from bot.doctor import (
+    clusters,
+    database,
+    engines,
+    gateways,
+    installation,
+    pagerduty,
+    roles,
+    search,
+    slack,
+    sources,
+    telemetry,
+)
 from bot.doctor.advice import Advice, State
 from bot.redact import safe_text
 from bot.settings import Settings
@@ -24,6 +36,7 @@ EXAMINERS: Mapping[str, Examiner] = {
     "database": database.examine,
     "slack": slack.examine,
     "pagerduty": pagerduty.examine,
+    "roles": roles.examine,
     "telemetry": telemetry.examine,
     "sources": sources.examine,
     "clusters": clusters.examine,

@@ -16,6 +16,9 @@ from bot.settings import Settings
 from bot.slack.client import answer_of, web_client
 
 SCOPES = ("app_mentions:read", "chat:write", "commands", "files:write", "users:read")
+GROUPS = "usergroups:read"
+"""Where a [[role_source]] is a user group."""
+
 HISTORY = ("channels:history", "groups:history")
 """One of them finds a posted card again after a lost answer: the first in public channels, the second in private."""
 
@@ -47,7 +50,10 @@ async def examine(settings: Settings, config: Config) -> list[Advice]:
         me, scopes = await _who_am_i(web)
     except _RefusedError as refusal:
         return [Advice.bad("Slack", str(refusal), refusal.remedy)]
-    found = [Advice.ok("Slack", f"{me.get('user', 'the app')} in {me.get('team', 'the workspace')}"), _scopes(scopes)]
+    found = [
+        Advice.ok("Slack", f"{me.get('user', 'the app')} in {me.get('team', 'the workspace')}"),
+        _scopes(scopes, config),
+    ]
     found += await asyncio.gather(_channel(web, settings), _socket(web, settings))
     found += await asyncio.gather(*(_person(web, str(me.get("team_id", "")), person) for person in config.people))
     return found
@@ -78,15 +84,16 @@ _STATUS = "look at https://status.slack.com and at the error's name in Slack's d
 _NETWORK = "let this machine reach https://slack.com (SLACK_API_BASE_URL for another address)"
 
 
-def _scopes(given: frozenset[str]) -> Advice:
+def _scopes(given: frozenset[str], config: Config) -> Advice:
     if not given:
         return Advice.unknown("Slack scopes", "Slack did not say which the token has", "compare them by hand")
-    missing = [scope for scope in SCOPES if scope not in given]
+    needed = {*SCOPES, *([GROUPS] if any(each.slack_usergroup for each in config.role_sources) else [])}
+    missing = [scope for scope in sorted(needed) if scope not in given]
     if not given & set(HISTORY):
         missing.append(" or ".join(HISTORY))
     if missing:
         return Advice.bad("Slack scopes", f"missing: {', '.join(missing)}", _REINSTALL)
-    surplus = given - {*SCOPES, *HISTORY}
+    surplus = given - {*needed, *HISTORY, GROUPS}
     more = f"; {', '.join(sorted(surplus))} are not needed" if surplus else ""
     return Advice.ok("Slack scopes", f"all that are needed{more}")
 

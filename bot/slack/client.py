@@ -256,6 +256,26 @@ class SlackClient:
         self._users[user] = (now, account)
         return account
 
+    async def usergroup(self, team: str, group: str) -> list[str]:
+        """The members' ids of a user group that is switched on; a group that is not there or off is a SlackError."""
+        listed = await self._tried(
+            "usergroups.list", "", Rank.EVIDENCE, lambda: self._web.usergroups_list(team_id=team)
+        )
+        groups = listed.get("usergroups")
+        known = [each.get("id") for each in groups if isinstance(each, Mapping)] if isinstance(groups, list) else []
+        if group not in known:
+            raise SlackError(f"usergroups.list: there is no user group {group} that is switched on", permanent=True)
+        answer = await self._tried(
+            "usergroups.users.list",
+            "",
+            Rank.EVIDENCE,
+            lambda: self._web.usergroups_users_list(usergroup=group, team_id=team),
+        )
+        users = answer.get("users")
+        if not isinstance(users, list):
+            raise SlackError("usergroups.users.list: the answer has no users", permanent=False)
+        return [user for user in users if isinstance(user, str)]
+
     async def probe(self) -> None:
         """Ask Slack who we are: whether it is there, and the workspace's address for links. Never in a queue."""
         answer = await self._asked("auth.test", "", self._web.auth_test)

@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bot.given_roles import GivenRoles
 from bot.incidents import Person
 from bot.store.database import Database
+from bot.store.role_sources import readings
 from bot.store.tables import person, person_slack
 
 _PEOPLE_LOCK = 7_303_014_922
@@ -23,8 +26,10 @@ class PeopleTable:
     its own configuration says, too, so that an old process' restart brings nobody back who was taken out.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, given: GivenRoles | None = None) -> None:
+        """`given` learns with every look what other sources say of roles."""
         self._database = database
+        self._given = given or GivenRoles()
         self._mine: dict[str, tuple[Person, frozenset[tuple[str, str]]]] | None = None  # None: told no configuration
 
     async def replace(self, people: Iterable[tuple[Person, tuple[tuple[str, str], ...]]]) -> None:
@@ -61,6 +66,7 @@ class PeopleTable:
         )
         async with self._database.read() as connection:
             row = (await connection.execute(query)).one_or_none()
+            await self._see(connection)
         if row is None or not self._is_mine(row.person_id, (team, user)):
             return None
         return replace(self._narrowed(row), slack_user=row.user)
@@ -71,7 +77,17 @@ class PeopleTable:
             row = (
                 await connection.execute(sa.select(person).where(person.c.person_id == person_id, person.c.active))
             ).one_or_none()
+            await self._see(connection)
         return self._narrowed(row) if row is not None and self._is_mine(person_id) else None
+
+    async def look(self) -> None:
+        """See what the sources of roles said last, for words about who has which."""
+        async with self._database.read() as connection:
+            await self._see(connection)
+
+    async def _see(self, connection: AsyncConnection) -> None:
+        if self._given.sources:
+            self._given.see(*await readings(connection))
 
     def _is_mine(self, person_id: str, account: tuple[str, str] | None = None) -> bool:
         """Does this process' own configuration have this person, with this account?"""
@@ -85,4 +101,11 @@ class PeopleTable:
         roles = frozenset(row.roles)
         if self._mine is not None:
             roles &= self._mine[row.person_id][0].roles
-        return Person(person_id=row.person_id, name=row.name, pagerduty=row.pagerduty, email=row.email, roles=roles)
+        return Person(
+            person_id=row.person_id,
+            name=row.name,
+            pagerduty=row.pagerduty,
+            email=row.email,
+            roles=roles,
+            given=self._given.of(row.person_id),
+        )
