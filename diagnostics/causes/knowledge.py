@@ -30,7 +30,11 @@ class Expected(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """What a measure is called, and when it counts as moved; exactly one of the four rules is set."""
+    """
+    What a measure is called, and when it counts as moved; exactly one of the four rules is set.
+
+    It may follow from another: whatever moves that one explains it too.
+    """
 
     name: str
     words: str
@@ -40,6 +44,7 @@ class Signal:
     absolute: float | None = None
     above: float | None = None
     is_event: bool = False
+    follows: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,9 @@ class Knowledge:
 def load() -> Knowledge:
     """Read and validate the packaged files. Raises KnowledgeError."""
     signals = {name: _signal(name, entry) for name, entry in read_file("signals").items()}
+    for signal in signals.values():
+        if signal.follows is not None and signal.follows not in signals:
+            raise KnowledgeError(f"signals.toml: [{signal.name}] follows {signal.follows}, which is no signal")
     causes: dict[str, Cause] = {}
     for file in CAUSE_FILES:
         for entry in read_file(file).get("cause", []):
@@ -112,6 +120,7 @@ def _signal(name: str, entry: Mapping[str, Any]) -> Signal:
         absolute=entry.get("absolute"),
         above=entry.get("above"),
         is_event=bool(entry.get("event", False)),
+        follows=entry.get("follows"),
     )
 
 

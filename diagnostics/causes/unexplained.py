@@ -24,6 +24,7 @@ def unexplained(cause: Cause, observed: Mapping[str, Observation], knowledge: Kn
         if seen.state != "flat"
         and seen.distance >= _FAR
         and not _moves(cause, name, seen.state)
+        and cause.expects.get(seen.signal.follows or "", Expected.FLAT) is Expected.FLAT
         and any(name in other.decisive and _moves(other, name, seen.state) for other in knowledge.causes.values())
     ]
     return tuple(sorted(found, key=lambda seen: seen.distance, reverse=True))

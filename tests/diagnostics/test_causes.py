@@ -149,6 +149,13 @@ def test_a_side_effect_that_marks_no_other_fault_is_no_doubt() -> None:
     assert not unexplained(KNOWN.causes["S04"], observe([finding(moved("gpu_util", 99, 20))], KNOWN), KNOWN)
 
 
+@pytest.mark.parametrize(("cause", "is_doubted"), [("Q02", False), ("Q01", True)])
+def test_what_follows_from_its_own_doing_is_no_doubt(cause: str, is_doubted: bool) -> None:  # noqa: FBT001 - a parameter
+    """Refusals are short, so one model's answers are too; a broken format shortens nothing."""
+    observed = observe([finding(moved("model_length_shift", 0.5, 0))], KNOWN)
+    assert bool(unexplained(KNOWN.causes[cause], observed, KNOWN)) is is_doubted
+
+
 @pytest.mark.parametrize("pair", [(), FORMAT_BROKEN])
 def test_two_things_that_are_wrong_are_told_as_two(pair: tuple[Measure, ...]) -> None:
     """Two faults share the certainty, and the next step says what the first of them leaves open."""
