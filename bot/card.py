@@ -53,6 +53,7 @@ _DEEDS = {
     "plan.requested": "requested another fix",
     "narrow.asked": "chose other values for the fix",
     "plan.approve": "approved the fix",
+    "plan.escalated": "asked for the secondary",
     "plan.break_glass": "broke the glass and started the fix alone",
     "break_glass.reviewed": "reviewed the broken glass",
     "plan.approved_in_advance": "takes the fix back, as was approved with it",

@@ -58,6 +58,7 @@ _WORDS: Mapping[str, str] = {
     "operator.revoked": "revoked an operator's token of {subject}",
     "operator.signed_in": "signed in to the web page",
     "operator.signed_out": "signed out of the web page",
+    "plan.escalated": "asked PagerDuty for the secondary",
     "plan.break_glass": "broke the glass as {role}, and started the fix alone: {reason}",
     "break_glass.reviewed": "reviewed the broken glass of {plan}: {says}",
     "roles.read": "read who has a role: {came} came, {went} went",

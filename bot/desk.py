@@ -121,6 +121,16 @@ class Desk:
         async with self._deed("approve", plan_id, by):
             await self._approvals.approve(plan_id, by=by, now=datetime.now(UTC), digest=digest, code=code)
 
+    async def escalate(self, plan_id: str, by: Person) -> None:
+        """Page the secondary, since more people are needed; once for a plan. It lowers no count."""
+        async with self._deed("escalate", plan_id, by):
+            row = await self._plans.get(plan_id)
+            self._policy.may_act(by, await self._incidents.get(row.plan.incident_id))
+            if row.state is not PlanState.PROPOSED or not any(each.decision == "approve" for each in row.approvals):
+                raise StaleError("Nobody waits for a second person here; see the card.")
+            if not await self._incidents.ask_secondary(row.plan.incident_id, plan_id, by=by, now=datetime.now(UTC)):
+                raise AlreadyDecidedError("The secondary was paged for this already.")
+
     async def break_glass(
         self, plan_id: str, reason: str, by: Person, *, digest: str | None = None, code: str | None = None
     ) -> str:

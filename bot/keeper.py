@@ -29,7 +29,7 @@ from bot.slack.pace import Rank
 from bot.slack.picture import Picture, describe, draw
 from bot.slack.view import CardView, Message, PlanLine
 from bot.store.break_glass import BREAK_GLASS
-from bot.store.incidents import CardPlace, Incidents
+from bot.store.incidents import ESCALATE, CardPlace, Incidents
 from bot.store.outages import KIND
 from bot.store.outbox import Outbox, Parcel
 from diagnostics.diagnosis import Diagnosis
@@ -242,6 +242,9 @@ class PagerDutyCourier:
         """Raises PagerDutyError. Acknowledging and resolving twice is harmless; a note is looked up first."""
         if parcel.kind in ("acknowledge", "resolve"):
             await self._change(parcel)
+        elif parcel.kind == ESCALATE:
+            message = narrate.second_person(parcel.content["name"], parcel.content["plan"])
+            await self._pagerduty.ask_secondary(parcel.incident_id, message, self._from)
         else:
             text = safe_text(await self._note(parcel))  # as the client sends it, so that it is found again
             if not (parcel.uncertain and await self._is_known(parcel, text)):

@@ -81,6 +81,7 @@ DONE = {
     "rediagnose": "Diagnosing again; the card follows.",
     "approve": "Your approval is recorded.",
     "deny": "Denied; nothing will run.",
+    "escalate": "PagerDuty is asked to page the secondary. As many people are needed as before.",
     "break_glass": "The fix starts on your word alone. The channel, PagerDuty and the record say so.",
     "undo": "The undo is on its way, made from the state now; the card and the thread follow.",
     "request": "Requested; the card shows the new fix.",
@@ -132,6 +133,11 @@ def released(who: str, _: str, at: datetime | None) -> str:
     """In the channel, when somebody turned it back."""
     when = f" at {clock(at)}" if at else ""
     return f"{who} ended the stop{when}. Fixes from before it will not start; diagnose again for fresh ones."
+
+
+def second_person(name: str, plan_id: str) -> str:
+    """What the secondary is paged with."""
+    return f"{name} asks for a second person to look at a fix for this incident: {plan_id}."
 
 
 def glass_broken(who: str, effects: Sequence[str], reason: str, review: int) -> str:

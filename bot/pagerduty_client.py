@@ -23,6 +23,7 @@ from bot.pagerduty_alerts import alerts_of
 from bot.redact import safe_text
 
 UNKNOWN_USER = 1008  # the From header names nobody of the account
+_NOT_IN_THE_PLAN = 402
 FORBIDDEN = 403
 NOT_FOUND = 404
 _ALREADY_RESOLVED = 1001
@@ -30,6 +31,7 @@ _RATE_LIMITED = 429
 _RETRIES_OF_429 = 2
 _LONGEST_WAIT_S = 10.0  # for the limit to pass; after that the caller's own schedule
 _PAGE = 100
+_SECONDARY = 2
 _ALERT_PAGES = 10  # an incident has at most 1000 alerts
 _LIST_PAGES = 100  # offset and limit together may be 10,000 at most
 # What passes by itself, and what a person can mend: the key (401), the account's plan (402), the key's rights (403).
@@ -158,6 +160,38 @@ class PagerDutyClient:
             if isinstance(level, int) and isinstance(user, Mapping) and _is_of(each, policy):
                 levels.setdefault(level, []).append(str(user.get("id")))
         return levels
+
+    async def ask_secondary(self, incident_id: str, message: str, from_email: str) -> None:
+        """
+        Page level 2 of the incident's escalation policy as responders, beside whoever has it; nobody is asked twice.
+
+        Where the account cannot ask for responders (402, 403), the incident goes to level 2 instead.
+        """
+        incident = await self.incident(incident_id)
+        policy = str(_part(incident, "escalation_policy").get("id"))
+        found = await self._all("/oncalls", "oncalls", _LIST_PAGES, {"escalation_policy_ids[]": [policy]})
+        users = {_id_in(each, "user") for each in found if each.get("escalation_level") == _SECONDARY}
+        asked = {_id_in(each, "user") for each in _objects(incident.get("incidents_responders"))}
+        if not users:
+            raise PagerDutyError("nobody is on call at level 2 of the escalation policy", permanent=True)
+        if not (missing := sorted(users - asked)):
+            return
+        me = await self._call("GET", "/users", params={"query": from_email})
+        request = {
+            "requester_id": next((str(each.get("id")) for each in _objects(me.get("users"))), ""),
+            "message": safe_text(message)[:500],
+            "responder_request_targets": [
+                {"responder_request_target": {"id": user, "type": "user_reference"}} for user in missing
+            ],
+        }
+        path = f"/incidents/{_segment(incident_id)}"
+        try:
+            await self._call("POST", f"{path}/responder_requests", json=request, from_email=from_email)
+        except PagerDutyError as refusal:
+            if refusal.status not in (_NOT_IN_THE_PLAN, FORBIDDEN):
+                raise
+            change = {"incident": {"type": "incident_reference", "escalation_level": _SECONDARY}}
+            await self._call("PUT", path, json=change, from_email=from_email)
 
     async def webhook_subscriptions(self) -> list[Mapping[str, Any]]:
         """The subscriptions that this key may see: `active`, `delivery_method.url`, `.temporarily_disabled`, ..."""
@@ -308,9 +342,13 @@ def _segment(incident_id: str) -> str:
     return incident_id
 
 
+def _id_in(each: Mapping[str, Any], name: str) -> str:
+    part = each.get(name)
+    return str(part.get("id")) if isinstance(part, Mapping) else ""
+
+
 def _is_of(on_call: Mapping[str, Any], policy: str) -> bool:
-    named = on_call.get("escalation_policy")
-    return isinstance(named, Mapping) and named.get("id") == policy
+    return _id_in(on_call, "escalation_policy") == policy
 
 
 def _number(header: str | None) -> float | None:

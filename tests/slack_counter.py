@@ -89,6 +89,9 @@ class FakeDesk:
     async def deny(self, plan_id: str, by: Person) -> None:
         await self._do("deny", plan_id, by.person_id)
 
+    async def escalate(self, plan_id: str, by: Person) -> None:
+        await self._do("escalate", plan_id, by.person_id)
+
     async def break_glass(self, plan_id: str, reason: str, by: Person) -> str:
         await self._do("break_glass", plan_id, by.person_id)
         raise StepUpNeededError(f"A code, to {reason}.", url=f"https://watch.example.com/plans/{plan_id}")

@@ -22,6 +22,7 @@ RESOLVE = "resolve"
 REDIAGNOSE = "rediagnose"
 APPROVE = "approve"
 DENY = "deny"
+ESCALATE = "escalate"
 UNDO = "undo"
 REQUEST = "request"
 CHANGE = "change_values"
@@ -30,7 +31,8 @@ SETTLE_NOT_RUN = "settle_not_run"
 SETTLE_STOP = "settle_stop"
 
 ACTIONS = (
-    ACKNOWLEDGE, RESOLVE, REDIAGNOSE, APPROVE, DENY, UNDO, REQUEST, SETTLE_RAN, SETTLE_NOT_RUN, SETTLE_STOP,
+    ACKNOWLEDGE, RESOLVE, REDIAGNOSE, APPROVE, DENY, ESCALATE, UNDO, REQUEST, SETTLE_RAN, SETTLE_NOT_RUN,
+    SETTLE_STOP,
 )  # fmt: skip
 
 _UNDOABLE = (PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.STOPPED, PlanState.VERIFIED)
@@ -54,11 +56,7 @@ def _for_plan(view: CardView) -> list[Block]:
     plan = view.plan
     if plan is not None and view.offers_fixes:
         if plan.state is PlanState.PROPOSED and not view.is_over:
-            if plan.may_approve:
-                elements.append(_approve(plan))
-            elements.append(_button(DENY, "Deny", plan.plan_id))
-            if plan.params:
-                elements.append(_button(CHANGE, "Change values", plan.plan_id))
+            elements += _for_proposal(plan)
         elif plan.state is PlanState.APPROVED and plan.params:
             elements.append(_button(CHANGE, "Change values", plan.plan_id))
         elif _may_be_undone(plan):
@@ -74,6 +72,18 @@ def _for_plan(view: CardView) -> list[Block]:
             elements.append(_button(SETTLE_STOP, "Stop here", value))
     if _may_request(view):
         elements.append(_request(view))
+    return elements
+
+
+def _for_proposal(plan: PlanLine) -> list[Block]:
+    elements: list[Block] = []
+    if plan.may_approve:
+        elements.append(_approve(plan))
+    elements.append(_button(DENY, "Deny", plan.plan_id))
+    if 0 < len(plan.approved_by) < plan.needed:
+        elements.append(_button(ESCALATE, "Escalate to the secondary", plan.plan_id))
+    if plan.params:
+        elements.append(_button(CHANGE, "Change values", plan.plan_id))
     return elements
 
 

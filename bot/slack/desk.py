@@ -26,6 +26,8 @@ class Desk(Protocol):
 
     async def approve(self, plan_id: str, by: Person) -> None: ...
 
+    async def escalate(self, plan_id: str, by: Person) -> None: ...
+
     async def break_glass(self, plan_id: str, reason: str, by: Person) -> str:
         """Where somebody types their code to start it alone, as a StepUpNeededError: no code is typed into Slack."""
 

@@ -68,6 +68,10 @@ def to_incident(row: Any) -> Incident:
     )
 
 
+ESCALATE = "escalate"
+"""The kind of the parcel that asks for the secondary."""
+
+
 class Incidents:
     """Every method is one transaction. Raises StoreUnavailableError."""
 
@@ -197,6 +201,27 @@ class Incidents:
                 subject=incident_id,
                 channel=by.channel,
             )
+
+    async def ask_secondary(self, incident_id: str, plan_id: str, *, by: Person, now: datetime) -> bool:
+        """Have PagerDuty page the secondary for a plan, once: on record and in the outbox; False the second time."""
+        async with self._database.write() as connection:
+            await touch(connection, incident_id)
+            if not await post(
+                connection,
+                key=f"{plan_id}:{ESCALATE}",
+                incident_id=incident_id,
+                lane="pagerduty",
+                kind=ESCALATE,
+                now=now,
+                plan=plan_id,
+                name=by.name,
+            ):
+                return False
+            said = {"plan": plan_id, "channel": by.channel}
+            await chain.append(
+                connection, at=now, actor=by.person_id, action="plan.escalated", subject=incident_id, **said
+            )
+            return True
 
     async def refused(
         self, incident_id: str, *, who: str, what: str, why: str, about: str, now: datetime, channel: str = "slack"

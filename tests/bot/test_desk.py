@@ -24,9 +24,9 @@ from bot.store.errands import Errands
 from bot.store.plan_rows import PlanRow
 from diagnostics.findings import Status
 from retrieval.ranking import RunbookSearch
-from runbooks.engine.values import Happened, OutcomeUnknownError, Plan, Runbook
+from runbooks.engine.values import Happened, OutcomeUnknownError, Plan, Runbook, Tier
 from tests.bot.test_remediate import Scene
-from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event, open_store
+from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event, open_store, step
 from tests.stories import FOUND, RUNBOOK, diagnosed, fresh_plan
 
 
@@ -399,3 +399,20 @@ async def test_a_person_who_left_the_configuration_does_not_count(tmp_path: Path
 
         with pytest.raises(StaleError, match="bob approved it and is not in the configuration any more"):
             await approvals.still_hold(await later.plans.get("plan-1"), now=datetime.now(UTC))
+
+
+async def test_the_secondary_is_paged_once_and_only_for_who_waits(room: Room) -> None:
+    """One of two people has approved: anybody with a role may ask for another one, and the count stays."""
+    await room.offered(steps=(step(tier=Tier.R2),))
+    with pytest.raises(StaleError, match="Nobody waits"):
+        await room.desk.escalate("plan-1", room.person("dana"))
+    await room.desk.approve("plan-1", room.person("dana"))
+
+    await room.desk.escalate("plan-1", room.person("dana"))
+
+    with pytest.raises(AlreadyDecidedError, match="paged for this already"):
+        await room.desk.escalate("plan-1", room.person("paul"))
+    [parcel] = await room.store.outbox.due("pagerduty", now=datetime.now(UTC))
+    assert (parcel.kind, parcel.content["name"]) == ("escalate", "Dana Diaz")
+    assert ("dana", "plan.escalated") in await room.on_record()
+    assert (await room.store.plans.get("plan-1")).state is PlanState.PROPOSED

@@ -28,13 +28,15 @@ from bot.store.trust_tables import role_source
 from lab.listening import listening, new_socket
 from lab.pagerduty import PagerDuty
 from lab.pagerduty_web import pagerduty_app
+from lab.people import WATCHKEEPER_EMAIL
 from lab.serve import write_certificates
 from runbooks.engine.values import Plan
-from tests.kit import CONFIG, NOW, Store, config_in, open_store, plan
+from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, open_store, plan
 from tests.lab_workspace import LocalSlack, local_slack
 
 pytestmark = pytest.mark.integration
 
+PAYLOAD = {"summary": "LLMHighTTFT chat", "source": "Alertmanager", "severity": "error"}
 SOURCES = """
 [[role_source]]
 role = "security"
@@ -56,8 +58,10 @@ WITH_SOURCES = (
 class House:
     """The group holds Bob and Mallory, whom nobody knows here; PagerDuty pages Alice first and Bob second."""
 
-    def __init__(self, store: Store, slack: LocalSlack, pagerduty: PagerDutyClient) -> None:
+    def __init__(self, store: Store, slack: LocalSlack, account: PagerDuty, pagerduty: PagerDutyClient) -> None:
         self.store = store
+        self.account = account
+        self.pagerduty = pagerduty
         self.given = given_by(store.config)
         self.people = PeopleTable(store.database, self.given)
         self.policy = Policy(store.config, self.given)
@@ -95,7 +99,7 @@ async def opened(url: str, folder: Path, text: str = WITH_SOURCES) -> AsyncItera
         local_slack() as slack,
         listening(pagerduty_app(account), new_socket(), certificate=certificate) as address,
     ):
-        house = House(store, slack, PagerDutyClient(account.api_key, base_url=address))
+        house = House(store, slack, account, PagerDutyClient(account.api_key, base_url=address))
         await house.people.replace(accounts(store.config))
         await store.page()
         await store.offer(plan(house.policy.version))
@@ -181,3 +185,18 @@ def test_the_configuration_is_checked(tmp_path: Path, wrong: str) -> None:
     """One source each, of a form that exists, for a service that exists."""
     with pytest.raises(ConfigError, match="role_source"):
         config_in(tmp_path, f"{CONFIG}\n[[role_source]]\n{wrong}\n")
+
+
+async def test_alone_at_night_somebody_pages_the_secondary(house: House) -> None:
+    """Once, beside whoever has the incident; told twice after a lost answer, PagerDuty asks Bob once."""
+    account = house.account
+    account.enqueue({"routing_key": "0" * 32, "event_action": "trigger", "dedup_key": "x", "payload": PAYLOAD})
+    [incident] = account.incidents.values()
+    for _ in range(2):
+        await house.pagerduty.ask_secondary(incident.id, "a second person is needed", WATCHKEEPER_EMAIL)
+
+    assert [each["user"]["id"] for each in incident.responders] == ["PBOB001"]
+    alice = await house.person("alice")
+    asked = [await house.store.incidents.ask_secondary(INCIDENT, "plan-1", by=alice, now=NOW) for _ in range(2)]
+    [parcel] = await house.store.outbox.due("pagerduty", now=NOW)
+    assert (asked, parcel.kind) == ([True, False], "escalate")
