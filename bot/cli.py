@@ -167,19 +167,23 @@ def diagnose(
 
 
 @app.command()
-def search(text: Annotated[str, typer.Argument(help="An alert's name, a symptom, a question.")]) -> None:
+def search(
+    text: Annotated[str, typer.Argument(help="An alert's name, a symptom, a question.")],
+    *,
+    service: Annotated[str, typer.Option(help="Leave out what was written for other services.")] = "",
+    explain: Annotated[bool, typer.Option(help="Where each answer came from: file, commit, SHA-256, owner.")] = False,
+) -> None:
     """Find the runbooks that fit a text, with the reasons."""
     from bot.library import search_runbooks
+    from bot.search_shown import show_hits
+    from retrieval.documents import Question
     from retrieval.embedder import EmbeddingError
     from retrieval.weights import WeightsError
 
+    folders = _configured()[1].runbooks if _settings().watchkeeper_config.exists() else ()
     with _told(WeightsError, EmbeddingError):
-        hits = asyncio.run(search_runbooks(text))
-    for hit in hits:
-        print(f"{hit.score:4.0%}  {hit.title}, {hit.heading} ({hit.doc_id})")
-        print(f"      {'; '.join(hit.reasons)}")
-    if not hits:
-        print("none fits")
+        shelf, hits = asyncio.run(search_runbooks(Question(text=text, service=service), folders))
+    show_hits(hits, shelf.problems if explain else None, sys.stdout)
 
 
 @app.command("check-config")

@@ -20,6 +20,7 @@ from retrieval.corpus import Corpus, Meaning
 from retrieval.documents import Document, Hit, Question
 from retrieval.fusion import Evidence, Signals, Weights, fused, probability
 from retrieval.links import linked_document
+from retrieval.markdown import anchor
 from retrieval.words import MOST_CHARACTERS, cleaned, plain, spaced, stems
 
 WORTH_A_LOOK = 10  # reasons cost a little per document, and nobody is shown more
@@ -100,13 +101,16 @@ class Comparison:
         """
         document = self.corpus.documents[at]
         reasons = self._reasons(at)
+        heading = self._heading(at)
         return Hit(
             doc_id=document.doc_id,
             title=document.title,
-            heading=self._heading(at),
+            heading=heading,
             score=1.0 if linked else round(probability(self.evidence(at, lead)), 3),
             reasons=("linked by the alert's runbook_url", *reasons) if linked else reasons,
             url=document.url,
+            anchor=anchor(heading),
+            origin=document.origin,
         )
 
     def evidence(self, at: int, lead: float) -> Evidence:

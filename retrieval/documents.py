@@ -14,12 +14,31 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """
+    Where a document came from: the file, its owner, and exactly which text of it.
+
+    `sha256` (hex) is of its content; `commit` (hex) is the reviewed one that holds it, empty when nobody was asked.
+    """
+
+    file: str = ""
+    owner: str = ""
+    commit: str = ""
+    sha256: str = ""
+
+    def __str__(self) -> str:
+        said = (self.file, self.commit and f"commit {self.commit[:12]}", self.sha256 and f"SHA-256 {self.sha256[:12]}")
+        owner = f"owner {self.owner}" if self.owner else ""
+        return ", ".join(part for part in (*said, owner) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
     """
     A runbook as retrieval sees it.
 
-    `alerts` are the alert names and `causes` the catalogue ids that its author declared; `revision` is the SHA-256 of
-    its content. `services` limits it to these services; empty means any.
+    `alerts` are the alert names and `causes` the catalogue ids that its author declared. `services` limits it to these
+    services; empty means any. `origin` says where it came from.
     """
 
     doc_id: str
@@ -29,7 +48,7 @@ class Document:
     causes: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     url: str = ""
-    revision: str = ""
+    origin: Origin = Origin()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +70,11 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """One candidate: the document, its best section, a score from 0 to 1, and why, in words."""
+    """
+    One candidate: the document, its best section, a score from 0 to 1, and why, in words.
+
+    `anchor` is the section's place on the page (`#before-you-start`), as GitHub and GitLab name it.
+    """
 
     doc_id: str
     title: str
@@ -59,3 +82,5 @@ class Hit:
     score: float
     reasons: tuple[str, ...] = ()
     url: str = ""
+    anchor: str = ""
+    origin: Origin = Origin()

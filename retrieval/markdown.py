@@ -31,3 +31,9 @@ def document_from_markdown(doc_id: str, markdown: str, *, title: str = "", url: 
     ]
     first = headings[0][2] if headings else doc_id
     return Document(doc_id=doc_id, title=title or first, sections=tuple(sections), url=url)
+
+
+def anchor(heading: str) -> str:
+    """A heading as the fragment of an address, the way GitHub and GitLab write it; empty without a heading."""
+    kept = "".join(letter for letter in heading.strip().lower() if letter.isalnum() or letter in " -_")
+    return f"#{kept.replace(' ', '-')}" if kept else ""

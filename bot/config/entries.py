@@ -315,10 +315,15 @@ class Service(Entry):
 
 
 class RunbookFolder(Entry):
-    """A folder of the team's own runbooks; `url` is where people read it, with the file's name put behind it."""
+    """
+    A folder of the team's own runbooks; `url` is where people read it, with the file's name put behind it.
+
+    `reviewed` is a remote-tracking branch of the work tree that the folder is in; only what it holds counts.
+    """
 
     path: Path
     url: WebAddress | None = None
+    reviewed: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+$", max_length=200)
 
 
 class PolicyRule(Entry):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
-from bot.config import Config
+from bot.config import Config, RunbookFolder
 from bot.doctor.advice import Advice
 from bot.library import open_shelf
 from bot.settings import Settings
@@ -22,6 +23,7 @@ async def examine(settings: Settings, config: Config) -> list[Advice]:  # noqa: 
         Advice.bad("runbook index", f"cannot be run: {problem}", "run `watchkeeper runbook lint` on its folder")
         for problem in shelf.problems
     ]
+    found += folders_said(config.runbooks)
     search = RunbookSearch(MiniLmEmbedder())
     began = time.monotonic()
     try:
@@ -40,4 +42,17 @@ async def examine(settings: Settings, config: Config) -> list[Advice]:  # noqa: 
     return [
         *found,
         Advice.bad("runbook index", "a runbook's own title does not find it", "report this; nothing of yours is wrong"),
+    ]
+
+
+def folders_said(folders: Sequence[RunbookFolder]) -> list[Advice]:
+    """The folders whose files count whoever wrote them."""
+    return [
+        Advice.unknown(
+            "runbook folder",
+            f"nobody can tell whether the files in {folder.path} were reviewed; all of them count",
+            'make it part of a Git work tree and write reviewed = "origin/main" in its [[runbooks]]',
+        )
+        for folder in folders
+        if folder.reviewed is None
     ]

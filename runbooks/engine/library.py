@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from runbooks.engine.parse import MAX_CHARS, parse
@@ -11,28 +12,41 @@ from runbooks.engine.values import Runbook
 NOT_A_RUNBOOK = "README.md"  # explains the folder
 
 
-def load_folder(path: Path) -> tuple[tuple[Runbook, ...], tuple[Problem, ...]]:
-    """Every runbook that can be read, by name, and what is wrong with the rest. Blocks: call it in a thread."""
+Objection = Callable[[str, bytes], str | None]
+"""Given a file's name and content, why it does not count; None when it does."""
+
+
+def load_folder(path: Path, objection: Objection | None = None) -> tuple[tuple[Runbook, ...], tuple[Problem, ...]]:
+    """
+    Every runbook that can be read, by name, and what is wrong with the rest. Blocks: call it in a thread.
+
+    A file with an objection is not parsed: what was not reviewed says nothing.
+    """
     if not path.is_dir():
         problem = Problem(path=str(path), line=1, message="no such folder", remedy="check the path of the runbooks")
         return (), (problem,)
     runbooks: list[Runbook] = []
     problems: list[Problem] = []
-    for file in sorted(path.glob("*.md")):
-        if file.name == NOT_A_RUNBOOK:
-            continue
+    for file in runbook_files(path):
         try:
-            runbooks.append(load_file(file))
+            runbooks.append(load_file(file, objection))
         except RunbookError as error:
             problems += error.problems
     return tuple(runbooks), tuple(problems)
 
 
-def load_file(file: Path) -> Runbook:
-    """One runbook. Raises RunbookError, also when the file cannot be read."""
+def runbook_files(path: Path) -> list[Path]:
+    """The files of a folder that should be runbooks, by name."""
+    return [file for file in sorted(path.glob("*.md")) if file.name != NOT_A_RUNBOOK]
+
+
+def load_file(file: Path, objection: Objection | None = None) -> Runbook:
+    """One runbook. Raises RunbookError, also when the file cannot be read or does not count."""
     try:
         with file.open("rb") as stream:
             content = stream.read(4 * MAX_CHARS + 1)  # a character of UTF-8 has at most four bytes
+        if objection is not None and (message := objection(file.name, content)):
+            raise RunbookError([_unreadable(file, message, "have it reviewed and merged, and update this work tree")])
         text = content.decode()
     except OSError as error:
         raise RunbookError(
