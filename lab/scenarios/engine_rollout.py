@@ -37,9 +37,7 @@ class EngineRollout(Fault):
     def set_up(self, stage: Stage, start: datetime) -> None:
         """This team rolls out two pods at a time: two GPU nodes are spare."""
         super().set_up(stage, start)
-        deployment = copy.deepcopy(stage.cluster.get("deployments", ENGINE))
-        deployment["spec"]["strategy"]["rollingUpdate"] = {"maxSurge": self.surge, "maxUnavailable": self.unavailable}
-        stage.cluster.update_deployment(deployment, start)
+        let_roll_out(stage, start, surge=self.surge, unavailable=self.unavailable)
 
     def draw(self, stage: Stage) -> None:
         self.author = str(stage.rng.choice(_PEOPLE))
@@ -75,6 +73,13 @@ class EngineRollout(Fault):
     def is_healthy(self, stage: Stage) -> bool:
         [container] = stage.cluster.get("deployments", ENGINE)["spec"]["template"]["spec"]["containers"]
         return self._before in ((), _what_runs(container))
+
+
+def let_roll_out(stage: Stage, at: datetime, *, surge: int, unavailable: int = 0) -> None:
+    """How many engines a rollout may add at a time, and how many it may take away before others serve."""
+    deployment = copy.deepcopy(stage.cluster.get("deployments", ENGINE))
+    deployment["spec"]["strategy"]["rollingUpdate"] = {"maxSurge": surge, "maxUnavailable": unavailable}
+    stage.cluster.update_deployment(deployment, at)
 
 
 def _what_runs(container: Json) -> tuple[str, ...]:
