@@ -42,6 +42,8 @@ class Fault(ABC):
     """A pattern of the instructions that ask for the work by which a person heals it; "" where no such work does."""
     drill_strength: ClassVar[float] = 1.0
     """How strong a drill plays it: its rule fires, and what its runbook asks for is enough."""
+    drill_shape: ClassVar[Shape | None] = None
+    """How it begins in a drill, if not in the first of its shapes."""
     is_harmless: ClassVar[bool] = False
     """Nobody is hurt by it, so that the world counts as healthy all the time."""
     is_only_recorded: ClassVar[bool] = False

@@ -90,7 +90,7 @@ class FaultDrill:
 
     @property
     def _shape(self) -> Shape:
-        return self._fault.shapes[0]
+        return self._fault.drill_shape or self._fault.shapes[0]
 
     def set_up(self, stage: Stage, start: datetime) -> None:
         self._stage = stage

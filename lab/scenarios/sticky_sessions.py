@@ -21,7 +21,7 @@ class StickySessions(Fault):
     title = "One pod gets most of the requests"
     alert = "LLMHighTTFT"
     shapes = (Shape.RAMP,)
-    drill_strength = 1.4  # a gateway that changed is blamed when the trouble begins within minutes
+    drill_shape = Shape.STEP  # sessions stick as fast as the gateway's pods are replaced
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__(strength)
