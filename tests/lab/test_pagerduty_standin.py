@@ -194,10 +194,14 @@ async def test_the_clients_trust_can_come_from_the_environment(
     running.clients.append(client)
 
     users = await asyncio.to_thread(client.list_all, "users")
-    [on_call] = await asyncio.to_thread(client.list_all, "oncalls")
+    policy = {"escalation_policy_ids[]": ["PLABPOL"]}
+    first, second = await asyncio.to_thread(client.list_all, "oncalls", params=policy)
 
     assert "watchkeeper@example.com" in [user["email"] for user in users]
-    assert on_call["user"]["summary"] == "Alice Ahn"
+    assert [(each["escalation_level"], each["user"]["summary"]) for each in (first, second)] == [
+        (1, "Alice Ahn"),
+        (2, "Bob Brandt"),
+    ]
 
 
 @pytest.mark.parametrize(
