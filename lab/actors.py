@@ -145,7 +145,7 @@ async def see_through(client: httpx.AsyncClient, say: Say, outcome: Outcome, *, 
     await dana.press("approve", until=lambda seen: find(seen, "approve") is None)
     say(f"Dana approved: {outcome.fix}")
     while True:
-        seen = await dana.until(lambda seen: fix_on(seen)[1] not in _UNDER_WAY)
+        seen = await dana.until(lambda seen: fix_on(seen)[1] not in UNDER_WAY)
         if fix_on(seen)[1] != _WAITS:
             break
         await _by_hand(client, dana, seen, say, outcome)
@@ -160,7 +160,7 @@ async def _diagnosis(person: Eyes, say: Say) -> None:
     """Wait for the offer of a fix. Where checks had no time to answer, as on a busy machine, diagnose again first."""
     for _ in range(_MOST_DIAGNOSES):
         seen = await person.until(lambda seen: find(seen, "rediagnose") is not None)
-        if not any(_NO_ANSWER in line for line in _card_lines(seen)):
+        if not any(_NO_ANSWER in line for line in card_lines(seen)):
             break
         say("checks did not answer in time; Alice has it diagnosed again")
         await person.press("rediagnose", until=lambda seen: find(seen, "rediagnose") is None)
@@ -215,7 +215,7 @@ def step_waiting(channel: Channel) -> int | None:
 
 def fix_on(channel: Channel) -> tuple[str, str]:
     """The fix that is on the card, by title and state; both are "" when there is none."""
-    for line in _card_lines(channel):
+    for line in card_lines(channel):
         if found := _FIX.match(line):
             return found["title"], found["state"]
     return "", ""
@@ -223,10 +223,10 @@ def fix_on(channel: Channel) -> tuple[str, str]:
 
 def steps_on(channel: Channel) -> list[str]:
     """The numbered steps of the fix on the card."""
-    return [found["step"] for line in _card_lines(channel) if (found := _STEP.match(line))]
+    return [found["step"] for line in card_lines(channel) if (found := _STEP.match(line))]
 
 
-def _card_lines(channel: Channel) -> list[str]:
+def card_lines(channel: Channel) -> list[str]:
     return [line for message in channel["messages"] if message["user"] == BOT_USER for line in lines_of(message)]
 
 
@@ -236,4 +236,4 @@ _NO_ANSWER = "(no answer within"
 _MOST_DIAGNOSES = 4
 _BY_HAND = "A person does this by hand: "
 _WAITS = "waits for a person to do a step"
-_UNDER_WAY = {"", "waits for approval", "approved, starting", "running"}
+UNDER_WAY = {"", "waits for approval", "approved, starting", "running"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-from lab.actors import Channel, carry_out, find, fix_on, messages_in, step_waiting, steps_on
+from lab.actors import UNDER_WAY, Channel, card_lines, carry_out, fix_on, messages_in, step_waiting, steps_on
 from lab.demo import statuses_in_pagerduty
 from lab.demo_processes import DemoError
 from lab.drill import Drill, DrillOptions, running_drill
@@ -27,6 +28,9 @@ from lab.progress import Progress
 from lab.scenarios.faults import FAULTS
 
 LOOK_EVERY_S = 0.5
+_LAST_LOOKS = 20
+_DEEDS = re.compile(r"\d\d:\d\d UTC ([A-Z].+?)(?: · (?=\d\d:\d\d UTC)|$)")
+"""The card's line of what people did: who did what at which minute, with dots between."""
 
 
 @dataclass(kw_only=True)
@@ -51,8 +55,9 @@ class Diary:
         """Write down what the channel shows that it did not show before."""
         if any(message["user"] == BOT_USER for message in channel["messages"]):
             self.note("the card stands in the channel")
-        if self.entries and find(channel, "acknowledge") is None and find(channel, "resolve") is not None:
-            self.note("somebody acknowledged")
+        for line in card_lines(channel):
+            for deed in _DEEDS.findall(line) if _DEEDS.match(line) else ():
+                self.note(deed)
         fix, state = fix_on(channel)
         if fix:
             self.offered[fix] = steps_on(channel) or self.offered.get(fix, [])
@@ -116,8 +121,9 @@ async def _play(options: DrillOptions, progress: Progress, diary: Diary) -> None
 
 
 async def _watch(drill: Drill, client: httpx.AsyncClient, progress: Progress, diary: Diary) -> None:
-    """Until PagerDuty says that it is over. Work by hand that a step asks for is done when it is asked for."""
+    """Until PagerDuty says that it is over, and the card too. What a step asks a person to do is done as it asks."""
     worked: set[str] = set()
+    looks = 0
     while True:
         channel: Channel = (await client.get("/channel")).json()
         incidents = await statuses_in_pagerduty(drill)
@@ -125,8 +131,9 @@ async def _watch(drill: Drill, client: httpx.AsyncClient, progress: Progress, di
         if incidents:
             diary.note("paged")
         diary.look(channel, is_resolved=is_resolved)
-        if is_resolved:
+        if is_resolved and (fix_on(channel)[1] not in UNDER_WAY or looks > _LAST_LOOKS):
             return
+        looks += is_resolved
         place = step_waiting(channel)
         if place is not None and (instruction := await carry_out(client, channel, place, but=worked)):
             worked.add(instruction)

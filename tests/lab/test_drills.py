@@ -83,7 +83,8 @@ def card(state: str, *elements: dict[str, str]) -> Channel:
     """A card with a fix of two steps."""
     text = (
         f"*Fix*  GPU fails · in prod · {state}\n1. The node is cordoned. · _verified_\n"
-        "2. A person does this by hand: Reset the GPU."
+        "2. A person does this by hand: Reset the GPU.\n"
+        "10:03 UTC Alice Ahn acknowledged the incident · 10:04 UTC Dana Duarte approved the fix"
     )
     blocks: list[Any] = [{"type": "section", "text": {"type": "mrkdwn", "text": text}}]
     if elements:
@@ -161,7 +162,7 @@ def test_a_report_counts_what_ended_well(tmp_path: Path) -> None:
 
 def test_a_debriefing_says_who_did_what_when() -> None:
     """Beside what the fix asked for, and with the cause that nobody was told before."""
-    times = iter([100.0, 101.0, 131.0, 160.0])
+    times = iter([100.0, 101.0, 110.0, 115.0, 131.0, 160.0])
     diary = Diary(clock=lambda: next(times))
     diary.note("paged")
     diary.look(card("waits for approval"), is_resolved=False)
@@ -170,7 +171,8 @@ def test_a_debriefing_says_who_did_what_when() -> None:
     told = "\n".join(diary.told("G02"))
 
     assert "It was G02: A GPU's memory fails and keeps killing its pod." in told
-    assert " 0:31  (+0 s)  the card" not in told
+    assert " 0:10  (+9 s)  Alice Ahn acknowledged the incident" in told
+    assert " 0:15  (+5 s)  Dana Duarte approved the fix" in told
     assert " 1:00  (+29 s)  GPU fails · in prod: done, and the telemetry confirms it" in told
     assert "GPU fails · in prod (was carried out: done, and the telemetry confirms it)" in told
     assert "    2. A person does this by hand: Reset the GPU." in told
