@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
+from bot import narrate
 from bot.incidents import (
     Incident,
     IncidentState,
@@ -29,6 +30,11 @@ from runbooks.engine.values import Plan
 
 ACT_WITHIN = timedelta(hours=1)
 """However long the process was away: no step begins later than this after the last person's word."""
+
+_LEFT_ALONE = frozenset(
+    {PlanState.ALTERNATIVE, PlanState.PROPOSED, PlanState.SUPERSEDED, PlanState.EXPIRED, PlanState.STALE}
+)
+"""Fixes that nothing came of: none of them was begun, and nobody refused one."""
 
 
 async def _nobody_verifies() -> str:
@@ -111,9 +117,20 @@ class Approvals:
         why = self._policy.frozen(item, now)
         why = why or self._policy.over_limit(item, await self._plans.recent_acts(now=now, but=item.plan_id), now)
         if grant.person.person_id == POLICY:
-            why = why or await self._record_trouble()
+            why = why or await self._for_people(item) or await self._record_trouble()
         if why:
             raise NotAllowedError(why)
+
+    async def _for_people(self, item: Plan) -> str:
+        """
+        Why the policy has no word in this incident any more, "" while it has.
+
+        It acts once: what did not help it would start again and again, and it overrules nobody who denied, stopped or
+        undid a fix, or chose another one.
+        """
+        rows = [row for row in await self._plans.of_incident(item.incident_id) if row.plan.plan_id != item.plan_id]
+        is_theirs = any(row.state not in _LEFT_ALONE or row.plan.requester is not None for row in rows)
+        return narrate.FOR_PEOPLE if is_theirs else ""
 
     def _lacking(self, requirement: Requirement, approvals: Sequence[Approval]) -> str:
         return lacking(requirement, [self._voice(each, each.role) for each in approvals])
@@ -202,6 +219,8 @@ class Approvals:
                 raise StaleError(f"{person.name} may not approve it any more: {refusal}") from refusal
             if by_policy and (trouble := await self._record_trouble()):
                 raise StaleError(trouble)
+            if by_policy and row.state is PlanState.APPROVED and (theirs := await self._for_people(row.plan)):
+                raise StaleError(theirs)
             requirement = grant.requirement
             voices.append(self._voice(approval, grant.role))
         return lacking(requirement, voices) if requirement else "no rule of the policy fits it"

@@ -54,6 +54,7 @@ NO_CAUSE = "No known cause fits the evidence. Next: read the evidence in the thr
 OBSERVE_ONLY = "This service is in observe mode: Watchkeeper offers no fix here."
 SHOWN_ONLY = "{service} is in mode suggest: its fixes are shown to be done by hand, and nothing runs from here."
 NOT_BY_ITSELF = "The fix did not start by itself. {why}"
+FOR_PEOPLE = "A fix of this incident was tried, refused or chosen by somebody before, so people decide."
 NO_RUNBOOK = "No runbook fits."
 QUESTION = {
     PlanState.IN_DOUBT: "Watchkeeper was cut off while this step ran and could not find out whether it took effect. "

@@ -464,3 +464,21 @@ async def test_what_the_policy_may_not_waits_for_people(
 
     assert PlanState.PROPOSED in {state for state, _ in await told.plans()}
     assert any(why in note for note in (await told.run()).notes or ())
+
+
+@pytest.mark.parametrize("end", [PlanState.DENIED, PlanState.NOT_VERIFIED])
+async def test_the_policy_acts_once_for_an_incident(store: Store, tmp_path: Path, end: PlanState) -> None:
+    """It does not start again what did not help, and overrules nobody who denied, undid or stopped a fix."""
+    await store.page()
+    told = Scene(store, config=by_itself(tmp_path))
+    await told.tell()
+    [row] = [row for row in await store.plans.of_incident(INCIDENT) if row.state is PlanState.APPROVED]
+    now = datetime.now(UTC)
+    await store.plans.end(row.plan, end, "", now=now, expected=[PlanState.APPROVED])
+    await store.incidents.ask_again(INCIDENT, by="bob", now=now)
+    await told.story.tell(INCIDENT, 2, call)
+
+    assert PlanState.APPROVED not in {state for state, _ in await told.plans()}
+    again = await store.incidents.run(INCIDENT, 2)
+    assert again is not None
+    assert any("people decide" in note for note in again.notes or ())
