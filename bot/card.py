@@ -290,6 +290,8 @@ def _after(entry: JournalEntry, step: PlannedStep, note: str) -> tuple[StepState
             return StepState.RUNNING, note
         case Outcome(ok=ok, detail=detail):
             return (acted, note) if ok else (StepState.FAILED, detail)
+        case Probed(already=True):
+            return acted, "had happened already"
         case Probed(happened=happened):
             states = {Happened.YES: acted, Happened.NO: StepState.WAITING, Happened.CANNOT_TELL: StepState.IN_DOUBT}
             return states[happened], note

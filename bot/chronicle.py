@@ -249,6 +249,8 @@ def _in_words(row: AuditRow) -> str:
     if row.action == "step.outcome":
         ending = "done" if facts.get("ok") else "refused, and nothing was changed"
         return f"acted{step}: {ending}. {facts.get('detail') or ''}".strip()
+    if facts.get("already"):
+        return f"saw that the step had happened already{step}; nobody acted"
     if row.action in _ENDED and row.action not in _WORDS:
         return f"the fix is {_ENDED[row.action]}. {facts.get('why') or ''}".strip()
     words = _WORDS.get(row.action, row.action.replace(".", " ").replace("_", " "))

@@ -12,7 +12,7 @@ from bot import narrate
 from bot.library import vocabulary
 from bot.redact import safe_text
 from bot.rehearsals import Offer
-from runbooks.engine.declared import CheckAnswers, Condition
+from runbooks.engine.declared import CheckAnswers, Condition, signs
 from runbooks.engine.rehearsal import RehearsedStep
 from runbooks.engine.values import PlannedStep, Tier, plan_json
 
@@ -63,6 +63,7 @@ def _step_json(step: RehearsedStep) -> dict[str, Any]:
         "tier": planned.tier.name,
         "undo": {"action": planned.undo_action, "with": dict(planned.undo)} if planned.undo is not None else None,
         "verify": [*planned.verify, *(each.query.metric for each in planned.verify_ranges)],
+        "check": signs(planned.check) or None,
         "settle_s": planned.settle_s,
         "timeout_s": planned.timeout_s,
         "dry_run": vocabulary().actions[planned.action].dry_run.value,
@@ -109,6 +110,8 @@ def _planned(step: PlannedStep) -> Iterator[Text]:
     asked = [*step.verify, *(f"{each.query.metric} {each.bounds}" for each in step.verify_ranges)]
     settles = f", from {step.settle_s:g} s after it on" if asked else ""
     yield _row("verify", f"{', '.join(asked) or 'nothing'}{settles}")
+    if step.check is not None:
+        yield _row("check", f"has happened when {signs(step.check)}; asked before it acts, and when an answer is lost")
     yield _row("dry run", vocabulary().actions[step.action].dry_run.value)
 
 

@@ -47,7 +47,7 @@ from runbooks.engine.records import (
     record_from_json,
     record_json,
 )
-from runbooks.engine.run import WAIT, decide
+from runbooks.engine.run import WAIT, decide, told_by_both
 from runbooks.engine.values import (
     Action,
     ActionError,
@@ -156,6 +156,10 @@ class Remediate:
                     await self._wait(row, row.plan.steps[index], entries)
                 case Verify(step=index):
                     await self._verify(row, row.plan.steps[index], entries)
+                case AskPerson(step=index, why="manual") if await self._had_happened(
+                    row, row.plan.steps[index], entries
+                ):
+                    return False
                 case AskPerson(step=index, why=why):
                     state = PlanState.WAITING if why == "manual" else PlanState.IN_DOUBT
                     await self._end(row, state, _WAITS_FOR[why].format(index + 1))
@@ -178,6 +182,8 @@ class Remediate:
         if refusal := await self._not_carried(row, entries):
             await self._write(row, entries, Outcome(step=step.index, ok=False, detail=f"not started: {refusal}"))
             return
+        if await self._had_happened(row, step, entries):
+            return
         if moved := await fresh(row.plan, self._actions, [step.index]):
             await self._step_aside(row, step, entries, safe_text("; ".join(moved)))
             return
@@ -198,6 +204,13 @@ class Remediate:
             log.warning("outcome unknown", plan=row.plan.plan_id, step=step.index, why=str(error))
         else:
             await self._write(row, entries, Outcome(step=step.index, ok=True, detail=_short(answer)), after=1)
+
+    async def _had_happened(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> bool:
+        """The step's own check shows that it has happened: that is written down, and nobody acts."""
+        if not await self._verifier.had_happened(row.plan, step):
+            return False
+        await self._write(row, entries, Probed(step=step.index, happened=Happened.YES, already=True))
+        return True
 
     async def _not_carried(self, row: PlanRow, entries: Sequence[JournalEntry]) -> str:
         """Why the approval no longer carries an act, "" when it does: a plan may run for long, and wait for people."""
@@ -227,6 +240,8 @@ class Remediate:
         if intent and happened is Happened.NO:  # an act makes several calls, and the last may have just been sent
             await asyncio.sleep(self._late_after_s)
             happened = await self._happened(step, intent)
+        if intent and step.check is not None:
+            happened = told_by_both(happened, await self._verifier.settled(row.plan, step))
         await self._write(row, entries, Probed(step=step.index, happened=happened))
 
     async def _happened(self, step: PlannedStep, intent: JournalEntry) -> Happened:

@@ -1,4 +1,7 @@
-"""Did the fix help? The checks that found the trouble are asked again, about the time after the change alone."""
+"""
+Did the fix help, and did a step happen? Checks and queries are asked again: about the time after the change alone for
+the first, and for the second whatever the step's own `check` names.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from diagnostics.findings import Finding, Status
 from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.ask import wait_until
 from diagnostics.telemetry.model import TelemetryError
-from runbooks.engine.values import Plan, PlannedStep
+from runbooks.engine.declared import CheckSays, Range
+from runbooks.engine.values import Happened, Plan, PlannedStep
 
 VERIFY_WINDOW = timedelta(minutes=2)
 VERIFY_STEP = timedelta(seconds=30)
@@ -65,6 +69,47 @@ class Verifier:
             good = good + 1 if findings and all(finding.status is Status.OK for finding in findings) else 0
             at += VERIFY_STEP
         return _judged(findings, good)
+
+    async def had_happened(self, plan: Plan, step: PlannedStep) -> bool:
+        """Does the step's check show, before anything is called, that it has happened? A single yes counts for none."""
+        now = None if step.check is None else await self.now(plan.service)
+        if now is None or await self._shown(plan, step, now) is not Happened.YES:
+            return False
+        return await self._shown(plan, step, now + VERIFY_STEP) is Happened.YES
+
+    async def settled(self, plan: Plan, step: PlannedStep) -> Happened:
+        """
+        What the step's check says of a call whose answer was lost, asked twice after all of it can be seen.
+
+        That is when the change had its time to settle and the look back is over; CANNOT_TELL unless both agree.
+        """
+        now = None if step.check is None else await self.now(plan.service)
+        if now is None:
+            return Happened.CANNOT_TELL
+        looks_back = longest_window([step.check]) if isinstance(step.check, Range) else VERIFY_WINDOW
+        at = now + timedelta(seconds=step.settle_s) + looks_back
+        first = await self._shown(plan, step, at)
+        agrees = first is not Happened.CANNOT_TELL and first is await self._shown(plan, step, at + VERIFY_STEP)
+        return first if agrees else Happened.CANNOT_TELL
+
+    async def _shown(self, plan: Plan, step: PlannedStep, at: datetime) -> Happened:
+        """One sample of the step's check, at `at` by the telemetry's clock."""
+        service, diagnoser = self._config.service(plan.service), self._diagnosers.get(plan.service)
+        if service is None or diagnoser is None or step.check is None:
+            return Happened.CANNOT_TELL
+        frame = replace(FRAME.validate_python(plan.frame), at=at, recent=VERIFY_WINDOW, events_from=at - VERIFY_WINDOW)
+        try:
+            await wait_until(diagnoser.telemetry, at, stalled_after_s=STALLED_AFTER_S)
+            if isinstance(step.check, CheckSays):
+                findings = await diagnoser.check([step.check.check], service.target(), frame)
+            else:
+                findings = await measured([step.check], service.target(), diagnoser.telemetry, at)
+        except TelemetryError:
+            return Happened.CANNOT_TELL
+        if not findings or any(finding.status not in (Status.OK, Status.BAD) for finding in findings):
+            return Happened.CANNOT_TELL
+        says = Status(step.check.answer) if isinstance(step.check, CheckSays) else Status.OK
+        return Happened.YES if all(finding.status is says for finding in findings) else Happened.NO
 
 
 def _judged(findings: Sequence[Finding], good: int) -> tuple[Status, str]:

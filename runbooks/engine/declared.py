@@ -123,6 +123,26 @@ class ConfinedTo(_Declared):
 Condition = CheckAnswers | ConfinedTo
 
 
+class CheckSays(_Declared):
+    """The step has happened when the check, asked now, has this answer, and has not when it has the other one."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    check: Annotated[str, Field(pattern=r"\S")]
+    answer: Annotated[Literal["ok", "bad"], Field(alias="is")] = "ok"
+
+
+Sign = CheckSays | Range
+"""What shows that a step has happened: a check's answer, or a query whose number then lies in the range."""
+
+
+def signs(check: Sign | None) -> str:
+    """What must be so for the step to have happened, for a person; "" where nothing is named."""
+    if isinstance(check, Range):
+        return f"{check.query.metric} is {check.bounds}"
+    return f"{check.check} is {check.answer}" if check else ""
+
+
 class _Parameter(_Declared):
     description: str = ""
 
@@ -204,6 +224,7 @@ Parameter = Annotated[
 
 PARAMETER: TypeAdapter[Parameter] = TypeAdapter(Parameter)
 RANGE: TypeAdapter[Range] = TypeAdapter(Range)
+CHECK_SAYS: TypeAdapter[CheckSays] = TypeAdapter(CheckSays)
 CHECK_ANSWERS: TypeAdapter[CheckAnswers] = TypeAdapter(CheckAnswers)
 CONFINED_TO: TypeAdapter[ConfinedTo] = TypeAdapter(ConfinedTo)
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from runbooks.engine.context import PlanContext
+from runbooks.engine.declared import signs
 from runbooks.engine.lint import Vocabulary
 from runbooks.engine.placeholders import SCOPE_KEYS
 from runbooks.engine.problems import Problem, RunbookError
@@ -75,6 +76,9 @@ class ExpectedStep(_Part):
     tier: Literal["R0", "R1", "R2", "R3"] | None = None
     undo: Literal["none"] | Mapping[str, Any] | None = None
     verify: tuple[str, ...] | None = None
+    check: str | None = Field(
+        default=None, description="A check and its answer, `queue is ok`; or a metric and its range."
+    )
     effect: str | None = None
 
 
@@ -251,6 +255,8 @@ def _unlike(step: PlannedStep, wanted: ExpectedStep) -> Iterator[tuple[tuple[str
         yield ("tier",), f"the tier is {step.tier.name}, not {wanted.tier}"
     if wanted.verify is not None and step.verify != wanted.verify:
         yield ("verify",), f"it is verified by {_listed(step.verify)}, not {_listed(wanted.verify)}"
+    if wanted.check is not None and signs(step.check) != wanted.check:
+        yield ("check",), f"it has happened when {signs(step.check) or 'nothing says so'}, not {wanted.check}"
     if wanted.effect is not None and wanted.effect not in step.effect:
         yield ("effect",), f"its effect is: {step.effect}"
     yield from _unlike_undo(step, wanted.undo)

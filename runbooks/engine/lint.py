@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from runbooks.engine.agreement import disagreements
 from runbooks.engine.context import CONTEXT_DEFAULTS
-from runbooks.engine.declared import CheckAnswers, TextParameter, matches
+from runbooks.engine.declared import CheckAnswers, CheckSays, Range, TextParameter, matches
 from runbooks.engine.placeholders import PlaceholderError, placeholders, texts_in
 from runbooks.engine.problems import Problem
+from runbooks.engine.run import WAIT
 from runbooks.engine.values import Action, GuardedAction, Runbook, StepTemplate, only_tells
 
 # Shapes of real credentials. Names of environment variables and `<placeholders>` are fine, values are not.
@@ -100,6 +101,7 @@ def _secrets(runbook: Runbook) -> Iterator[Problem]:
 def _step(runbook: Runbook, step: StepTemplate, vocabulary: Vocabulary) -> Iterator[Problem]:
     asked = [("verify", check) for check in step.verify]
     asked += [("when", step.when.check)] if isinstance(step.when, CheckAnswers) else []
+    asked += [("check", step.check.check)] if isinstance(step.check, CheckSays) else []
     for key, check in asked:
         if check not in vocabulary.checks:
             message = f"the check `{check}` does not exist"
@@ -123,18 +125,23 @@ def _step(runbook: Runbook, step: StepTemplate, vocabulary: Vocabulary) -> Itera
         yield runbook.problem(
             step.line_of("undo"), f"`{step.action}` cannot be undone", "write `irreversible: WHY` instead"
         )
+    if step.check is not None and step.action == WAIT:
+        message = "a `wait` does nothing that could have happened"
+        yield runbook.problem(step.line_of("check"), message, "remove `check:`")
     yield from _ranges(runbook, step, action)
     yield from _params(runbook, step, action)
 
 
 def _ranges(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Problem]:
-    for asked in step.verify_ranges:
+    every = [("verify", each) for each in step.verify_ranges]
+    every += [("check", step.check)] if isinstance(step.check, Range) else []
+    for key, asked in every:
         if asked.below is not None and asked.above is not None and asked.above >= asked.below:
             message = f"no number is {asked.bounds}"
-            yield runbook.problem(step.line_of("verify"), message, "let `above` be smaller than `below`")
+            yield runbook.problem(step.line_of(key), message, "let `above` be smaller than `below`")
         for label, matcher in asked.query.where.items():
             if not asked.query.is_expression(matcher):
-                yield from _placeholders(runbook, step, f"where.{label}", matcher, action)
+                yield from _placeholders(runbook, step, f"where.{label}", matcher, action, key)
 
 
 def _params(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Problem]:
@@ -156,8 +163,10 @@ def _params(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Pr
                 yield runbook.problem(step.line_of("with"), message, f"`{step.action}` takes {allowed}")
 
 
-def _placeholders(runbook: Runbook, step: StepTemplate, name: str, text: str, action: Action) -> Iterator[Problem]:
-    line = step.line_of("verify" if name.startswith("where.") else "with")
+def _placeholders(
+    runbook: Runbook, step: StepTemplate, name: str, text: str, action: Action, key: str = "with"
+) -> Iterator[Problem]:
+    line = step.line_of(key)
     try:
         used = placeholders(text)
     except PlaceholderError as error:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pydantic import BaseModel, ValidationError
 
 from runbooks.engine.context import CONTEXT_DEFAULTS, PlanContext, filled, parsed
-from runbooks.engine.declared import Range, settled
+from runbooks.engine.declared import Range, Sign, settled
 from runbooks.engine.placeholders import placeholders, texts_in
 from runbooks.engine.values import (
     Action,
@@ -203,19 +203,22 @@ async def _planned(index: int, template: StepTemplate, action: Action, context: 
         irreversible=template.irreversible,
         verify=template.verify,
         verify_ranges=tuple(_filled_range(title, each, context) for each in template.verify_ranges),
+        check=_filled_range(title, template.check, context, "check")
+        if isinstance(template.check, Range)
+        else template.check,
         settle_s=template.settle_s,
         timeout_s=template.timeout_s,
     )
 
 
-def _filled_range(title: str, asked: Range, context: PlanContext) -> Range:
+def _filled_range(title: str, asked: Range, context: PlanContext, key: str = "verify") -> Range:
     """With literal labels. A name that would turn a plain matcher into another kind is refused."""
     where = dict(asked.query.where)
     for label, matcher in where.items():
         if not asked.query.is_expression(matcher):
-            where[label] = str(filled(title, f"verify.{label}", matcher, context))
+            where[label] = str(filled(title, f"{key}.{label}", matcher, context))
             if where[label][:1] in ("!", "~") and matcher[:1] != where[label][:1]:
-                raise CannotPlanError(f"{title}: verify: {label} {where[label]!r} would be read as a matcher")
+                raise CannotPlanError(f"{title}: {key}: {label} {where[label]!r} would be read as a matcher")
     return asked.model_copy(update={"query": asked.query.model_copy(update={"where": where})})
 
 
@@ -261,6 +264,7 @@ def _step(
     undo: bool,
     verify: tuple[str, ...] = (),
     verify_ranges: tuple[Range, ...] = (),
+    check: Sign | None = None,
     irreversible: str = "",
     settle_s: float,
     timeout_s: float | None = None,
@@ -281,6 +285,7 @@ def _step(
         undo=action.undo(params, before) if undo else None,
         verify=verify,
         verify_ranges=verify_ranges,
+        check=check,
         settle_s=settle_s,
         timeout_s=timeout_s,
         undone_by=action.undone_by if isinstance(action, UndoneByAnother) else "",

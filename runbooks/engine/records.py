@@ -36,10 +36,15 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Probed:
-    """What the action's probe said about an intent without an outcome."""
+    """
+    What the action's probe and the step's check said about an intent without an outcome.
+
+    `already`: no call is open, and none was made: the step's check shows that it has happened.
+    """
 
     step: int
     happened: Happened
+    already: bool = False
     kind: Literal["probed"] = "probed"
 
 

@@ -3,6 +3,7 @@ What to do next with a plan, decided from what is written down so far. No I/O: `
 
 A step's life (a `wait` is never called or probed: its intent says since when it waits, its outcome that it is over):
 
+    (nothing) --Probed already--> acted   (its check shows that it has happened, so nobody calls)
     (nothing) --Intent--> called --Outcome ok--> acted --Verified ok--> next step
                             |  \\--Outcome refused--> plan failed
                             +--Probed yes--> acted          (the answer was lost, but the change is there)
@@ -72,13 +73,20 @@ def decide(plan: Plan, journal: Sequence[Record]) -> Move:
 
 
 def changed_steps(plan: Plan, journal: Sequence[Record]) -> tuple[int, ...]:
-    """The steps that took place, as far as anybody knows: what an undo has to take back."""
+    """The steps that took place by this plan, as far as anybody knows: what an undo has to take back."""
     took_place = {_State.ACTED, _State.VERIFIED, _State.NOT_VERIFIED}
+    own = {step.index: [record for record in journal if record.step == step.index] for step in plan.steps}
     return tuple(
         step.index
         for step in plan.steps
-        if _fold(step, [record for record in journal if record.step == step.index])[0] in took_place
+        if _fold(step, own[step.index])[0] in took_place and not _was_somebody_elses(own[step.index])
     )
+
+
+def told_by_both(action: Happened, check: Happened) -> Happened:
+    """What the action's probe and the step's check say together; a contradiction tells nothing."""
+    told = {action, check} - {Happened.CANNOT_TELL}
+    return told.pop() if len(told) == 1 else Happened.CANNOT_TELL
 
 
 def _move(step: PlannedStep, state: _State, calls: int, detail: str) -> Move | None:
@@ -152,7 +160,18 @@ def _answered(state: _State, record: Outcome, calls: int) -> tuple[_State, str]:
     return _State.BROKEN, "an outcome that fits no call"
 
 
+def _was_somebody_elses(records: Sequence[Record]) -> bool:
+    """It had happened before anybody called: taking that back would undo what is not this plan's."""
+    return not any(isinstance(record, Intent) for record in records) and any(
+        isinstance(record, Probed) and record.already for record in records
+    )
+
+
 def _probed(state: _State, record: Probed) -> tuple[_State, str]:
+    if record.already:
+        if state is _State.READY and record.happened is Happened.YES:
+            return _State.ACTED, "had happened already"
+        return _State.BROKEN, "a step that had happened already, beside a call"
     if state not in (_State.CALLED, _State.IN_DOUBT):
         return _State.BROKEN, "a probe without an open call"
     if record.happened is Happened.YES:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from runbooks.engine.declared import CHECK_ANSWERS, CONFINED_TO, DURATION, RANGE, Condition, Range, seconds
+from runbooks.engine.declared import (
+    CHECK_ANSWERS,
+    CHECK_SAYS,
+    CONFINED_TO,
+    DURATION,
+    RANGE,
+    Condition,
+    Range,
+    Sign,
+    seconds,
+)
 from runbooks.engine.fields import Fields
 from runbooks.engine.values import JsonObject, StepTemplate
 
-STEP_KEYS = ("action", "with", "when", "verify", "undo", "irreversible", "settle", "timeout")
+STEP_KEYS = ("action", "with", "when", "verify", "undo", "irreversible", "check", "settle", "timeout")
 FEWEST_WORDS = 3  # of a reason
 SETTLE_S = 120.0
 _RANGE_HELP = "write `{query: {metric: NAME}, below: NUMBER}`"
@@ -28,6 +38,7 @@ def read_step(fields: Fields, *, title: str, prose: str) -> StepTemplate:
         verify_ranges=ranges,
         undo=_undo(fields),
         irreversible=_irreversible(fields),
+        check=_check(fields),
         settle_s=_duration(fields, "settle") or SETTLE_S,
         timeout_s=_duration(fields, "timeout"),
         prose=prose,
@@ -86,6 +97,17 @@ def _verify(fields: Fields) -> tuple[tuple[str, ...], tuple[Range, ...]]:
     if any(each in given[:position] for position, each in enumerate(given)):
         fields.complain(entry.line, "`verify` names something twice", "keep one of them")
     return tuple(names), tuple(each for each in asked if each is not None)
+
+
+def _check(fields: Fields) -> Sign | None:
+    """What shows that the step has happened: the name of a check that is then ok, its answer, or a query's range."""
+    entry = fields.entries.get("check")
+    if entry is None:
+        return None
+    if isinstance(entry.value, dict) and "check" not in entry.value:
+        return fields.value("check", RANGE, entry.value, _RANGE_HELP)
+    given = {"check": entry.value} if isinstance(entry.value, str) else entry.value
+    return fields.value("check", CHECK_SAYS, given, "write `check: NAME` or `check: {check: NAME, is: bad}`")
 
 
 def _undo(fields: Fields) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, TypeAdapter
 
-from runbooks.engine.declared import Condition, Parameter, Range
+from runbooks.engine.declared import Condition, Parameter, Range, Sign
 from runbooks.engine.problems import Problem
 
 JsonObject = Mapping[str, Any]
@@ -158,6 +158,7 @@ class StepTemplate:
     verify_ranges: tuple[Range, ...] = ()
     undo: str = "none"  # previous | none
     irreversible: str = ""  # why there is no undo
+    check: Sign | None = None  # shows that it has happened
     when: Condition | None = None  # decided when the plan is made
     settle_s: float = 120.0  # how long the change needs to take effect, in telemetry time
     timeout_s: float | None = None  # after how long the call's answer counts as lost; None: the action's own
@@ -222,6 +223,7 @@ class PlannedStep:
     undone_by: str = ""
     verify_ranges: tuple[Range, ...] = ()
     timeout_s: float | None = None
+    check: Sign | None = None
 
     @property
     def is_verified(self) -> bool:
@@ -284,7 +286,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         if not result[name]:
             del result[name]
     for step in result["steps"]:
-        for name in ("undone_by", "verify_ranges", "timeout_s"):
+        for name in ("undone_by", "verify_ranges", "timeout_s", "check"):
             if not step[name]:  # younger than plans that are stored already, whose digests must stay
                 del step[name]
     return result

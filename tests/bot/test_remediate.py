@@ -20,12 +20,15 @@ from diagnostics.findings import Finding, Status
 from diagnostics.telemetry.model import TelemetryError
 from runbooks.engine.actions.manual import Manual
 from runbooks.engine.actions.wait import Wait
+from runbooks.engine.declared import CheckSays
 from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, OutcomeUnknownError, Plan, Tier
 from tests.kit import INCIDENT, NOW, Store, event, plan, step
 
 FRAME_JSON = FRAME.dump_python(
     Frame(at=NOW, baseline_start=NOW - timedelta(hours=1), baseline_end=NOW - timedelta(minutes=10)), mode="json"
 )
+
+SIGN = CheckSays.model_validate({"check": "sign"})
 
 
 class Params(BaseModel):
@@ -94,8 +97,11 @@ class FakeDiagnoser:
         self.telemetry = FakeTelemetry()
         self.statuses = list(statuses)
         self.asked: list[Frame] = []
+        self.signs: list[Status] = []
 
     async def check(self, names: Sequence[str], target: Any, frame: Frame) -> list[Finding]:
+        if names == [SIGN.check]:
+            return [Finding(check=SIGN.check, status=self.signs.pop(0), summary="a sign")]
         self.asked.append(frame)
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         return [Finding(check=name, status=status, summary=f"is {status}") for name in names]
@@ -300,6 +306,83 @@ async def test_a_no_counts_only_when_it_stands(scene: Scene, monkeypatch: pytest
 
     assert scene.action.acts == []
     assert await scene.end() == (PlanState.VERIFIED, ["intent", "probed", "verified"])
+
+
+async def test_what_has_happened_already_is_not_done_again(scene: Scene) -> None:
+    """Two good samples of the step's check, even over a target that moved meanwhile; it is verified like any other."""
+    await scene.approved(steps=(step(check=SIGN),))
+    assert await scene.story.begin("plan-1", 1)
+    scene.action.value, scene.diagnoser.signs = 7, [Status.OK, Status.OK]
+
+    await scene.tell()
+
+    assert await scene.end() == (PlanState.VERIFIED, ["probed", "verified"])
+    assert scene.action.acts == []
+    [probed, _] = await scene.store.journal.read("plan-1")
+    assert probed.record["already"] is True
+
+
+@pytest.mark.parametrize("signs", [[Status.BAD], [Status.OK, Status.UNKNOWN]])
+async def test_a_step_that_has_not_happened_for_sure_is_done(scene: Scene, signs: list[Status]) -> None:
+    """Somebody approved it, so one good sample, or none, does not stop it."""
+    await scene.approved(steps=(step(check=SIGN),))
+    scene.diagnoser.signs = signs
+
+    await scene.tell()
+
+    assert scene.action.acts == [7]
+    assert await scene.end() == (PlanState.VERIFIED, ["intent", "outcome", "verified"])
+
+
+async def test_a_person_is_not_asked_for_what_is_done(scene: Scene) -> None:
+    """A manual step whose check shows that somebody did it."""
+    params = {"instruction": "Mend it."}
+    await scene.approved(steps=(step(action="manual", params=params, before={}, undo=None, check=SIGN),))
+    scene.diagnoser.signs = [Status.OK, Status.OK]
+
+    await scene.tell()
+
+    assert await scene.end() == (PlanState.VERIFIED, ["probed", "verified"])
+
+
+@pytest.mark.parametrize(
+    ("probe", "signs", "happened"),
+    [
+        (Happened.CANNOT_TELL, [Status.OK, Status.OK], "yes"),
+        (Happened.CANNOT_TELL, [Status.OK, Status.BAD], "cannot_tell"),
+        (Happened.YES, [Status.BAD, Status.BAD], "cannot_tell"),
+        (Happened.YES, [Status.UNKNOWN], "yes"),
+        (Happened.NO, [Status.OK, Status.OK], "cannot_tell"),
+    ],
+)
+async def test_a_lost_answer_is_settled_by_the_check(
+    scene: Scene, probe: Happened, signs: list[Status], happened: str
+) -> None:
+    """Beside the action's own probe: two samples that agree, and no contradiction; else a person is asked."""
+    await scene.approved(steps=(step(check=SIGN),))
+    scene.action.fails, scene.action.probe = OutcomeUnknownError("connection reset"), probe
+    scene.diagnoser.signs = [Status.BAD, *signs]
+
+    await scene.tell()
+
+    [_, probed, *_] = await scene.store.journal.read("plan-1")
+    assert probed.record["happened"] == happened
+    state = PlanState.VERIFIED if happened == "yes" else PlanState.IN_DOUBT
+    assert ((await scene.end())[0], scene.action.acts, scene.diagnoser.signs) == (state, [7], [])
+
+
+async def test_a_check_that_says_no_twice_lets_the_step_run(scene: Scene) -> None:
+    """An action that cannot tell, and a check that can: the call was lost on its way, so it is made again."""
+    item = await scene.approved(steps=(step(check=SIGN),))
+    assert await scene.story.begin("plan-1", 1)
+    intent = {"kind": "intent", "step": 0, "token": "t"}
+    await scene.store.journal.append(item, position=1, step=0, kind="intent", record=intent, now=NOW)
+    scene.diagnoser.signs = [Status.BAD, Status.BAD, Status.BAD]
+
+    await scene.tell()
+
+    assert scene.action.acts == [7]
+    assert await scene.end() == (PlanState.VERIFIED, ["intent", "probed", "intent", "outcome", "verified"])
 
 
 async def test_a_world_that_moved_is_not_touched(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -12,7 +13,7 @@ import pytest
 
 from runbooks.engine.actions import CommandAccess, build_actions
 from runbooks.engine.context import PlanContext
-from runbooks.engine.declared import CheckAnswers, IntegerParameter, MetricQuery, Range, TextParameter
+from runbooks.engine.declared import CheckAnswers, IntegerParameter, MetricQuery, Range, TextParameter, signs
 from runbooks.engine.parse import parse
 from runbooks.engine.plan import plan
 from runbooks.engine.problems import RunbookError
@@ -103,6 +104,9 @@ def test_everything_is_read() -> None:
         ("window: 2m", "window: 2d", "`verify.query.window`: String should match"),
         ("function: max_over_time", "function: quantile", "needs a `quantile` such as 0.95"),
         ("below: 8", "below: few", "`verify.below`: Input should be a valid number"),
+        ("irreversible:", "check: {query: {metric: up}}\nirreversible:", "`check`: say `below: NUMBER` or `above:"),
+        ("irreversible:", "check: {check: queue, is: unknown}\nirreversible:", "`check.is`: Input should be 'ok' or"),
+        ("irreversible:", "check: [queue]\nirreversible:", "`check`: Input should be a valid dictionary"),
         ("irreversible:", "undo: previous\nirreversible:", "both `undo` and `irreversible`"),
         ("irreversible:", "undo: none\nirreversible:", "both `undo` and `irreversible`"),
         ("requests that were dropped are gone", "because so", "`irreversible` gives no reason"),
@@ -136,11 +140,30 @@ async def test_all_of_it_is_in_the_plan() -> None:
     assert replace(made, steps=(replace(step, timeout_s=30.0),)).digest != made.digest
 
 
+@pytest.mark.parametrize(
+    ("check", "sign"),
+    [
+        ("queue", "queue is ok"),
+        ("{check: queue, is: bad}", "queue is bad"),
+        ('{query: {metric: up, where: {pod: "{scope.pod}"}}, above: 0}', "up is above 0"),
+    ],
+)
+async def test_what_shows_that_a_step_has_happened_is_in_the_plan(check: str, sign: str) -> None:
+    """Frozen with literal labels, under the digest, and read back as it was."""
+    made = await plan(runbook(f"{STEP}check: {check}\n"), BAD_QUEUE, ACTIONS)
+    [step] = made.steps
+
+    assert signs(step.check) == sign
+    assert not isinstance(step.check, Range) or step.check.query.where == {"pod": "chat-1"}
+    assert plan_from_json(json.loads(json.dumps(plan_json(made)))) == made
+    assert replace(made, steps=(replace(step, check=None),)).digest != made.digest
+
+
 def test_plans_that_are_stored_keep_their_digest() -> None:
     """A plan without the younger fields has the digest that it was approved by, whose JSON does not name them."""
     made = stored_plan("p-1")
 
-    assert not {"verify_ranges", "timeout_s", "undone_by"} & set(plan_json(made)["steps"][0])
+    assert not {"verify_ranges", "timeout_s", "undone_by", "check"} & set(plan_json(made)["steps"][0])
     assert made.digest == hashlib.sha256(canonical(plan_json(made))).hexdigest()
 
 

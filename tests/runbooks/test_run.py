@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from runbooks.engine.declared import CheckSays
 from runbooks.engine.records import (
     Act,
     AskPerson,
@@ -27,14 +28,19 @@ from runbooks.engine.records import (
     record_from_json,
     record_json,
 )
-from runbooks.engine.run import MAX_CALLS, changed_steps, decide
+from runbooks.engine.run import MAX_CALLS, changed_steps, decide, told_by_both
 from runbooks.engine.values import Happened, Plan, PlannedStep, Tier
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 Answer = Literal["ran", "did_not_run", "stop"]
 
 
-def step(index: int, action: str = "langfuse.move_label", verify: tuple[str, ...] = ("queue",)) -> PlannedStep:
+def step(
+    index: int,
+    action: str = "langfuse.move_label",
+    verify: tuple[str, ...] = ("queue",),
+    check: CheckSays | None = None,
+) -> PlannedStep:
     return PlannedStep(
         index=index,
         title=f"Step {index}",
@@ -47,6 +53,7 @@ def step(index: int, action: str = "langfuse.move_label", verify: tuple[str, ...
         undo=None,
         verify=verify,
         settle_s=60,
+        check=check,
     )
 
 
@@ -72,7 +79,9 @@ INTENT = Intent(step=0, token="a")
 RAN = Outcome(step=0, ok=True)
 REFUSED = Outcome(step=0, ok=False, detail="HTTP 403")
 YES, NO, UNSURE = (Probed(step=0, happened=happened) for happened in Happened)
+SIGN = CheckSays.model_validate({"check": "queue"})
 GOOD = Verified(step=0, status="ok")
+ALREADY = Probed(step=0, happened=Happened.YES, already=True)
 
 
 def said(answer: Answer, index: int = 0) -> Settled:
@@ -97,6 +106,9 @@ def said(answer: Answer, index: int = 0) -> Settled:
         ([INTENT, UNSURE, Probed(step=0, happened=Happened.YES)], Verify(step=0)),
         ([INTENT, UNSURE, RAN], Verify(step=0)),
         ([INTENT, NO, RAN], Verify(step=0)),
+        ([ALREADY], Verify(step=0)),
+        ([ALREADY, GOOD], Finish(result="done")),
+        ([INTENT, NO, ALREADY], Verify(step=0)),
         ([said("stop")], Finish(result="stopped", step=0, reason="stopped by alice")),
     ],
 )
@@ -167,6 +179,11 @@ def test_steps_run_in_order_and_changes_are_known() -> None:
         [Intent(step=1, token="b")],
         [Intent(step=7, token="b")],
         [INTENT, RAN, REFUSED],
+        [INTENT, ALREADY],
+        [INTENT, UNSURE, ALREADY],
+        [ALREADY, INTENT],
+        [Probed(step=0, happened=Happened.NO, already=True)],
+        [Probed(step=0, happened=Happened.CANNOT_TELL, already=True)],
     ],
 )
 def test_a_journal_that_contradicts_itself_ends_in_doubt(journal: list[Record]) -> None:
@@ -176,7 +193,29 @@ def test_a_journal_that_contradicts_itself_ends_in_doubt(journal: list[Record]) 
     assert end.result == "in_doubt"
 
 
-@pytest.mark.parametrize("record", [INTENT, RAN, REFUSED, YES, NO, UNSURE, GOOD, said("stop")])
+def test_what_had_happened_already_is_not_this_plans_to_take_back() -> None:
+    """Nobody called, so an undo would take back somebody else's change; after a call of ours it is ours, and late."""
+    assert changed_steps(ONE, [ALREADY, GOOD]) == ()
+    assert changed_steps(ONE, [INTENT, NO, ALREADY, GOOD]) == (0,)
+
+
+@pytest.mark.parametrize("action", Happened)
+@pytest.mark.parametrize("check", Happened)
+def test_the_probe_and_the_check_must_not_contradict(action: Happened, check: Happened) -> None:
+    """One that can tell is enough, two must agree, and whatever both say is said by one of them."""
+    told = told_by_both(action, check)
+    if {action, check} == {Happened.YES, Happened.NO} or action is check is Happened.CANNOT_TELL:
+        assert told is Happened.CANNOT_TELL
+    else:
+        assert told in {action, check} - {Happened.CANNOT_TELL}
+
+
+def test_an_old_record_is_read_as_ever() -> None:
+    """Journals from before steps had a check."""
+    assert record_from_json({"kind": "probed", "step": 0, "happened": "no"}) == NO
+
+
+@pytest.mark.parametrize("record", [ALREADY, INTENT, RAN, REFUSED, YES, NO, UNSURE, GOOD, said("stop")])
 def test_records_travel_as_json(record: Record) -> None:
     """What the database keeps is what was written."""
     assert record_from_json(record_json(record)) == record
@@ -187,7 +226,7 @@ def records(steps: int) -> st.SearchStrategy[list[Record]]:
     one: st.SearchStrategy[Record] = st.one_of(
         st.builds(Intent, step=index, token=st.just("t")),
         st.builds(Outcome, step=index, ok=st.booleans()),
-        st.builds(Probed, step=index, happened=st.sampled_from(Happened)),
+        st.builds(Probed, step=index, happened=st.sampled_from(Happened), already=st.booleans()),
         st.builds(Verified, step=index, status=st.sampled_from(["ok", "bad", "unknown"])),
         st.builds(Settled, step=index, answer=st.sampled_from(["ran", "did_not_run", "stop"]), person=st.just("a")),
     )
@@ -202,7 +241,7 @@ def has_open_call(journal: Sequence[Record], index: int) -> bool:
             continue
         if isinstance(record, Intent):
             is_open = True
-        if isinstance(record, Probed) and record.happened is Happened.NO:
+        if isinstance(record, Probed) and record.happened is Happened.NO and not record.already:
             is_open = False
         if isinstance(record, Settled) and record.answer == "did_not_run":
             is_open = False
@@ -223,12 +262,12 @@ class Driver(RuleBasedStateMachine):
     """
     A driver that obeys `decide`, in a world that loses answers, crashes between any two records, and has a truth.
 
-    `done` counts how often each step really took place.
+    `done` counts how often each step really took place. Its last step has a check, and somebody else may do that one.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.plan = plan_of(step(0), step(1, action="manual"), step(2, verify=()))
+        self.plan = plan_of(step(0), step(1, action="manual"), step(2, verify=(), check=SIGN))
         self.journal: list[Record] = []
         self.done = [0, 0, 0]
         self.moves = 0
@@ -240,6 +279,9 @@ class Driver(RuleBasedStateMachine):
     @rule(took_place=st.booleans(), fate=st.sampled_from(["answered", "lost"]))
     def act(self, *, took_place: bool, fate: str) -> None:
         index = self._step()
+        if self.plan.steps[index].check is not None and self.done[index]:
+            self.journal.append(Probed(step=index, happened=Happened.YES, already=True))
+            return
         self.journal.append(Intent(step=index, token=str(len(self.journal))))
         self.done[index] += took_place
         if fate == "answered":
@@ -251,11 +293,18 @@ class Driver(RuleBasedStateMachine):
         self.journal.append(Intent(step=self._step(), token=str(len(self.journal))))
 
     @precondition(lambda self: isinstance(self.next(), Probe))
-    @rule(can_tell=st.booleans())
-    def probe(self, *, can_tell: bool) -> None:
+    @rule(action_tells=st.booleans(), check_tells=st.booleans())
+    def probe(self, *, action_tells: bool, check_tells: bool) -> None:
         index = self._step()
         truth = Happened.YES if self.done[index] else Happened.NO
-        self.journal.append(Probed(step=index, happened=truth if can_tell else Happened.CANNOT_TELL))
+        action = truth if action_tells else Happened.CANNOT_TELL
+        check = truth if check_tells and self.plan.steps[index].check is not None else Happened.CANNOT_TELL
+        self.journal.append(Probed(step=index, happened=told_by_both(action, check)))
+
+    @precondition(lambda self: self.done[2] == 0)
+    @rule()
+    def somebody_else_does_it(self) -> None:
+        self.done[2] = 1
 
     @precondition(lambda self: isinstance(self.next(), AskPerson))
     @rule(stop=st.booleans(), does_it=st.booleans())

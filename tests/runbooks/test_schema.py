@@ -99,6 +99,13 @@ STEPS = some_of(
             ANY,
         ),
         "verify": st.one_of(WORDS, RANGES, st.lists(st.one_of(st.sampled_from(["a", "b", "", 1]), RANGES), max_size=3)),
+        "check": st.one_of(
+            some_of(
+                check=st.sampled_from(["queue", "", " ", 1]), **{"is": st.sampled_from(["ok", "bad", "unknown", True])}
+            ),
+            RANGES,
+            ANY,
+        ),
         "undo": st.sampled_from(["previous", "none", "maybe", True, None]),
         "irreversible": st.sampled_from(["it is gone", "gone", " a  b ", "", True, ["a", "b", "c"]]),
         "settle": TIMES,
