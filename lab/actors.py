@@ -170,7 +170,7 @@ async def _diagnosis(person: Eyes, say: Say) -> None:
 async def _ask_for_another(person: Eyes, say: Say) -> bool:
     """Choose the first of the other fixes; False when there is none."""
     seen = await person.channel()
-    first, _ = fix_on(seen)
+    first = steps_on(seen)  # two fixes may have one title: the same runbook, with another suspect
     others = [
         option["value"]
         for message in messages_in(seen)
@@ -180,7 +180,7 @@ async def _ask_for_another(person: Eyes, say: Say) -> bool:
     ]
     if not others:
         return False
-    seen = await person.press("request", value=others[0], until=lambda seen: fix_on(seen)[0] not in {first, ""})
+    seen = await person.press("request", value=others[0], until=lambda seen: steps_on(seen) not in ([], first))
     say(f"{person.person.first_name} asked for another fix: {fix_on(seen)[0]}")
     return True
 
