@@ -7,6 +7,7 @@ and whoever works runs it in the person's name. Their right is checked again the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ from bot.incidents import (
     StepUpNeededError,
 )
 from bot.narrowing import Narrowing, WrongValuesError
-from bot.policy import Policy
+from bot.policy import POLICY, Policy
 from bot.respond import context_of, diagnosis_of, without_secrets
 from bot.store.errands import WATCHKEEPER, Errand, Errands
 from bot.store.incidents import Incidents
@@ -77,18 +78,29 @@ class ErrandRunner:
         self._actions = actions
 
     async def sweep(self) -> int:
-        """Run what waits; returns how many were looked at. Raises StoreUnavailableError, and goes on the next time."""
+        """
+        Run what waits; returns how many were looked at. Raises StoreUnavailableError, and goes on the next time.
+
+        One that breaks is tried again until it is too old, and keeps none of the others.
+        """
         waiting = await self._errands.claim(me=self._me)
+        broke: list[BaseException] = []
         for errand in waiting:
-            person = await self._people.get(errand.person_id)
-            name = "Watchkeeper" if errand.person_id == WATCHKEEPER else person.name if person else errand.person_id
-            try:
-                await self._run(errand, person)
-            except _REFUSALS as refusal:
-                await self._errands.refused(errand, str(refusal), name=name, me=self._me, now=datetime.now(UTC))
-            else:
-                await self._errands.done(errand, me=self._me)
+            [end] = await asyncio.gather(self._answer(errand), return_exceptions=True)
+            broke += [end] if end is not None else []
+        for end in broke:
+            raise end
         return len(waiting)
+
+    async def _answer(self, errand: Errand) -> None:
+        person = await self._people.get(errand.person_id)
+        name = "Watchkeeper" if errand.person_id == WATCHKEEPER else person.name if person else errand.person_id
+        try:
+            await self._run(errand, person)
+        except _REFUSALS as refusal:
+            await self._errands.refused(errand, str(refusal), name=name, me=self._me, now=datetime.now(UTC))
+        else:
+            await self._errands.done(errand, me=self._me)
 
     async def _run(self, errand: Errand, by: Person | None) -> None:
         if errand.person_id == WATCHKEEPER:
@@ -169,7 +181,11 @@ class ErrandRunner:
             return  # a crash came before the end of this errand, or a person was faster
         if row.plan.policy_version != self._policy.version:
             raise StaleError("The approval policy changed since the approval. Undo it on the card.")
+        if not any(each.decision == "approve" and each.person_id != POLICY for each in row.approvals):
+            raise StaleError("Nobody's approval covers the undo of what was started without one. Undo it on the card.")
         now = datetime.now(UTC)
+        if now - errand.asked_at > RUN_WITHIN:
+            raise StaleError("This waited too long for a worker, so nothing was changed. Undo it on the card.")
         steps, ends = without_a_click(row.plan, await self._changed(row))
         if ends and not steps:
             raise StaleError(f"This is not taken back by itself: {ends}.")

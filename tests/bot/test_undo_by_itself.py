@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bot.errands import RUN_WITHIN
 from bot.incidents import PlanState
 from bot.policy import accounts
 from bot.slack.blocks import card
+from bot.store.errands import Errands
 from bot.store.plan_rows import PlanRow
+from bot.store.tables import approval, errand
 from diagnostics.findings import Status
 from runbooks.engine.plan import without_a_click
 from runbooks.engine.values import Happened, Tier
@@ -102,6 +106,48 @@ async def test_what_cannot_be_taken_back_is_told(room: Room) -> None:
 
     assert await room.undone_by() == []
     assert "undo it by hand" in (await told(room))[0]
+
+
+@pytest.mark.parametrize("alone", [{"person_id": "policy"}, {"decision": "break_glass"}])
+async def test_nobody_is_promised_an_undo_that_could_not_start(room: Room, alone: dict[str, str]) -> None:
+    """What the policy or one person alone started has no approval that would carry its undo: the thread says so."""
+    await failed(room)
+    async with room.store.database.write() as connection:
+        await connection.execute(approval.update().values(**alone))
+    await room.runner.sweep()
+
+    assert await room.undone_by() == []
+    assert "Undo it on the card" in (await told(room))[0]
+
+
+async def test_late_is_not_taken_back(room: Room) -> None:
+    """Whoever works was away, and people may have gone on from there."""
+    await failed(room)
+    async with room.store.database.write() as connection:
+        await connection.execute(
+            errand.update().values(created_at=datetime.now(UTC) - RUN_WITHIN - timedelta(minutes=1))
+        )
+    await room.runner.sweep()
+
+    assert await room.undone_by() == []
+    assert "waited too long" in (await told(room))[0]
+
+
+async def test_one_that_breaks_does_not_keep_the_others(room: Room) -> None:
+    """An action that answers as nobody expected holds up its own errand alone."""
+    await failed(room)
+    await Errands(room.store.database).ask(
+        "undo", "plan-unknown", incident_id=INCIDENT, by=room.person("bob"), now=datetime.now(UTC)
+    )
+    room.action.happened = _broken  # type: ignore[assignment,method-assign]
+    with pytest.raises(KeyError):
+        await room.runner.sweep()
+
+    assert "plan-unknown" in (await told(room))[0]
+
+
+async def _broken(*_: Any) -> Happened:
+    raise KeyError("state")
 
 
 def test_it_stops_at_what_has_no_undo() -> None:
