@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,16 @@ def vectors_path(url: str) -> Path:
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database
     folder = Path(parsed.database).parent if is_file and parsed.database else Path()
     return folder / "vectors.sqlite"
+
+
+def vectors_key(settings: Settings) -> bytes:
+    """
+    What the cache of embeddings is sealed with: nothing that whoever writes the file knows.
+
+    Another token or database makes another key, and the sections are embedded once more.
+    """
+    secrets = "\0".join((settings.database_url.get_secret_value(), reveal(settings.slack_bot_token)))
+    return hmac.digest(secrets.encode(), b"watchkeeper: cached vectors", "sha256")
 
 
 def reveal(secret: Any) -> str:

@@ -18,7 +18,7 @@ from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
 from bot.kill_switch import SwitchWatch
 from bot.operate import services_by_pagerduty
 from bot.pagerduty_client import PagerDutyClient
-from bot.parts import Parts, engine_url, public_url, reveal, vectors_path
+from bot.parts import Parts, engine_url, public_url, reveal, vectors_key, vectors_path
 from bot.reconcile import Reconciler
 from bot.remediate import Remediate, RemediateWorkflow
 from bot.respond import Respond, RespondWorkflow
@@ -63,7 +63,8 @@ class Workshop:
             lambda name, telemetry: WatchedTelemetry(name, telemetry, parts.far_ends),
             (JournalledChanges(self._changes),),
         )
-        self.search = WatchedSearch(parts.registry, MiniLmEmbedder(), SqliteVectors(vectors_path(parts.url)))
+        vectors = SqliteVectors(vectors_path(parts.url), vectors_key(settings))
+        self.search = WatchedSearch(parts.registry, MiniLmEmbedder(), vectors)
         self.verifier = Verifier(diagnosers=self.diagnosers, config=config)
         self.pagerduty = PagerDutyClient(
             reveal(settings.pagerduty_api_key), base_url=settings.pagerduty_api_base_url, far_ends=parts.far_ends

@@ -169,7 +169,7 @@ def candidates(
         return []
 
     scores = fused(comparison.signals(eligible), weights)
-    places = np.argsort(-scores, kind="stable")
+    places = np.lexsort((np.array([documents[at].doc_id for at in eligible]), -scores))  # equal scores by id
     lead_of = {eligible[at]: lead for at, lead in zip(places, leads(scores[places]), strict=True)}
     order = list(lead_of)
     if linked is not None:

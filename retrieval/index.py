@@ -10,9 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from retrieval.embedder import EmbeddingError, Vectors
+
+log = structlog.get_logger(__name__)
 
 # Exact search in fp32 takes 6 ms at 100k vectors; fp16 halves memory and time with recall 1.000; above 200k a graph
 # answers in 0.1 ms. No IVF or PQ: at these sizes their training costs more recall than they save (measured).
@@ -33,17 +36,37 @@ class VectorIndex:
         self.rows, dimensions = vectors.shape
         self._cpu = self._empty(self.rows, dimensions)
         self._cpu.add(np.ascontiguousarray(vectors, np.float32))
-        self._placed, self._resources = place(self._cpu, self._faiss)
+        try:
+            self._placed, self._resources = place(self._cpu, self._faiss)
+        except RuntimeError as error:
+            self._use_the_cpu(error)
 
     @property
     def on_gpu(self) -> bool:
         return self._placed is not self._cpu
 
     def search(self, vectors: Vectors, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Cosines and row numbers of the k nearest, best first, each of shape (n, k); fewer when there are fewer."""
+        """
+        Cosines and row numbers of the k nearest, best first, each of shape (n, k); fewer when there are fewer.
+
+        Equal cosines stand in the order of their rows, so that CPU and GPU say the same. A GPU that fails (its memory
+        is full, it fell off the bus) is not asked again: the CPU has all rows, too.
+        """
         k = min(k, self.rows, GPU_MOST_NEIGHBOURS)
-        cosines, rows = self._placed.search(np.ascontiguousarray(vectors, np.float32), k)
-        return cosines, rows
+        asked = np.ascontiguousarray(vectors, np.float32)
+        try:
+            cosines, rows = self._placed.search(asked, k)
+        except RuntimeError as error:  # FAISS' one class for everything
+            if not self.on_gpu:
+                raise EmbeddingError(f"the index cannot be searched: {error}") from error
+            self._use_the_cpu(error)
+            cosines, rows = self._placed.search(asked, k)
+        order = np.lexsort((rows, -cosines))
+        return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+    def _use_the_cpu(self, error: RuntimeError) -> None:
+        log.warning("the GPU failed; runbooks are searched on the CPU until they change", reason=str(error))
+        self._placed, self._resources = self._cpu, None
 
     def _empty(self, rows: int, dimensions: int) -> Any:
         if rows < FLAT_UP_TO:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from retrieval.embedder import DIMENSIONS, Vectors, with_length_one
 from retrieval.index import FLAT_UP_TO, FP16_UP_TO, VectorIndex, place
@@ -129,6 +130,64 @@ def test_the_cpu_index_stays_the_truth() -> None:
     index = VectorIndex(np.zeros((5, 2), np.float32), FaissWith(gpus=1))
 
     assert (index.on_gpu, index._cpu.kind, index._cpu.rows) == (True, "flat", 5)
+
+
+class Failing:
+    """A GPU that is gone."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def search(self, vectors: Vectors, k: int) -> None:
+        self.asked += 1
+        raise RuntimeError("CUDA error 79: the GPU fell off the bus")
+
+
+class FaissThatFails:
+    """The real FAISS on the CPU, beside one GPU that takes the index and then fails, or that never takes it."""
+
+    def __init__(self, *, takes_it: bool) -> None:
+        self.gpu = Failing()
+        self._takes_it = takes_it
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(pytest.importorskip("faiss"), name)
+
+    def get_num_gpus(self) -> int:
+        return 1
+
+    def StandardGpuResources(self) -> object:  # noqa: N802  faiss' name
+        return object()
+
+    def index_cpu_to_gpu(self, *_: object) -> Failing:
+        if not self._takes_it:
+            raise RuntimeError("out of memory")
+        return self.gpu
+
+
+@pytest.mark.parametrize("takes_it", [True, False], ids=["while running", "at the start"])
+def test_when_the_gpu_fails_the_cpu_answers(*, takes_it: bool) -> None:
+    """The card needs an answer now; the GPU is asked once, told of once, and not again."""
+    vectors = unit_vectors(50)
+    faiss = FaissThatFails(takes_it=takes_it)
+
+    with capture_logs() as logs:
+        index = VectorIndex(vectors, faiss)
+        for _ in range(3):
+            _, rows = index.search(vectors, 1)
+
+    np.testing.assert_array_equal(rows[:, 0], np.arange(50))
+    assert (index.on_gpu, faiss.gpu.asked, len(logs)) == (False, int(takes_it), 1)
+
+
+def test_equal_scores_stand_in_the_order_of_their_rows() -> None:
+    """Copies of one text have one score; who stands first must not depend on the device or on chance."""
+    vectors = np.repeat(unit_vectors(3), 4, axis=0)
+
+    _, [rows] = VectorIndex(vectors).search(vectors[4:5], 12)
+
+    assert list(rows[:4]) == [4, 5, 6, 7]
+    assert [sorted(rows[at : at + 4]) == list(rows[at : at + 4]) for at in (4, 8)] == [True, True]
 
 
 def test_faiss_finds_the_nearest_exactly() -> None:

@@ -295,6 +295,17 @@ async def test_questions_at_once_do_not_mix(search: RunbookSearch) -> None:
     assert [hits[0].doc_id if hits else "" for hits in answers] == list(asked)
 
 
+async def test_equal_scores_stand_by_id(search: RunbookSearch) -> None:
+    """Two copies of one text change places only when their names do, whatever order they were read in."""
+    first, second = (runbook(name, GPU.title, GPU.sections[0].text) for name in ("gpu-a", "gpu-b"))
+    for documents in ([first, second, QUEUE], [QUEUE, second, first]):
+        await search.refresh(documents)
+        assert [hit.doc_id for hit in await search.search(Question(text=GPU.sections[0].text))][:2] == [
+            "gpu-a",
+            "gpu-b",
+        ]
+
+
 async def test_metric_names_of_the_expression_help(search: RunbookSearch) -> None:
     """With nothing else to go by, the rule's own metrics point to the runbook."""
     question = Question(text="", expr="rate(vllm:prefix_cache_hits_total[5m]) / rate(vllm:prefix_cache_queries[5m])")

@@ -85,15 +85,15 @@ async def test_far_topics_fit_nothing(model: MiniLmEmbedder) -> None:
 async def test_a_second_start_reads_the_cache(model: MiniLmEmbedder, tmp_path: Path) -> None:
     """The vectors of the first start serve the second one and give the same answer."""
     await model.warm()
-    first = RunbookSearch(model, SqliteVectors(tmp_path / "vectors.sqlite"))
+    first = RunbookSearch(model, SqliteVectors(tmp_path / "vectors.sqlite", b"key"))
     await first.refresh(RUNBOOKS)
-    second = RunbookSearch(model, SqliteVectors(tmp_path / "vectors.sqlite"))
+    second = RunbookSearch(model, SqliteVectors(tmp_path / "vectors.sqlite", b"key"))
     await second.refresh(RUNBOOKS)
     question = Question(text="requests pile up")
 
     assert await second.search(question) == await first.search(question)
     texts = {chunk.text for chunk in chunks_of(RUNBOOKS)}
-    assert set(SqliteVectors(tmp_path / "vectors.sqlite").known(model.model_id, list(texts))) == texts
+    assert set(SqliteVectors(tmp_path / "vectors.sqlite", b"key").known(model.model_id, list(texts))) == texts
 
 
 async def test_no_code_comes_with_the_model(model: MiniLmEmbedder) -> None:

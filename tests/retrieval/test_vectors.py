@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from retrieval.embedder import DIMENSIONS, Vectors, with_length_one
 from retrieval.vectors import MemoryVectors, SqliteVectors, VectorCache, digest
+
+KEY = b"what the rows are sealed with"
 
 
 def some_vectors(n: int) -> Vectors:
@@ -20,7 +23,7 @@ def some_vectors(n: int) -> Vectors:
 @pytest.fixture(params=["memory", "sqlite"])
 def cache(request: pytest.FixtureRequest, tmp_path: Path) -> VectorCache:
     """Both kinds of cache keep the same promises."""
-    return MemoryVectors() if request.param == "memory" else SqliteVectors(tmp_path / "deep" / "vectors.sqlite")
+    return MemoryVectors() if request.param == "memory" else SqliteVectors(tmp_path / "deep" / "vectors.sqlite", KEY)
 
 
 def test_what_was_kept_is_known(cache: VectorCache) -> None:
@@ -51,16 +54,16 @@ def test_many_texts_are_asked_in_slices(cache: VectorCache) -> None:
 
 def test_it_survives_a_restart(tmp_path: Path) -> None:
     """A new process finds what the last one computed."""
-    SqliteVectors(tmp_path / "v.sqlite").keep("m", ["a"], some_vectors(1))
+    SqliteVectors(tmp_path / "v.sqlite", KEY).keep("m", ["a"], some_vectors(1))
 
-    assert set(SqliteVectors(tmp_path / "v.sqlite").known("m", ["a"])) == {"a"}
+    assert set(SqliteVectors(tmp_path / "v.sqlite", KEY).known("m", ["a"])) == {"a"}
 
 
 def test_a_file_that_is_no_database_is_put_aside(tmp_path: Path) -> None:
     """Half-written or foreign bytes cost the cache, not the start; nothing of them is deleted."""
     path = tmp_path / "v.sqlite"
     path.write_bytes(b"not a database " * 100)
-    cache = SqliteVectors(path)
+    cache = SqliteVectors(path, KEY)
 
     assert cache.known("m", ["a"]) == {}
     cache.keep("m", ["a"], some_vectors(1))
@@ -71,25 +74,83 @@ def test_a_file_that_is_no_database_is_put_aside(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "floats",
-    [b"", b"abc", np.full(DIMENSIONS, np.nan, "<f4").tobytes(), np.full(DIMENSIONS, 9, "<f4").tobytes(), "text", None],
-    ids=["empty", "odd", "nan", "too long", "text", "null"],
+    [
+        b"",
+        b"abc",
+        np.eye(1, DIMENSIONS, dtype="<f4").tobytes(),
+        np.eye(1, DIMENSIONS + 8, dtype="<f4").tobytes(),
+        "t",
+        None,
+    ],
+    ids=["empty", "odd", "without a seal", "with room for one", "text", "null"],
 )
 def test_poisoned_rows_count_as_absent(tmp_path: Path, floats: object) -> None:
-    """A row that cannot be a vector of length 1 is embedded again instead of believed."""
+    """A row that was not kept by us is embedded again instead of believed."""
     path = tmp_path / "v.sqlite"
-    SqliteVectors(path).keep("m", ["a"], some_vectors(1))
+    SqliteVectors(path, KEY).keep("m", ["a"], some_vectors(1))
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE vector")
         connection.execute("CREATE TABLE vector (model TEXT, sha256 TEXT, floats)")
         connection.execute("INSERT INTO vector VALUES ('m', ?, ?)", (digest("a"), floats))
 
-    assert SqliteVectors(path).known("m", ["a"]) == {}
+    assert SqliteVectors(path, KEY).known("m", ["a"]) == {}
+
+
+def test_another_key_another_text_and_another_model_break_the_seal(tmp_path: Path) -> None:
+    """A row is good for its own text and model, and for whoever knows the key."""
+    path = tmp_path / "v.sqlite"
+    SqliteVectors(path, KEY).keep("m", ["a", "b"], some_vectors(2))
+    assert SqliteVectors(path, b"another").known("m", ["a", "b"]) == {}
+    with closing(sqlite3.connect(path)) as connection, connection:
+        swap = "UPDATE vector SET floats = (SELECT floats FROM vector WHERE sha256 = ?) WHERE sha256 = ?"
+        connection.execute(swap, (digest("b"), digest("a")))
+        connection.execute("INSERT INTO vector SELECT 'other', sha256, floats FROM vector")
+
+    cache = SqliteVectors(path, KEY)
+
+    assert (set(cache.known("m", ["a", "b"])), cache.known("other", ["a", "b"])) == ({"b"}, {})
+
+
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """One of: some bytes changed, cut off, a stretch of zeros, a page in another's place."""
+    kind, at = rng.integers(4), int(rng.integers(len(content)))
+    if kind == 0:
+        changed = bytearray(content)
+        for place in rng.integers(len(content), size=rng.integers(1, 20)):
+            changed[place] ^= int(rng.integers(1, 256))
+        return bytes(changed)
+    if kind == 1:
+        return content[:at]
+    if kind == 2:
+        return content[:at] + bytes(min(300, len(content) - at)) + content[at + 300 :]
+    there, here = (4096 * int(rng.integers(len(content) // 4096)) for _ in range(2))
+    return content[:here] + content[there : there + 4096] + content[here + 4096 :]
+
+
+def test_nothing_of_1600_damaged_files_is_used(tmp_path: Path) -> None:
+    """Whatever happened to the file, a vector is the one that was kept, or is computed again."""
+    path, texts, vectors = tmp_path / "v.sqlite", [str(number) for number in range(12)], some_vectors(12)
+    cache, rng, lost = SqliteVectors(path, KEY), np.random.default_rng(16), 0
+    cache.keep("m", texts, vectors)
+    content = path.read_bytes()
+    for turn in range(1600):
+        path.write_bytes(damaged(content, rng))
+        known = cache.known("m", texts)
+        lost += len(known) < len(texts)
+        assert all(np.array_equal(row, vectors[int(text)]) for text, row in known.items()), turn
+        if turn % 40 == 0:
+            for _ in range(2):  # a damaged index can swallow what is kept, and is found at the next look
+                cache.keep("m", texts, vectors)
+                known = cache.known("m", texts)
+            assert set(known) == set(texts), turn
+
+    assert lost > 800, "the damage was real"
 
 
 def test_a_place_that_cannot_be_written_is_passed(tmp_path: Path) -> None:
     """No cache is slower, not broken."""
     (tmp_path / "file").write_text("in the way")
-    cache = SqliteVectors(tmp_path / "file" / "v.sqlite")
+    cache = SqliteVectors(tmp_path / "file" / "v.sqlite", KEY)
 
     cache.keep("m", ["a"], some_vectors(1))
 
