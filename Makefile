@@ -16,13 +16,16 @@ FAISS := $(if $(GPU),gpu,cpu)
 OTHER_FAISS := $(if $(GPU),cpu,gpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help demo test check bench evidence chaos migration install prompt-stores clean
+.PHONY: help demo drill test check bench evidence chaos migration install prompt-stores clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo-$(FAISS) ## Play a whole incident on this machine (HEADLESS=1: as text; SCENARIO=S03; SCENARIO=all with HEADLESS=1)
 	$(BIN)/watchkeeper demo$(if $(HEADLESS), --headless)$(if $(SCENARIO), --scenario $(SCENARIO))
+
+drill: $(VENV)/.demo-$(FAISS) ## Play faults of the catalogue to their end, judged (ARGS="G01,Q06 --jobs 2"; all 48 without ARGS)
+	$(BIN)/watchkeeper drill --headless $(or $(ARGS),--all --jobs 2)
 
 # On all cores what needs no processes of its own, first without real parts, then with them; two at a time the stories of
 # several processes, which mostly wait.
