@@ -241,7 +241,7 @@ class Remediate:
             await asyncio.sleep(self._late_after_s)
             happened = await self._happened(step, intent)
         if intent and step.check is not None:
-            happened = told_by_both(happened, await self._verifier.settled(row.plan, step))
+            happened = told_by_both(happened, await self._verifier.settled(row.plan, step), step.tier)
         await self._write(row, entries, Probed(step=step.index, happened=happened))
 
     async def _happened(self, step: PlannedStep, intent: JournalEntry) -> Happened:

@@ -34,7 +34,7 @@ from runbooks.engine.records import (
     Verify,
     Wait,
 )
-from runbooks.engine.values import Happened, Plan, PlannedStep
+from runbooks.engine.values import Happened, Plan, PlannedStep, Tier
 
 MAX_CALLS = 3
 MANUAL = "manual"
@@ -83,8 +83,15 @@ def changed_steps(plan: Plan, journal: Sequence[Record]) -> tuple[int, ...]:
     )
 
 
-def told_by_both(action: Happened, check: Happened) -> Happened:
-    """What the action's probe and the step's check say together; a contradiction tells nothing."""
+def told_by_both(action: Happened, check: Happened, tier: Tier) -> Happened:
+    """
+    What the action's probe and the step's check say together; a contradiction tells nothing.
+
+    Above R1 the check's NO alone is none: a call that did not help looks like one that was lost, and the second one
+    would not be taken back.
+    """
+    if action is Happened.CANNOT_TELL and check is Happened.NO and tier > Tier.R1:
+        return Happened.CANNOT_TELL
     told = {action, check} - {Happened.CANNOT_TELL}
     return told.pop() if len(told) == 1 else Happened.CANNOT_TELL
 
