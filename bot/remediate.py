@@ -179,10 +179,10 @@ class Remediate:
 
     async def _act(self, row: PlanRow, step: PlannedStep, entries: Sequence[JournalEntry]) -> None:
         """Re-check the approval and the world, write the intent, act, write the outcome if there is one."""
+        if await self._had_happened(row, step, entries):  # first, since looking takes a while
+            return
         if refusal := await self._not_carried(row, entries):
             await self._write(row, entries, Outcome(step=step.index, ok=False, detail=f"not started: {refusal}"))
-            return
-        if await self._had_happened(row, step, entries):
             return
         if moved := await fresh(row.plan, self._actions, [step.index]):
             await self._step_aside(row, step, entries, safe_text("; ".join(moved)))

@@ -334,6 +334,20 @@ async def test_a_step_that_has_not_happened_for_sure_is_done(scene: Scene, signs
     assert await scene.end() == (PlanState.VERIFIED, ["intent", "outcome", "verified"])
 
 
+async def test_the_approval_counts_after_the_look(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check's samples take a while; who left meanwhile approved nothing."""
+    await scene.approved(steps=(step(check=SIGN),))
+
+    async def meanwhile(*_: Any) -> bool:
+        await scene.store.people.replace([])
+        return False
+
+    monkeypatch.setattr(Verifier, "had_happened", meanwhile)
+    await scene.tell()
+
+    assert scene.action.acts == []
+
+
 async def test_a_person_is_not_asked_for_what_is_done(scene: Scene) -> None:
     """A manual step whose check shows that somebody did it."""
     params = {"instruction": "Mend it."}
