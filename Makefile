@@ -52,8 +52,8 @@ bench: $(VENV)/.dev-$(FAISS) ## Measure: webhooks accepted, a storm of them, car
 	$(BIN)/python -m tests.redaction_bench
 	$(BIN)/python -m tests.bench_lint
 
-evidence: $(VENV)/.dev-$(FAISS) ## Prove at length: 20,000 deeds about approvals in any order (ARGS="--deeds 100000")
-	$(BIN)/python -m tests.evidence_approvals $(ARGS)
+evidence: $(VENV)/.dev-$(FAISS) ## Prove at length: kill -9 at every boundary, deeds about approvals, tampers (ARGS="--seeds 3 --deeds 100000")
+	$(BIN)/python -m tests.evidence $(ARGS)
 
 chaos: $(VENV)/.dev-$(FAISS) ## Take-over, freeze and upgrade one by one, then kill and freeze at random while hundreds of fixes run (ARGS="--runs 40")
 	$(BIN)/python -m pytest -v --no-header --durations=0 --durations-min=1 tests/faults/test_takeover.py
