@@ -10,6 +10,7 @@ from functools import partial
 
 from bot import narrate
 from bot.incidents import (
+    AlreadyDecidedError,
     Incident,
     IncidentState,
     NotAllowedError,
@@ -85,6 +86,25 @@ class Approvals:
     async def deny(self, plan_id: str, *, by: Person, now: datetime, digest: str | None = None) -> None:
         """Refuse the plan for good. Whoever may approve may deny. Raises as `approve` does."""
         await self._decide(plan_id, "deny", by=by, now=now, digest=digest)
+
+    async def revoke(self, plan_id: str, *, by: Person, now: datetime, digest: str | None = None) -> None:
+        """
+        Take the approval back while the plan has not begun: whoever gave it, or who may give it.
+
+        The same steps are offered again as a plan of their own, which nobody has approved. Raises as `approve` does,
+        and AlreadyDecidedError when it has begun.
+        """
+        row = await self._plans.get(plan_id)
+        role = next((each.role for each in row.approvals if each.person_id == by.person_id), None)
+        if role is None:
+            role = self._policy.grant(by, row.plan, await self._incidents.get(row.plan.incident_id)).role
+        if digest not in (None, row.digest):
+            raise StaleError("This is not the fix that you read; look at it again.")
+        if row.state is not PlanState.APPROVED:
+            raise AlreadyDecidedError("Only an approved fix that has not begun can be revoked; see the card.")
+        again = replace(row.plan, plan_id=f"plan-{secrets.token_hex(8)}", nonce=secrets.token_hex(16))
+        how = {"actor": by.person_id, "role": role, "channel": by.channel, "digest": row.digest, "again": again.plan_id}
+        await self._plans.replace(row, again, now=now, revoked=how)
 
     async def _decide(
         self, plan_id: str, decision: str, *, by: Person, now: datetime, digest: str | None, code: str | None = None

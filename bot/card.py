@@ -58,6 +58,7 @@ _DEEDS = {
     "break_glass.reviewed": "reviewed the broken glass",
     "plan.approved_in_advance": "takes the fix back, as was approved with it",
     "plan.deny": "denied the fix",
+    "plan.revoke": "took the approval back before the fix began",
     "step.settled": "answered for a step in doubt",
     "incident.gone": "does not have the incident any more, so it ends here",
     "refused": "was refused",

@@ -48,6 +48,7 @@ _WORDS: Mapping[str, str] = {
     "plan.approve": "approved the fix as {role}",
     "plan.approved_in_advance": "takes the fix back, as was approved with it",
     "plan.deny": "denied the fix as {role}",
+    "plan.revoke": "took the approval back as {role}, before the fix began",
     "plan.started": "started the fix",
     "step.intent": "is about to act",
     "step.outcome": "acted",

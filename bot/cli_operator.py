@@ -1,6 +1,6 @@
 """
-`watchkeeper operator ...` gives out tokens, beside the database; `incidents`, `show`, `approve`, `deny`, `narrow`,
-`stop` and `go` use them.
+`watchkeeper operator ...` gives out tokens, beside the database; `incidents`, `show`, `approve`, `deny`, `revoke`,
+`narrow`, `stop` and `go` use them.
 
 The latter ask the running server over HTTP: whoever has a token needs no access to the database, and the policy and
 the record are the same as behind Slack's buttons.
@@ -116,6 +116,13 @@ def _add_deeds(app: typer.Typer) -> None:
         client = _client()
         read = _read(client, plan, "deny", yes=yes, digest=digest)
         _said(client.deny(plan, read["digest"]))
+
+    @app.command("revoke")
+    def revoke(plan: PlanId, *, yes: Yes = False, digest: Digest = None) -> None:
+        """Take the approval of a plan back that has not begun; it is offered again. Works while Slack is down."""
+        client = _client()
+        read = _read(client, plan, "revoke the approval of", yes=yes, digest=digest)
+        _said(client.revoke(plan, read["digest"]))
 
     @app.command("narrow")
     def narrow(

@@ -145,6 +145,11 @@ class Desk:
         async with self._deed("deny", plan_id, by):
             await self._approvals.deny(plan_id, by=by, now=datetime.now(UTC), digest=digest)
 
+    async def revoke(self, plan_id: str, by: Person, *, digest: str | None = None) -> None:
+        """Take the approval of a plan back that has not begun; it is offered again."""
+        async with self._deed("revoke", plan_id, by):
+            await self._approvals.revoke(plan_id, by=by, now=datetime.now(UTC), digest=digest)
+
     async def request(self, plan_id: str, by: Person) -> None:
         """Put another possible fix on the table."""
         async with self._deed("request", plan_id, by):

@@ -82,6 +82,7 @@ DONE = {
     "rediagnose": "Diagnosing again; the card follows.",
     "approve": "Your approval is recorded.",
     "deny": "Denied; nothing will run.",
+    "revoke": "The approval is taken back; nothing has run. The fix is offered again, as one that nobody approved.",
     "escalate": "PagerDuty is asked to page the secondary. As many people are needed as before.",
     "break_glass": "The fix starts on your word alone. The channel, PagerDuty and the record say so.",
     "undo": "The undo is on its way, made from the state now; the card and the thread follow.",

@@ -59,6 +59,10 @@ class OperatorClient:
         """Refuse exactly the plan with this hash."""
         return self._ask("POST", f"/api/plans/{quote(plan_id, safe='')}/deny", json={"digest": digest})
 
+    def revoke(self, plan_id: str, digest: str) -> Json:
+        """Take back the approval of exactly the plan with this hash."""
+        return self._ask("POST", f"/api/plans/{quote(plan_id, safe='')}/revoke", json={"digest": digest})
+
     def narrow(self, plan_id: str, values: Mapping[str, str], digest: str) -> Json:
         """Give the parameters of exactly the plan with this hash other values."""
         body = {"digest": digest, "values": dict(values)}

@@ -237,6 +237,25 @@ class Approving(RuleBasedStateMachine):
             self._try("deny", self.room.desk.deny(row.plan.plan_id, self.room.person(who)))
             self._ends(PlanState.DENIED)
 
+    @rule(who=_WHO, which=_WHICH, is_current=st.booleans())
+    def revoke(self, who: str, which: int, *, is_current: bool) -> None:
+        """An approval is taken back; what is offered again starts with no approval in our books."""
+        row = self._pick(which, PlanState.APPROVED)
+        if row is None:
+            return
+        known, plan_id = set(self.versions), row.plan.plan_id
+        digest = row.digest if is_current else "0" * 64
+        self._try("revoke", self.room.desk.revoke(plan_id, self.room.person(who), digest=digest))
+        again = [each for each in self._rows() if each.plan.plan_id not in known]
+        for each in again:
+            assert is_current, "revoked by who read another plan"
+            assert row.state is PlanState.APPROVED, "revoked after it began"
+            assert (each.state, each.approvals, each.plan.steps) == (PlanState.PROPOSED, (), row.plan.steps)
+            assert who in self.said.get(plan_id, {}) or who in MAY.get(self.config, {}).get(row.plan.tier, ((), 0))[0]
+            self.versions[each.plan.plan_id] = self.versions[plan_id]
+            self.ended.add(plan_id)
+            self.house.fired["revoked"] += 1
+
     @rule(who=_WHO)
     def look_again(self, who: str) -> None:
         """Another diagnosis withdraws what is on the table."""
@@ -264,7 +283,7 @@ class Approving(RuleBasedStateMachine):
             )
             self._try("end", deed)
 
-    @rule(is_free=st.booleans(), between=st.sampled_from(["", "", *_DISTURBANCES]))
+    @rule(is_free=st.booleans(), between=st.sampled_from(["", "", "revoke", *_DISTURBANCES]))
     def everybody_approves(self, *, is_free: bool, between: str) -> None:
         """Whoever may, and whoever may not; then perhaps something comes between, and a worker looks."""
         if is_free:
@@ -273,7 +292,9 @@ class Approving(RuleBasedStateMachine):
             self.propose(minutes_ago=0, is_alternative=False)
         for who in PEOPLE:
             self.approve(who, 0, 0, "this")
-        if between:
+        if between == "revoke":
+            self.revoke("dana", 0, is_current=True)
+        elif between:
             self.disturb(between, "dana")
         self.start(0)
 

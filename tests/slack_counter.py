@@ -89,6 +89,9 @@ class FakeDesk:
     async def deny(self, plan_id: str, by: Person) -> None:
         await self._do("deny", plan_id, by.person_id)
 
+    async def revoke(self, plan_id: str, by: Person) -> None:
+        await self._do("revoke", plan_id, by.person_id)
+
     async def escalate(self, plan_id: str, by: Person) -> None:
         await self._do("escalate", plan_id, by.person_id)
 

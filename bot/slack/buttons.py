@@ -22,6 +22,7 @@ RESOLVE = "resolve"
 REDIAGNOSE = "rediagnose"
 APPROVE = "approve"
 DENY = "deny"
+REVOKE = "revoke"
 ESCALATE = "escalate"
 UNDO = "undo"
 REQUEST = "request"
@@ -31,7 +32,7 @@ SETTLE_NOT_RUN = "settle_not_run"
 SETTLE_STOP = "settle_stop"
 
 ACTIONS = (
-    ACKNOWLEDGE, RESOLVE, REDIAGNOSE, APPROVE, DENY, ESCALATE, UNDO, REQUEST, SETTLE_RAN, SETTLE_NOT_RUN,
+    ACKNOWLEDGE, RESOLVE, REDIAGNOSE, APPROVE, DENY, REVOKE, ESCALATE, UNDO, REQUEST, SETTLE_RAN, SETTLE_NOT_RUN,
     SETTLE_STOP,
 )  # fmt: skip
 
@@ -57,8 +58,10 @@ def _for_plan(view: CardView) -> list[Block]:
     if plan is not None and view.offers_fixes:
         if plan.state is PlanState.PROPOSED and not view.is_over:
             elements += _for_proposal(plan)
-        elif plan.state is PlanState.APPROVED and plan.params:
-            elements.append(_button(CHANGE, "Change values", plan.plan_id))
+        elif plan.state is PlanState.APPROVED:
+            elements.append(_button(REVOKE, "Revoke approval", plan.plan_id))
+            if plan.params:
+                elements.append(_button(CHANGE, "Change values", plan.plan_id))
         elif _may_be_undone(plan):
             elements.append(_undo(plan, "Undo"))
         elif plan.state is PlanState.WAITING and plan.doubt_step is not None:

@@ -73,6 +73,7 @@ CLICKS: Mapping[str, Click] = {
     buttons.REDIAGNOSE: Click(deed=lambda desk, value, by: desk.rediagnose(value, by), done=narrate.DONE["rediagnose"]),
     buttons.APPROVE: Click(deed=lambda desk, value, by: desk.approve(value, by), done=narrate.DONE["approve"]),
     buttons.DENY: Click(deed=lambda desk, value, by: desk.deny(value, by), done=narrate.DONE["deny"]),
+    buttons.REVOKE: Click(deed=lambda desk, value, by: desk.revoke(value, by), done=narrate.DONE["revoke"]),
     buttons.ESCALATE: Click(deed=lambda desk, value, by: desk.escalate(value, by), done=narrate.DONE["escalate"]),
     buttons.UNDO: Click(deed=lambda desk, value, by: desk.undo(value, by), done=narrate.DONE["undo"]),
     buttons.REQUEST: Click(deed=lambda desk, value, by: desk.request(value, by), done=narrate.DONE["request"]),

@@ -21,7 +21,7 @@ from bot.store.outbox import post
 from bot.store.plan_rows import Approval, PlanRow, approvals_of, to_plan_row, to_row
 from bot.store.statements import insert_new, lock_targets, touch
 from bot.store.tables import approval, incident, plan
-from runbooks.engine.values import Plan, plan_json
+from runbooks.engine.values import JsonObject, Plan, plan_json
 
 _ON_THE_TABLE = (PlanState.PROPOSED.value, PlanState.ALTERNATIVE.value)
 
@@ -47,15 +47,18 @@ class Plans:
                 rank = await _next_rank(connection, item.incident_id, run)
             await _keep(connection, item, run=run, rank=rank, state=state, now=now)
 
-    async def replace(self, old: PlanRow, new: Plan, *, now: datetime) -> None:
+    async def replace(self, old: PlanRow, new: Plan, *, now: datetime, revoked: JsonObject | None = None) -> None:
         """
         Withdraw a plan that is offered, or approved and not begun, and offer `new` in its place, approved by nobody.
 
-        Raises AlreadyDecidedError when `old` was decided, begun or replaced since it was read.
+        `revoked` is who took the approval back (`actor`) and how. Raises AlreadyDecidedError when `old` was decided,
+        begun or replaced since it was read, and StoppedError for `revoked` when the kill switch ended it.
         """
         async with self._database.write() as connection:
             await touch(connection, new.incident_id)
             await refuse_beside_another(connection, old.plan)
+            if revoked is not None:
+                await refuse_if_stopped(connection, old.plan.plan_id)
             withdrawn = (
                 plan.update()
                 .where(plan.c.plan_id == old.plan.plan_id, plan.c.state == old.state.value, plan.c.digest == old.digest)
@@ -65,6 +68,8 @@ class Plans:
                 raise AlreadyDecidedError("This fix was decided or replaced meanwhile; see the card.")
             rank = await _next_rank(connection, new.incident_id, old.run)
             await _keep(connection, new, run=old.run, rank=rank, state=PlanState.PROPOSED, now=now)
+            if revoked is not None:
+                await note(connection, old.plan, "plan.revoke", now=now, **revoked)
 
     async def save_approved(self, item: Plan, *, by: PlanRow, start_by: datetime, now: datetime) -> None:
         """

@@ -1,4 +1,4 @@
-"""What `watchkeeper incidents`, `show`, `approve`, `deny`, `narrow`, `stop` and `go` ask for, behind a bearer token."""
+"""What `watchkeeper incidents`, `show`, `approve`, `deny`, `revoke`, `narrow`, `stop` and `go` ask for."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ class OperatorApi:
             Route("/api/plans/{plan_id}/approve", call(self._approve), methods=["POST"]),
             Route("/api/plans/{plan_id}/break-glass", call(self._break_glass), methods=["POST"]),
             Route("/api/plans/{plan_id}/deny", call(self._deny), methods=["POST"]),
+            Route("/api/plans/{plan_id}/revoke", call(self._revoke), methods=["POST"]),
             Route("/api/plans/{plan_id}/narrow", call(self._narrow), methods=["POST"]),
             Route("/api/stop", call(self._stop), methods=["POST"]),
             Route("/api/go", call(self._go), methods=["POST"]),
@@ -119,6 +120,11 @@ class OperatorApi:
         said = await _said(visit.request, _Decision, _DIGEST_REMEDY)
         await self._desk.deny(visit.request.path_params["plan_id"], visit.operator.person, digest=said.digest)
         return await self._decided(visit, narrate.DONE["deny"])
+
+    async def _revoke(self, visit: Visit) -> Response:
+        said = await _said(visit.request, _Decision, _DIGEST_REMEDY)
+        await self._desk.revoke(visit.request.path_params["plan_id"], visit.operator.person, digest=said.digest)
+        return await self._decided(visit, narrate.DONE["revoke"])
 
     async def _narrow(self, visit: Visit) -> Response:
         remedy = 'The body has to be {"digest": "...", "values": {"name": "text"}}.'

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from bot.approvals import Approvals
-from bot.incidents import AlreadyDecidedError, NotAllowedError, PlanState, StaleError
+from bot.incidents import AlreadyDecidedError, NotAllowedError, PlanState, StaleError, StoppedError
 from bot.policy import Policy
 from bot.store import tables
 from bot.store.audit import AuditLog
+from bot.store.kill_switch import KillSwitch
 from runbooks.engine.values import Tier, plan_json
 from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event, plan, renamed, step, unbound
 
@@ -379,6 +380,67 @@ async def test_suggest_means_that_a_fix_is_only_shown(store: Store, tmp_path: Pa
 
     with pytest.raises(NotAllowedError, match="mode suggest"):
         await shown.approve("plan-1", by=store.person("bob"), now=NOW)
+
+
+async def test_a_revoked_approval_counts_for_nothing(store: Store, approvals: Approvals) -> None:
+    """Who gave it takes it back, on record; the same steps are offered again, and what was approved never starts."""
+    item = plan(store.policy.version)
+    await store.offer(item)
+    await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+    approved = await store.plans.get("plan-1")
+    with pytest.raises(NotAllowedError):
+        await approvals.revoke("plan-1", by=store.person("alice"), now=NOW)
+    with pytest.raises(StaleError, match="not the fix that you read"):
+        await approvals.revoke("plan-1", by=store.person("bob"), now=NOW, digest="0" * 64)
+
+    await approvals.revoke("plan-1", by=store.person("bob"), now=NOW)
+
+    rows = {row.state: row for row in await store.plans.of_incident(INCIDENT)}
+    assert set(rows) == {PlanState.SUPERSEDED, PlanState.PROPOSED}
+    again = rows[PlanState.PROPOSED]
+    assert (again.approvals, again.plan.steps, again.digest == item.digest) == ((), item.steps, False)
+    assert again.plan.expires_at == item.expires_at
+    assert await store.plans.to_start() == []
+    for stale in (approved, again):
+        with pytest.raises(StaleError):
+            await approvals.begin(stale, now=NOW)
+    with pytest.raises(AlreadyDecidedError):
+        await approvals.revoke("plan-1", by=store.person("bob"), now=NOW)
+    [revoked] = [each for each in await AuditLog(store.database).about(INCIDENT) if each.action == "plan.revoke"]
+    assert (revoked.actor, revoked.details["digest"]) == (store.person("bob").person_id, item.digest)
+    await approvals.approve(again.plan.plan_id, by=store.person("bob"), now=NOW)
+    assert await store.plans.to_start() == [(again.plan.plan_id, 1)]
+
+
+async def test_a_stop_is_not_gone_round_by_revoking(store: Store, approvals: Approvals) -> None:
+    """What was approved before a stop never starts, under no other name either."""
+    await store.offer(plan(store.policy.version))
+    await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+    switch = KillSwitch(store.database)
+    await switch.stop(by="dana", name="Dana", reason="", channel="slack", now=NOW)
+    await switch.go(by="dana", name="Dana", channel="slack", now=NOW)
+
+    with pytest.raises(StoppedError):
+        await approvals.revoke("plan-1", by=store.person("bob"), now=NOW)
+
+
+async def test_a_start_and_a_revoke_are_one_transition(store: Store, approvals: Approvals) -> None:
+    """Twenty workers begin it while twenty clicks take it back: it began once, or it was revoked once."""
+    await store.offer(plan(store.policy.version))
+    await approvals.approve("plan-1", by=store.person("bob"), now=NOW)
+    row = await store.plans.get("plan-1")
+    deeds = [
+        deed
+        for _ in range(20)
+        for deed in (approvals.revoke("plan-1", by=store.person("bob"), now=NOW), approvals.begin(row, now=NOW))
+    ]
+
+    ends = await asyncio.gather(*deeds, return_exceptions=True)
+
+    assert {type(end) for end in ends if isinstance(end, Exception)} <= {AlreadyDecidedError, StaleError}
+    assert len([end for end in ends if end is None or end is True]) == 1
+    record = [each.action for each in await AuditLog(store.database).about(INCIDENT)]
+    assert record.count("plan.revoke") + record.count("plan.started") == 1
 
 
 async def test_a_hundred_clicks_at_once_are_one_transition(store: Store, approvals: Approvals) -> None:

@@ -14,3 +14,4 @@ def test_nothing_starts_that_was_not_approved_as_it_is() -> None:
 
     assert house.fired.total() > 150
     assert house.starts > 0
+    assert house.fired["revoked"] > 0

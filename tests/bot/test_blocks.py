@@ -88,7 +88,7 @@ def test_the_card_says_what_since_when_how_sure_and_what_to_do() -> None:
         ("observe", OPEN_INCIDENT),
         ("no plan", OPEN_INCIDENT),
         ("acknowledged", ["approve", "deny", "request", "resolve", "rediagnose"]),
-        ("approved", OPEN_INCIDENT),
+        ("approved", ["revoke", *OPEN_INCIDENT]),
         ("running", OPEN_INCIDENT),
         ("verified", ["undo", "request", *OPEN_INCIDENT]),
         ("not verified", ["undo", "request", *OPEN_INCIDENT]),

@@ -33,6 +33,7 @@ DEEDS = {
     "rediagnose": ("rediagnose", "p-1", "bob"),
     "approve": ("approve", "p-1", "bob"),
     "deny": ("deny", "p-1", "bob"),
+    "revoke": ("revoke", "p-1", "bob"),
     "escalate": ("escalate", "p-1", "bob"),
     "undo": ("undo", "p-1", "bob"),
     "request": ("request", "p-1", "bob"),

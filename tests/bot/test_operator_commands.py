@@ -78,6 +78,12 @@ async def test_an_operator_approves_from_a_terminal(terminal: Terminal) -> None:
     row = (await AuditLog(terminal.store.database).about(INCIDENT))[-1]
     assert (row.actor, row.action, row.details["channel"]) == ("bob", "plan.approve", "operator")
 
+    done, said, errors = await terminal.type("revoke", "plan-1", token=token, answer="yes\n")
+
+    assert (done, errors) == (0, "")
+    assert "The approval is taken back; nothing has run." in said
+    assert (await terminal.store.plans.get("plan-1")).state is PlanState.SUPERSEDED
+
 
 @pytest.mark.integration
 async def test_a_refusal_is_a_sentence_and_status_2(terminal: Terminal) -> None:

@@ -56,6 +56,7 @@ SIGNED_IN = {
     ("POST", "/api/plans/{plan_id}/approve"),
     ("POST", "/api/plans/{plan_id}/break-glass"),
     ("POST", "/api/plans/{plan_id}/deny"),
+    ("POST", "/api/plans/{plan_id}/revoke"),
     ("POST", "/api/plans/{plan_id}/narrow"),
     ("POST", "/api/stop"),
     ("POST", "/api/go"),
