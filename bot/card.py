@@ -297,7 +297,8 @@ def _after(entry: JournalEntry, step: PlannedStep, note: str) -> tuple[StepState
             states = {Happened.YES: acted, Happened.NO: StepState.WAITING, Happened.CANNOT_TELL: StepState.IN_DOUBT}
             return states[happened], note
         case Verified(status=status, summary=summary):
-            return (StepState.VERIFIED if status == "ok" else StepState.NOT_VERIFIED), summary
+            state = StepState.VERIFIED if status == "ok" else StepState.NOT_VERIFIED
+            return state, "; ".join(filter(None, (note, summary)))
         case Settled(answer=answer):
             return {"ran": acted, "did_not_run": StepState.WAITING, "stop": StepState.SKIPPED}[answer], note
 

@@ -17,8 +17,9 @@ from bot.slack import blocks
 from bot.slack.view import CardState, CardView, PlanLine, StepState
 from bot.store.audit import AuditLog
 from diagnostics.findings import Status
+from runbooks.engine.records import Probed, Record, Verified, record_json
 from runbooks.engine.values import ActionError, Happened, OutcomeUnknownError, Tier
-from tests.bot.test_remediate import FRAME_JSON, Scene
+from tests.bot.test_remediate import FRAME_JSON, SIGN, Scene
 from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event, step
 from tests.stories import FOUND, HIT, diagnosed, fresh_plan, without
 
@@ -217,6 +218,24 @@ async def test_a_fix_that_was_made_is_being_verified(wall: Wall) -> None:
     await wall.story.move_on("plan-1")
 
     assert [each.state for each in (await wall.plan_line()).steps] == [StepState.VERIFYING]
+
+
+async def test_what_had_happened_already_is_said_and_not_taken_back(wall: Wall) -> None:
+    """Nobody acted, so there is nothing of ours to undo; also after the telemetry said that all is well."""
+    item = await wall.approved(steps=(step(check=SIGN),))
+    await wall.story.begin("plan-1", 1)
+    already = Probed(step=0, happened=Happened.YES, already=True)
+    well = Verified(step=0, status="ok", summary="The first token is in time.")
+    records: list[Record] = [already, well]
+    for position, record in enumerate(records, start=1):
+        told = record_json(record)
+        await wall.store.journal.append(item, position=position, step=0, kind=record.kind, record=told, now=NOW)
+
+    line = await wall.plan_line()
+
+    assert line.steps[0].state is StepState.VERIFIED
+    assert line.steps[0].note == "had happened already; The first token is in time."
+    assert not line.can_undo
 
 
 async def test_a_verified_fix_says_what_the_telemetry_said(wall: Wall) -> None:
