@@ -26,7 +26,7 @@ from diagnostics.diagnosis import Diagnosis
 from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.model import TelemetryError
 from diagnostics.telemetry.recorder import Recorder
-from retrieval.embedder import MiniLmEmbedder
+from retrieval.embedder import embedder_for
 from retrieval.ranking import RunbookSearch
 
 LOOK_AFTER = timedelta(minutes=3)
@@ -91,7 +91,7 @@ async def backtest(settings: Settings, config: Config, since: timedelta, only: s
         ours = [(services[_service_of(each)], each) for each in listed if _service_of(each) in services]
         if not ours:
             return []
-        look = _LookBack(pagerduty, connections.diagnosers(config), await _search(config))
+        look = _LookBack(pagerduty, connections.diagnosers(config), await _search(settings, config))
         return [await look.at(service, each) for service, each in ours]
     except (PagerDutyError, TelemetryError) as error:
         raise WatchkeeperError(str(error)) from error
@@ -99,8 +99,8 @@ async def backtest(settings: Settings, config: Config, since: timedelta, only: s
         await connections.close()
 
 
-async def _search(config: Config) -> RunbookSearch:
-    search = RunbookSearch(MiniLmEmbedder())
+async def _search(settings: Settings, config: Config) -> RunbookSearch:
+    search = RunbookSearch(embedder_for(settings.watchkeeper_embedding_model, settings.watchkeeper_embedding_hash))
     await search.warm()
     await search.refresh(open_shelf(config.runbooks).documents())
     return search

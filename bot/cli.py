@@ -177,12 +177,14 @@ def search(
     from bot.library import search_runbooks
     from bot.search_shown import show_hits
     from retrieval.documents import Question
-    from retrieval.embedder import EmbeddingError
+    from retrieval.embedder import EmbeddingError, embedder_for
     from retrieval.weights import WeightsError
 
-    folders = _configured()[1].runbooks if _settings().watchkeeper_config.exists() else ()
+    settings = _settings()
+    folders = _configured()[1].runbooks if settings.watchkeeper_config.exists() else ()
+    embedder = embedder_for(settings.watchkeeper_embedding_model, settings.watchkeeper_embedding_hash)
     with _told(WeightsError, EmbeddingError):
-        shelf, hits = asyncio.run(search_runbooks(Question(text=text, service=service), folders))
+        shelf, hits = asyncio.run(search_runbooks(Question(text=text, service=service), folders, embedder))
     show_hits(hits, shelf.problems if explain else None, sys.stdout)
 
 
@@ -282,12 +284,15 @@ def evaluate_retrieval(
     """Measure how often the right runbook is among the first, against plain baselines."""
     from retrieval.abstention import draw
     from retrieval.benchmark import Benchmark, BenchmarkError
-    from retrieval.embedder import EmbeddingError
+    from retrieval.embedder import EmbeddingError, embedder_for
     from retrieval.evaluate import evaluate, report
     from retrieval.weights import WeightsError
 
+    settings = _settings()
+    embedder = embedder_for(settings.watchkeeper_embedding_model, settings.watchkeeper_embedding_hash)
     with _told(BenchmarkError, WeightsError, EmbeddingError, OSError):
-        found = asyncio.run(evaluate(Benchmark.read(corpus=corpus, queries=queries, qrels=qrels), field))
+        benchmark = Benchmark.read(corpus=corpus, queries=queries, qrels=qrels)
+        found = asyncio.run(evaluate(benchmark, field, embedder))
         if as_json is not None:
             as_json.write_text(json.dumps(found.figures, indent=2) + "\n", encoding="utf-8")
         if run is not None:

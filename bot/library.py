@@ -13,7 +13,7 @@ from bot.config import RunbookFolder
 from diagnostics.causes import knowledge
 from diagnostics.checks import CHECKS
 from retrieval.documents import Document, Hit, Origin, Question, Section
-from retrieval.embedder import MiniLmEmbedder
+from retrieval.embedder import Embedder
 from retrieval.ranking import RunbookSearch
 from runbooks.engine.actions import build_actions
 from runbooks.engine.library import load_file, load_folder, runbook_files
@@ -141,13 +141,15 @@ def _read(path: Path) -> tuple[Path, Sequence[Runbook], Sequence[Problem]]:
         return path.parent, (), error.problems
 
 
-async def search_runbooks(question: Question, folders: Sequence[RunbookFolder] = ()) -> tuple[Shelf, list[Hit]]:
+async def search_runbooks(
+    question: Question, folders: Sequence[RunbookFolder], embedder: Embedder
+) -> tuple[Shelf, list[Hit]]:
     """
     The runbooks that fit a person's words, and the shelf they stand on.
 
     Raises WeightsError when the embedding model is not ours, EmbeddingError when it does not work.
     """
-    search = RunbookSearch(MiniLmEmbedder())
+    search = RunbookSearch(embedder)
     await search.warm()
     shelf = await asyncio.to_thread(open_shelf, folders)
     await search.refresh(shelf.documents())

@@ -40,7 +40,15 @@ ADDRESSES = (
     "PROMETHEUS_URL",
     "WATCHKEEPER_URL",
 )
-PROCESS = ("SSL_CERT_FILE", "WATCHKEEPER_CONFIG", "WATCHKEEPER_STOP_FILE", "WATCHKEEPER_HOST", "WATCHKEEPER_PORT")
+PROCESS = (
+    "SSL_CERT_FILE",
+    "WATCHKEEPER_CONFIG",
+    "WATCHKEEPER_EMBEDDING_MODEL",
+    "WATCHKEEPER_EMBEDDING_HASH",
+    "WATCHKEEPER_STOP_FILE",
+    "WATCHKEEPER_HOST",
+    "WATCHKEEPER_PORT",
+)
 """What belongs to the process itself, and is therefore never read from a file."""
 
 VARIABLES = (*SECRETS, *ADDRESSES, *PROCESS)
@@ -107,6 +115,8 @@ class Settings(BaseSettings):
     ssl_cert_file: Path | None = None
     watchkeeper_config: Path = Path("watchkeeper.toml")
     watchkeeper_stop_file: Path | None = None
+    watchkeeper_embedding_model: str | None = None
+    watchkeeper_embedding_hash: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     watchkeeper_host: str = "127.0.0.1"
     watchkeeper_port: int = Field(default=8080, ge=0, le=65535)
 

@@ -36,7 +36,7 @@ from bot.store.slack_events import SlackEvents
 from bot.verify import Verifier
 from bot.vitals import CHAIN_EVERY_S, CHECKPOINT_EVERY_S
 from bot.watched import WatchedSearch, WatchedTelemetry
-from retrieval.embedder import EmbeddingError, MiniLmEmbedder
+from retrieval.embedder import EmbeddingError, embedder_for
 from retrieval.vectors import SqliteVectors
 from retrieval.weights import WeightsError
 from runbooks.engine.actions.subtree_keeper import close_this_process
@@ -64,7 +64,8 @@ class Workshop:
             (JournalledChanges(self._changes),),
         )
         vectors = SqliteVectors(vectors_path(parts.url), vectors_key(settings))
-        self.search = WatchedSearch(parts.registry, MiniLmEmbedder(), vectors)
+        embedder = embedder_for(settings.watchkeeper_embedding_model, settings.watchkeeper_embedding_hash)
+        self.search = WatchedSearch(parts.registry, embedder, vectors)
         self.verifier = Verifier(diagnosers=self.diagnosers, config=config)
         self.pagerduty = PagerDutyClient(
             reveal(settings.pagerduty_api_key), base_url=settings.pagerduty_api_base_url, far_ends=parts.far_ends

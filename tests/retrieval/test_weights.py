@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.embedder import MiniLmEmbedder
-from retrieval.weights import SHA256, WeightsError, checked_folder, packaged_folder
+from retrieval.embedder import MiniLmEmbedder, OwnEmbedder
+from retrieval.weights import SHA256, WeightsError, checked_folder, fingerprint, named_folder, packaged_folder
 
 KNOWN = hashlib.sha256(b"weights").hexdigest()
 
@@ -76,3 +76,31 @@ async def test_the_embedder_refuses_before_it_imports_torch(folder: Path) -> Non
         await embedder.warm()
 
     assert not embedder.ready
+
+
+async def test_a_model_of_your_own_is_known_by_all_its_files(folder: Path) -> None:
+    """Another tokenizer gives other vectors; what was cached for the old one must not be taken for its own."""
+    before = fingerprint(folder)
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+
+    assert fingerprint(folder, KNOWN) not in {before, ""}
+    with pytest.raises(WeightsError, match="refusing to load"):
+        await OwnEmbedder(str(folder), sha256="0" * 64).warm()
+
+
+def test_a_model_without_safetensors_or_with_a_pickle_is_refused(folder: Path) -> None:
+    """Nothing but numbers is ever loaded."""
+    (folder / "pytorch_model.bin").write_bytes(b"cos")
+    with pytest.raises(WeightsError, match="a pickle can run code"):
+        fingerprint(folder)
+    for file in folder.iterdir():
+        file.unlink()
+
+    with pytest.raises(WeightsError, match="no safetensors"):
+        fingerprint(folder)
+
+
+def test_a_model_that_is_not_here_is_not_fetched() -> None:
+    """Offline first: the message says how a person fetches it."""
+    with pytest.raises(WeightsError, match="hf download nobody/nothing"):
+        named_folder("nobody/nothing")
