@@ -6,6 +6,7 @@ A runbook's names are its title and the alerts that its author declared.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -143,6 +144,7 @@ def _bm25(texts: list[list[str]]) -> Any:
         return None
     import bm25s  # noqa: PLC0415  brings scipy, half a second
 
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # else it tells of every index, on a person's terminal
     # b = 0.9: runbooks differ tenfold in length, and the long ones mention everything.
     index = bm25s.BM25(k1=1.2, b=0.9)
     index.index(texts, show_progress=False)

@@ -33,6 +33,8 @@ STEPS: dict[str, dict[str, Any]] = {
     "pagerduty.start_automation": {"automation": "logs"},
 }
 READ_BACK = ("pagerduty.note", "pagerduty.escalate", "pagerduty.add_responders", "pagerduty.start_automation")
+ONLY_YES = "pagerduty.start_automation"
+"""Its absence from the list proves nothing: a request that is still on its way would start a second job."""
 
 
 @pytest.fixture
@@ -301,7 +303,10 @@ async def test_a_lost_answer_is_never_sent_again(
         await action.act(params, before, "t-1")
 
     assert len(pagerduty.writes()) == 1
-    told = (Happened.YES if when == "after" else Happened.NO) if name in READ_BACK else Happened.CANNOT_TELL
+    if when == "after":
+        told = Happened.YES if name in READ_BACK else Happened.CANNOT_TELL
+    else:
+        told = Happened.NO if name in READ_BACK and name != ONLY_YES else Happened.CANNOT_TELL
     assert await action.happened(params, before, "t-1") is told
 
 

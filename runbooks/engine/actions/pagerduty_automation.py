@@ -177,7 +177,10 @@ class StartAutomation(IncidentAction):
         return {"invocation": text(begun, "id"), "state": text(begun, "state")}
 
     async def happened(self, params: StartAutomationParams, before: JsonObject, token: str) -> Happened:
-        """An invocation that is younger than the plan and ours; others' say nothing about ours."""
+        """
+        An invocation that is younger than the plan and ours: yes. None is no proof: PagerDuty may still have our
+        request before it, and a second one would do everything twice.
+        """
         try:
             async with self.client() as client:
                 begun = await _invocations(client, before["action_id"], params)
@@ -187,7 +190,7 @@ class StartAutomation(IncidentAction):
         younger = [each for each in begun if text(each, "id") not in before["begun"]]
         if any(text(part(part(each, "metadata"), "agent"), "id") == me for each in younger):
             return Happened.YES
-        return Happened.CANNOT_TELL if younger else Happened.NO
+        return Happened.CANNOT_TELL
 
 
 _ENDED = ("completed", "error", "aborted")
