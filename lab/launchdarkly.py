@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lab.records import tell_records
 from lab.switches import Switched, Switches
 
 Json = dict[str, Any]
@@ -77,17 +78,10 @@ class LaunchDarklyApi:
         app.add_api_route("/api/v2/flags/{project}/{key}", self.flag, methods=["GET"])
         app.add_api_route("/api/v2/flags/{project}/{key}", self.patch, methods=["PATCH"])
         app.add_api_route("/api/v2/auditlog", self.audit_log, methods=["GET"])
-        app.add_api_route("/_lab/writes", self._remembered, methods=["GET"])
-        app.add_api_route("/_lab/violations", self._violated, methods=["GET"])
+        tell_records(app, self)
         app.add_api_route("/{rest:path}", self._unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
         app.add_exception_handler(LaunchDarklyError, _refuse)
         return app
-
-    async def _remembered(self) -> list[Json]:
-        return self.writes
-
-    async def _violated(self) -> list[Json]:
-        return self.violations
 
     async def _unknown(self, request: Request) -> Json:
         self._authorize(request)

@@ -36,6 +36,7 @@ from lab.litellm_forms import (
     Query,
 )
 from lab.litellm_guardrails import ID, GuardrailVersions
+from lab.records import tell_records
 
 Json = dict[str, Any]
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -89,17 +90,10 @@ class LiteLLMApi:
         app.add_api_route("/key/update", self.update_key, methods=["POST"])
         app.add_api_route("/key/block", self.block, methods=["POST"])
         app.add_api_route("/key/unblock", self.block, methods=["POST"])
-        app.add_api_route("/_lab/writes", self._remembered, methods=["GET"])
-        app.add_api_route("/_lab/violations", self._violated, methods=["GET"])
+        tell_records(app, self)
         app.add_api_route("/{rest:path}", self._unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
         app.add_exception_handler(LiteLLMError, _refuse)
         return app
-
-    async def _remembered(self) -> list[Json]:
-        return self.writes
-
-    async def _violated(self) -> list[Json]:
-        return self.violations
 
     async def _unknown(self, request: Request) -> Json:
         self._violate(request, "LiteLLM has no such endpoint, or we do not play it")

@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab.knowledge_store import ALIAS, SHARES, KnowledgeStore
+from lab.records import tell_records
 
 Json = dict[str, Any]
 SOURCE_FIELD, MARK = "data_source", "quarantined"
@@ -123,17 +124,10 @@ class QdrantApi:
         app.add_api_route("/collections/{name}/points/count", self.count, methods=["POST"])
         app.add_api_route("/collections/{name}/points/payload", self.mark, methods=["POST"])
         app.add_api_route("/collections/{name}/points/payload/delete", self.unmark, methods=["POST"])
-        app.add_api_route("/_lab/writes", self._remembered, methods=["GET"])
-        app.add_api_route("/_lab/violations", self._violated, methods=["GET"])
+        tell_records(app, self)
         app.add_api_route("/{rest:path}", self._unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
         app.add_exception_handler(QdrantError, _refuse)
         return app
-
-    async def _remembered(self) -> list[Json]:
-        return self.writes
-
-    async def _violated(self) -> list[Json]:
-        return self.violations
 
     async def _unknown(self, request: Request) -> Json:
         self._authorize(request)

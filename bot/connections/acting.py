@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -57,6 +58,7 @@ class _FarEnd(Protocol):
 
 E = TypeVar("E", bound=_FarEnd)
 A = TypeVar("A")
+StoreAccess = TypeVar("StoreAccess", QdrantAccess, OpenSearchAccess)
 
 
 def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
@@ -94,8 +96,10 @@ def connect_actions(settings: Settings, config: Config) -> dict[str, Action]:
         endpoints=listed(config.http_endpoints, _endpoint),
         commands={each.name: _command(each, settings) for each in config.commands},
         engines=listed(config.engines, _engine),
-        stores=listed((each for each in config.vector_stores if each.kind == "qdrant"), _qdrant),
-        indices=listed((each for each in config.vector_stores if each.kind != "qdrant"), _opensearch),
+        stores=listed((each for each in config.vector_stores if each.kind == "qdrant"), partial(_store, QdrantAccess)),
+        indices=listed(
+            (each for each in config.vector_stores if each.kind != "qdrant"), partial(_store, OpenSearchAccess)
+        ),
         secrets=trusted(config.secret_stores, _vault),
         pagerduty=_pagerduty(settings),
         workflows={each.name: WorkflowAccess(workflow_id=each.id, tier=Tier[each.tier]) for each in config.workflows},
@@ -176,20 +180,9 @@ def _engine(engine: InferenceEngine, secret: str | None) -> EngineAccess:
     )
 
 
-def _qdrant(store: VectorStore, secret: str | None) -> QdrantAccess:
-    return QdrantAccess(
-        url=store.url,
-        services=store.services,
-        collections=store.collections,
-        source_field=store.source_field,
-        quarantine_key=store.quarantine_key,
-        key=secret,
-        ca_file=_text(store.ca_file),
-    )
-
-
-def _opensearch(store: VectorStore, secret: str | None) -> OpenSearchAccess:
-    return OpenSearchAccess(
+def _store(access: type[StoreAccess], store: VectorStore, secret: str | None) -> StoreAccess:
+    """What a fix may do to a store is written alike for all kinds of them."""
+    return access(
         url=store.url,
         services=store.services,
         collections=store.collections,
