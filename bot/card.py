@@ -44,7 +44,9 @@ _OVER = frozenset(
         PlanState.STOPPED,
     }
 )
-MAY_BE_UNDONE = frozenset({PlanState.VERIFIED, PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.STOPPED})
+_MAY_BE_UNDONE = frozenset(
+    {PlanState.VERIFIED, PlanState.DONE, PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.STOPPED}
+)
 _LIVE = frozenset({PlanState.PROPOSED, PlanState.APPROVED, PlanState.RUNNING, *ASKS_A_PERSON})
 _DEEDS = {
     "incident.acknowledge": "acknowledged the incident",
@@ -178,7 +180,7 @@ class Cards:
             progress=progress,
         )
         line = replace(line, hold=self._hold(row)) if row.state is PlanState.PROPOSED else line
-        may_undo = row.state in MAY_BE_UNDONE and row.plan.undoes is None and row.plan.plan_id not in undone
+        may_undo = may_be_undone(row) and row.plan.plan_id not in undone
         needs_code = requirement is not None and requirement.step_up
         return replace(line, can_undo=may_undo and _can_be_taken_back(row.plan, entries), needs_code=needs_code)
 
@@ -228,6 +230,11 @@ class Cards:
 
     def _deeds(self, rows: Sequence[AuditRow]) -> tuple[Deed, ...]:
         return tuple(Deed(at=row.at, who=self._name(row.actor), did=_did(row)) for row in rows if row.action in _DEEDS)
+
+
+def may_be_undone(row: PlanRow) -> bool:
+    """It ran, and is no undo itself."""
+    return row.state in _MAY_BE_UNDONE and row.plan.undoes is None
 
 
 def taken_back(rows: Sequence[PlanRow]) -> set[str]:

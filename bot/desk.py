@@ -15,7 +15,7 @@ from typing import Literal
 from bot import narrate
 from bot.approvals import Approvals
 from bot.break_glass import BreakGlass
-from bot.card import MAY_BE_UNDONE
+from bot.card import may_be_undone
 from bot.errands import undo_on_the_table, undos_of
 from bot.incidents import (
     ASKS_A_PERSON,
@@ -179,7 +179,7 @@ class Desk:
         async with self._deed("undo", plan_id, by):
             row = await self._plans.get(plan_id)
             self._policy.grant(by, row.plan, await self._incidents.get(row.plan.incident_id))
-            if row.state not in MAY_BE_UNDONE:
+            if not may_be_undone(row):
                 raise StaleError("There is nothing to take back.")
             undo_on_the_table(undos_of(plan_id, await self._plans.of_incident(row.plan.incident_id)))
             now = datetime.now(UTC)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from bot.approvals import Approvals
-from bot.card import MAY_BE_UNDONE
+from bot.card import may_be_undone
 from bot.config import Config
 from bot.incidents import (
     ASKS_A_PERSON,
@@ -156,7 +156,7 @@ class ErrandRunner:
         """
         row = await self._plans.get(errand.subject)
         self._policy.grant(by, row.plan, await self._incidents.get(row.plan.incident_id))
-        if row.state not in MAY_BE_UNDONE:
+        if not may_be_undone(row):
             raise StaleError("There is nothing to take back.")
         undos = [
             each for each in await self._plans.of_incident(errand.incident_id) if each.plan.undoes == errand.subject

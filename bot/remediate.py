@@ -73,6 +73,9 @@ LATE_AFTER_S = 10.0
 """A call whose answer was lost may still take effect; a probe's "no" counts when it stands for this long."""
 
 _TOLD = (("slack", "outcome"), ("pagerduty", "outcome"))
+_NOT_PROVEN = (
+    "Nothing that this fix mends was measured as wrong before it, so the telemetry cannot show that it helped."
+)
 _WAITS_FOR = {"manual": "step {} is for a person to do", "in_doubt": "nobody can prove whether step {} ran"}
 
 
@@ -165,8 +168,10 @@ class Remediate:
                     await self._end(row, state, _WAITS_FOR[why].format(index + 1))
                     return True
                 case Finish(result="done"):
-                    proven = any(entry.kind == "verified" for entry in entries)
-                    await self._end(row, PlanState.VERIFIED if proven else PlanState.DONE, "")
+                    verified = any(entry.kind == "verified" for entry in entries)
+                    proven = verified and row.plan.mends != ()
+                    told = _NOT_PROVEN if verified and not proven else ""
+                    await self._end(row, PlanState.VERIFIED if proven else PlanState.DONE, told)
                     return True
                 case Finish(result=result, reason=reason):
                     await self._end(row, _ENDS[result], reason)

@@ -245,6 +245,8 @@ class Plan:
     of the change that it takes back, if any. `requester` is the person who asked for it or edited it; None for an
     unedited plan of Watchkeeper's own. `undoes` is the id of the plan that this one takes back. `params` are the values
     of the parameters that the runbook declares. `undoes_itself`: its undo runs without a click if it does not verify.
+    `mends` are the checks that were bad when it was made and have to be good at its end: with none of them nothing can
+    show that it helped. None: nobody looked.
     """
 
     plan_id: str
@@ -265,6 +267,7 @@ class Plan:
     frame: JsonObject = field(default_factory=dict)  # the diagnosis' frame: what "verified" compares with
     params: JsonObject = field(default_factory=dict)
     undoes_itself: bool = False
+    mends: tuple[str, ...] | None = None
 
     @property
     def tier(self) -> Tier:
@@ -285,6 +288,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     for name in ("params", "undoes_itself"):
         if not result[name]:
             del result[name]
+    if result["mends"] is None:
+        del result["mends"]
     for step in result["steps"]:
         for name in ("undone_by", "verify_ranges", "timeout_s", "check"):
             if not step[name]:  # younger than plans that are stored already, whose digests must stay

@@ -326,7 +326,7 @@ async def test_what_has_happened_already_is_not_done_again(scene: Scene) -> None
 async def test_a_step_that_has_not_happened_for_sure_is_done(scene: Scene, signs: list[Status]) -> None:
     """Somebody approved it, so one good sample, or none, does not stop it."""
     await scene.approved(steps=(step(check=SIGN),))
-    scene.diagnoser.signs = signs
+    scene.diagnoser.signs = [*signs]
 
     await scene.tell()
 

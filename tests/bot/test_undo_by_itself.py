@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bot.card import may_be_undone
 from bot.errands import RUN_WITHIN
 from bot.incidents import PlanState
 from bot.policy import accounts
@@ -44,6 +45,18 @@ async def undone(room: Room) -> PlanRow:
     [undo] = await room.undone_by()
     await room.story.tell(undo.plan.plan_id, 1, call)
     return await room.store.plans.get(undo.plan.plan_id)
+
+
+async def test_good_checks_that_were_good_before_prove_nothing(store: Store) -> None:
+    """Nothing that this fix mends was wrong: done, the incident stays open, the card says why, and it may be undone."""
+    room = Room(store, Status.OK)
+    await room.tried(mends=())
+
+    row = await store.plans.get("plan-1")
+    assert row.state is PlanState.DONE
+    assert "cannot show that it helped" in row.why
+    assert may_be_undone(row)
+    assert "resolve" not in await room.told("pagerduty")
 
 
 async def test_it_is_taken_back_on_the_word_of_the_approval(store: Store) -> None:

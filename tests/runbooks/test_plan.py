@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from diagnostics.checks import CHECKS
 from runbooks.engine.context import PlanContext
 from runbooks.engine.parse import parse
-from runbooks.engine.plan import fresh, plan, undo_plan
+from runbooks.engine.plan import HARM, fresh, plan, undo_plan
 from runbooks.engine.values import Action, CannotPlanError, PlannedStep, Runbook, Tier, plan_from_json, plan_json
 from tests.runbooks.kubernetes_server import KubernetesServer
 from tests.runbooks.langfuse_server import LangfuseServer
@@ -150,6 +151,42 @@ async def test_one_plan_changes_a_thing_once(actions: dict[str, Action]) -> None
     rollback = 'action: kubernetes.rollout_undo\nwith: {deployment: "{deployment}"}'
     with pytest.raises(CannotPlanError, match="two steps change kubernetes/deployment/lab/chat/chat-vllm"):
         await plan(runbook(SCALE, rollback), CONTEXT, actions)
+
+
+@pytest.mark.parametrize(
+    ("answers", "mends", "verify"),
+    [
+        ({"queue": "bad", "prefix_cache": "bad", HARM: "ok"}, ("queue",), ("queue",)),
+        ({"queue": "bad", HARM: "bad"}, (HARM, "queue"), ("queue", HARM)),
+        ({"queue": "ok", "prefix_cache": "bad"}, (), ("queue",)),
+        ({"queue": "unknown", HARM: "unknown"}, (), ("queue",)),
+        ({}, None, ("queue",)),
+    ],
+)
+async def test_a_plan_says_what_was_wrong_and_has_to_be_well_at_its_end(
+    actions: dict[str, Action], answers: dict[str, str], mends: tuple[str, ...] | None, verify: tuple[str, ...]
+) -> None:
+    """
+    Of what it verifies, and whether users are hurt, which its last change has to end. Without a diagnosis nobody knows.
+
+    What a person writes down afterwards changes nothing, so it is not verified.
+    """
+    blocks = (f"{MOVE}\nverify: queue\nundo: previous", "action: manual\nwith: {instruction: Write it down.}")
+
+    made = await plan(runbook(*blocks), replace(CONTEXT, answers=answers), actions)
+
+    assert (made.mends, made.steps[0].verify, made.steps[1].verify) == (mends, verify, ())
+    assert plan_from_json(plan_json(made)) == made
+    assert HARM in CHECKS
+
+
+async def test_a_query_that_nobody_asked_before_may_prove_it(actions: dict[str, Action]) -> None:
+    """A fix that is verified by a query alone is believed, as long as nothing is known against it."""
+    query = 'verify:\n- query: {metric: "vllm:num_requests_waiting"}\n  below: 8'
+
+    made = await plan(runbook(f"{MOVE}\n{query}\nundo: previous"), replace(CONTEXT, answers={"queue": "ok"}), actions)
+
+    assert made.mends is None
 
 
 async def test_fresh_says_what_moved(
