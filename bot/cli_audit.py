@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from bot.incidents import WatchkeeperError
+from bot.proof import NotProvenError
 
 if TYPE_CHECKING:
-    from bot.proof import Checkpoint
+    from bot.proof import Known
     from bot.settings import Settings
 
 Out = Annotated[Path | None, typer.Option("--out", help="Write to this file, which must not exist yet.")]
@@ -33,13 +34,17 @@ def add_audit_commands(app: typer.Typer, require_schema: Callable[[Settings], No
     @audit.command("verify")
     def verify(
         *,
-        checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint that was kept elsewhere.")] = None,
+        checkpoint: Annotated[Path | None, typer.Option(help="A file of checkpoints that was kept elsewhere.")] = None,
+        key: Annotated[
+            str | None,
+            typer.Option(help="The public key of their signatures; by default that of WATCHKEEPER_SEAL_KEY."),
+        ] = None,
         export: Annotated[Path | None, typer.Option(help="Verify this export, without any database.")] = None,
     ) -> None:
         """Recompute the chain of hashes; with a checkpoint also find what was cut off or rewritten as a whole."""
         from bot.operate import verify_audit, verify_exported
 
-        known = _checkpoint(checkpoint) if checkpoint else None
+        known = _checkpoints(checkpoint, key) if checkpoint else None
         if export is not None:
             print(verify_exported(export, known))
             return
@@ -48,7 +53,7 @@ def add_audit_commands(app: typer.Typer, require_schema: Callable[[Settings], No
 
     @audit.command("checkpoint")
     def take_checkpoint(*, out: Out = None) -> None:
-        """Verify the record, and print its newest row's number and hash; keep that where nobody here can write."""
+        """Verify the record, and print where it ends, signed; keep that where nobody here can write."""
         from bot.operate import checkpoint as take
 
         settings = _settings(require_schema)
@@ -72,7 +77,27 @@ def add_audit_commands(app: typer.Typer, require_schema: Callable[[Settings], No
             said = asyncio.run(export_audit(settings, since=times[0], until=times[1], write=file.write))
         print(said, file=sys.stderr)
 
+    _add_keys(audit)
     _add_reviews(audit, require_schema)
+
+
+def _add_keys(audit: typer.Typer) -> None:
+    """What checkpoints are signed and verified with."""
+
+    @audit.command("new-key")
+    def new_key() -> None:
+        """Print a fresh secret for WATCHKEEPER_SEAL_KEY, which signs checkpoints."""
+        from bot.seal import new_secret
+
+        print(new_secret())
+
+    @audit.command("public-key")
+    def public_key() -> None:
+        """Print what verifies the signatures of this deployment; give it to whoever audits."""
+        from bot.operate import public_key as known
+        from bot.settings import Settings
+
+        print(known(Settings.load()))
 
 
 def _add_reviews(audit: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
@@ -102,14 +127,21 @@ def _add_reviews(audit: typer.Typer, require_schema: Callable[[Settings], None])
         print(asyncio.run(close(settings, config, number, by=by, says=says, actor=unix_user())))
 
 
-def _checkpoint(path: Path) -> Checkpoint:
-    from bot.proof import Checkpoint
+def _checkpoints(path: Path, key: str | None) -> Known:
+    from bot.checkpoints import read_checkpoints
+    from bot.operate import public_key
+    from bot.settings import Settings
 
+    public = public_key(Settings.load()) if key is None else key
     try:
-        return Checkpoint.read(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise WatchkeeperError(f"{path} cannot be read: {reason}") from error
+    try:
+        return read_checkpoints(text, public)
+    except NotProvenError as error:
+        raise NotProvenError(f"{path}: {error}") from error
 
 
 def _settings(require_schema: Callable[[Settings], None]) -> Settings:

@@ -11,15 +11,17 @@ from pathlib import Path
 import structlog
 
 from bot import narrate
-from bot.config import Config, load_config
+from bot.checkpoints import signed_line
+from bot.config import SEAL_KEY, Config, load_config
 from bot.draft import Account, Exported, account, draft, exported
 from bot.incidents import StoreUnavailableError, UnreadableEventError, WatchkeeperError
 from bot.kill_switch import StopFile
 from bot.operators import Operators
 from bot.pagerduty import parse_event
 from bot.pagerduty_client import PagerDutyClient
-from bot.proof import Checkpoint, NotProvenError, canonical, header_line, row_line, verify_export
+from bot.proof import Known, NotProvenError, header_line, row_line, verify_export
 from bot.redact import safe_text
+from bot.seal import SealKey
 from bot.settings import Settings
 from bot.store import schema
 from bot.store.audit import AuditLog
@@ -66,16 +68,16 @@ async def _revive(inbox: Inbox, event_id: str, *, named: bool) -> bool:
         return False
 
 
-async def verify_audit(settings: Settings, known: Checkpoint | None = None) -> str:
+async def verify_audit(settings: Settings, known: Known | None = None) -> str:
     """One sentence about the record's chain. Raises NotProvenError when it is broken, or not that of the checkpoint."""
     async with open_database(settings) as database:
         report = await AuditLog(database).verify(known)
     if report.broken_at is not None:
         raise NotProvenError(f"the record is broken at row {report.broken_at}: {report.why}")
-    return f"{report.rows} rows, unbroken; head {report.head}{_against(known)}"
+    return f"{report.rows} rows, unbroken; head {report.head}{_against(known, report.rows)}"
 
 
-def verify_exported(path: Path, known: Checkpoint | None = None) -> str:
+def verify_exported(path: Path, known: Known | None = None) -> str:
     """The same about an export, without a database. Raises NotProvenError, or WatchkeeperError when it is no file."""
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
@@ -84,21 +86,45 @@ def verify_exported(path: Path, known: Checkpoint | None = None) -> str:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise WatchkeeperError(f"{path} cannot be read: {reason}") from error
     if not proven.rows:
-        return f"no rows, which proves nothing but that{_against(known)}"
-    return f"rows {proven.first} to {proven.last}, unbroken; head {proven.head}{_against(known)}"
+        return f"no rows, which proves nothing but that{_against(known, proven.last)}"
+    return f"rows {proven.first} to {proven.last}, unbroken; head {proven.head}{_against(known, proven.last)}"
 
 
-def _against(known: Checkpoint | None) -> str:
+def _against(known: Known | None, last: int) -> str:
     if known is None:
         return "; without a checkpoint, rows that were cut off its end are not noticed"
-    return f"; it holds the checkpoint's row {known.sequence}"
+    newest = known.newest
+    after = (
+        f"; what comes after it ({last - newest.sequence} rows) no checkpoint covers" if last > newest.sequence else ""
+    )
+    return f"; it holds the checkpoint's row {newest.sequence} of {newest.at}{after}"
 
 
 async def checkpoint(settings: Settings) -> str:
-    """The head of the chain as JSON, after the whole chain was verified. Raises NotProvenError."""
-    await verify_audit(settings)
+    """
+    Where the record ends, signed, after the whole chain was verified. Raises NotProvenError, and WatchkeeperError
+    without a key.
+    """
+    key = _seal_key(settings)
     async with open_database(settings) as database:
-        return canonical((await AuditLog(database).head()).model_dump())
+        report = await AuditLog(database).verify()
+    if report.broken_at is not None:
+        raise NotProvenError(f"the record is broken at row {report.broken_at}: {report.why}")
+    return signed_line(report.checkpoint(datetime.now(UTC)), key)
+
+
+def public_key(settings: Settings) -> str:
+    """What checkpoints of this deployment are verified with. Raises WatchkeeperError without a key."""
+    return _seal_key(settings).public
+
+
+def _seal_key(settings: Settings) -> SealKey:
+    if settings.watchkeeper_seal_key is None:
+        raise WatchkeeperError(
+            f"{SEAL_KEY} is not set, and a checkpoint that nobody signed proves nothing: make one with `watchkeeper "
+            f"audit new-key`, and set it, or {SEAL_KEY}_FILE"
+        )
+    return SealKey(settings.watchkeeper_seal_key.get_secret_value())
 
 
 async def export_audit(

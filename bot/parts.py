@@ -21,6 +21,7 @@ from bot.narrowing import Narrowing
 from bot.operate import services_by_pagerduty
 from bot.policy import Policy
 from bot.pulse import Pulse
+from bot.seal import SealKey
 from bot.settings import Settings
 from bot.slack.client import SlackClient, web_client
 from bot.step_up import Seal, StepUp
@@ -65,6 +66,7 @@ class Parts:
         self.stop_file = StopFile(settings.watchkeeper_stop_file)
         self.shelf = open_shelf(config.runbooks)
         self.record = AuditLog(self.database)
+        self.seal_key = seal_key_of(settings)
         self.registry = CollectorRegistry()
         self.chain = ChainWatch(self.record, self.registry)
         self.cards = Cards(
@@ -115,6 +117,12 @@ def seal_of(settings: Settings) -> Seal | None:
     """What secrets of one-time codes are sealed with; None where nobody set it. Raises UnusableKeyError."""
     key = settings.watchkeeper_step_up_key
     return Seal(key.get_secret_value()) if key is not None else None
+
+
+def seal_key_of(settings: Settings) -> SealKey | None:
+    """What checkpoints are signed with; None where nobody set it. Raises WatchkeeperError for one that is none."""
+    key = settings.watchkeeper_seal_key
+    return SealKey(key.get_secret_value()) if key is not None else None
 
 
 def public_url(settings: Settings) -> str:

@@ -32,30 +32,48 @@ class NotProvenError(WatchkeeperError):
 
 
 class Checkpoint(BaseModel):
-    """The head of the chain at one time: row `sequence`, the last of `count` rows, has `hash` and was written `at`."""
+    """
+    The head of the chain `at` one time: row `sequence`, the last of `count` rows, has `hash`.
+
+    `record` says whose chain it is: the hash of its first row, which no two databases share.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    format: Literal["watchkeeper-audit-checkpoint/1"] = "watchkeeper-audit-checkpoint/1"
+    format: Literal["watchkeeper-audit-checkpoint/2"] = "watchkeeper-audit-checkpoint/2"
+    record: str = Field(pattern=_HASH)
     sequence: int = Field(ge=0)
     hash: str = Field(pattern=_HASH)
     at: str
     count: int = Field(ge=0)
 
-    @classmethod
-    def read(cls, text: str) -> Checkpoint:
-        """Raises WatchkeeperError when this is no checkpoint."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise WatchkeeperError("this is no checkpoint: `watchkeeper audit checkpoint` writes one") from error
 
-    def check(self, *, sequence: int, found: str) -> None:
-        """Compare with the hash that the chain has at this row. Raises NotProvenError."""
-        if sequence == self.sequence and found != self.hash:
-            raise NotProvenError(
-                f"row {sequence} is not the one of the checkpoint: the record was rewritten up to there, or before"
-            )
+class Known:
+    """What checkpoints say of a chain, compared with it row by row, the rows in their order."""
+
+    def __init__(self, *checkpoints: Checkpoint) -> None:
+        """At least one."""
+        self._of_row = {each.sequence: each for each in checkpoints}
+        self.newest = max(checkpoints, key=lambda each: each.sequence)
+        self._held = 0
+
+    def differs(self, sequence: int, found: str) -> str:
+        """Why the chain, whose row `sequence` has the hash `found`, is not theirs; "" while nothing says so."""
+        if sequence == 1 and self.newest.sequence and found != self.newest.record:
+            return "it is not the first row that the checkpoint knows: another record, or one that was begun anew"
+        known = self._of_row.get(sequence)
+        if known is None:
+            return ""
+        if found != known.hash:
+            where = f"between row {self._held + 1} and row {sequence}" if self._held else f"up to row {sequence}"
+            return f"it is not the row of the checkpoint of {known.at}: the record was rewritten {where}"
+        self._held = sequence
+        return ""
+
+    def check(self, sequence: int, found: str) -> None:
+        """The same. Raises NotProvenError."""
+        if why := self.differs(sequence, found):
+            raise NotProvenError(f"the record is broken at row {sequence}: {why}")
 
 
 class Header(BaseModel):
@@ -104,30 +122,30 @@ def row_line(row: Any) -> str:
     return canonical({**asdict(row), "at": row.at.isoformat()})
 
 
-def verify_export(lines: Iterable[str], checkpoint: Checkpoint | None = None) -> Proven:
+def verify_export(lines: Iterable[str], known: Known | None = None) -> Proven:
     """
-    Recompute an export's chain, and compare it with a checkpoint.
+    Recompute an export's chain, and compare it with checkpoints.
 
     Without one, only what is not hashed anew is found. Rows after the checkpoint's can be cut off, or hashed anew,
-    unseen. Raises NotProvenError, and WatchkeeperError when the checkpoint's row is none of the export's.
+    unseen. Raises NotProvenError, also when the newest checkpoint's row is none of the export's.
     """
     rest = iter(lines)
     header = _header(next(rest, ""))
-    if checkpoint is not None and not header.first - 1 <= checkpoint.sequence <= header.last:
+    if known is not None and not header.first - 1 <= known.newest.sequence <= header.last:
         raise NotProvenError(
-            f"the checkpoint is of row {checkpoint.sequence}, and this export has the rows {header.first} to "
+            f"the newest checkpoint is of row {known.newest.sequence}, and this export has the rows {header.first} to "
             f"{header.last}: it is another part of the record, older than the checkpoint, or cut off"
         )
     seq, previous = header.first - 1, header.previous_hash
     if seq == 0 and previous != GENESIS:
         raise NotProvenError("the header's hash before the first row is not the beginning of a chain")
-    if checkpoint is not None:
-        checkpoint.check(sequence=seq, found=previous)
+    if known is not None:
+        known.check(seq, previous)
     for row in _rows(rest):
         seq += 1
         previous = _linked(row, seq, previous)
-        if checkpoint is not None:
-            checkpoint.check(sequence=seq, found=previous)
+        if known is not None:
+            known.check(seq, previous)
     if (seq, previous, seq - header.first + 1) != (header.last, header.head, header.rows):
         raise NotProvenError(
             f"the export ends at row {seq}, and its header promises row {header.last}: rows are missing"

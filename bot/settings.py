@@ -29,6 +29,7 @@ SECRETS = (
     "PAGERDUTY_WEBHOOK_SECRETS",
     "WATCHKEEPER_TOKEN",
     "WATCHKEEPER_STEP_UP_KEY",  # whoever has it and the database can make everybody's one-time codes
+    "WATCHKEEPER_SEAL_KEY",  # whoever has it and the database can write a record that nobody tells from the true one
     "WATCHKEEPER_HEARTBEAT_URL",  # whoever knows it can say that we live
 )
 ADDRESSES = (
@@ -110,6 +111,7 @@ class Settings(BaseSettings):
     watchkeeper_url: str = "http://127.0.0.1:8080"
     watchkeeper_token: SecretStr | None = None
     watchkeeper_step_up_key: SecretStr | None = None
+    watchkeeper_seal_key: SecretStr | None = None
     watchkeeper_heartbeat_url: SecretStr | None = None
 
     ssl_cert_file: Path | None = None

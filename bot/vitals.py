@@ -18,7 +18,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 from bot.incidents import StoreUnavailableError
-from bot.proof import Checkpoint
+from bot.proof import Known
 from bot.store.audit import AuditLog, ChainReport
 from bot.store.counts import COUNTS, Stock, take_stock
 from bot.store.database import Database
@@ -28,7 +28,6 @@ from bot.store.workers import Worker, Workers
 log = structlog.get_logger()
 
 CHAIN_EVERY_S = 3600.0
-CHECKPOINT_EVERY_S = 300.0
 LANES = ("slack", "pagerduty")
 _FRESH_S = 2.0
 _PATIENCE_S = 3.0
@@ -107,7 +106,7 @@ class ChainWatch:
             "watchkeeper_record_unbroken", "1 while every hash of the record holds, 0 when not", registry=registry
         )
         self._unbroken.set(1)
-        self._known: Checkpoint | None = None
+        self._known: Known | None = None
         self.chain: ChainReport | None = None
         self.chain_at: datetime | None = None
 
@@ -120,7 +119,7 @@ class ChainWatch:
             if chain.broken_at is not None:
                 log.error("the record is broken", row=chain.broken_at, why=chain.why)
             elif chain.rows:
-                self._known = Checkpoint(sequence=chain.rows, hash=chain.head, at="", count=chain.rows)
+                self._known = Known(chain.checkpoint(self.chain_at))
 
     async def trouble(self) -> str:
         """Why the record cannot be trusted, as verified within the hour; "" when it can. Raises as `sweep` does."""
@@ -128,10 +127,6 @@ class ChainWatch:
         if self.chain is None or self.chain.broken_at is not None:
             return "The record is broken, so nothing runs by itself; see `watchkeeper audit verify`."
         return ""
-
-    async def log_checkpoint(self) -> None:
-        """Say in the log where the record ends: whoever keeps the log can prove a cut. Raises StoreUnavailableError."""
-        log.info("audit checkpoint", **(await self._record.head()).model_dump())
 
     async def within(self, seconds: float) -> None:
         """Verify unless that was done in the last so many seconds. Raises StoreUnavailableError."""

@@ -9,6 +9,7 @@ import structlog
 
 from bot import heartbeat, journal, kill_switch, reconcile, retention, role_watch, slack_watch
 from bot.burst import BurstKeeper
+from bot.checkpoint_places import LOG_EVERY_S, CheckpointWriter, LogPlace, places_of
 from bot.connections import Connections, connect, connect_actions
 from bot.engine import Engine, Sweeper
 from bot.errands import ErrandRunner
@@ -34,7 +35,7 @@ from bot.store.role_sources import RoleSources
 from bot.store.sightings import LabelSightings
 from bot.store.slack_events import SlackEvents
 from bot.verify import Verifier
-from bot.vitals import CHAIN_EVERY_S, CHECKPOINT_EVERY_S
+from bot.vitals import CHAIN_EVERY_S
 from bot.watched import WatchedSearch, WatchedTelemetry
 from retrieval.embedder import EmbeddingError, embedder_for
 from retrieval.vectors import SqliteVectors
@@ -105,10 +106,7 @@ class Workshop:
             (journal.EVERY_S, Sweeper("changes", alone("changes", journal.EVERY_S, watch.sweep))),
             (reconcile.LOOK_S, Sweeper("reconcile", self._reconciler().sweep)),
             (CHAIN_EVERY_S, Sweeper("record", parts.chain.sweep)),
-            (
-                CHECKPOINT_EVERY_S,
-                Sweeper("checkpoint", alone("checkpoint", CHECKPOINT_EVERY_S, parts.chain.log_checkpoint)),
-            ),
+            *self._checkpoints(),
             (role_watch.EVERY_S, Sweeper("roles", alone("roles", role_watch.EVERY_S, self._role_watch().sweep))),
             (_LOOK_AT_ROLES_EVERY_S, Sweeper("roles-seen", parts.people.look)),
             (retention.EVERY_S, Sweeper("retention", alone("retention", retention.EVERY_S, self._retention().sweep))),
@@ -116,6 +114,20 @@ class Workshop:
         ]
         periods = dict.fromkeys(seconds for seconds, _ in sweepers)
         return {period: [sweeper for seconds, sweeper in sweepers if seconds == period] for period in periods}
+
+    def _checkpoints(self) -> list[tuple[float, Sweeper]]:
+        """Our log always, and every place that the configuration names."""
+        parts = self._parts
+        found = []
+        places = places_of(parts.settings, parts.config.checkpoints, parts.slack, self._outside)
+        for number, (every_s, place) in enumerate([(LOG_EVERY_S, LogPlace()), *places]):
+            writer = CheckpointWriter(
+                place, record=parts.record, key=parts.seal_key, pulse=parts.pulse, far_ends=parts.far_ends
+            )
+            parts.troubles.append(writer.trouble)
+            name = f"checkpoint-{number}"
+            found.append((every_s, Sweeper(name, parts.duties.only_one(name, every_s, writer.sweep))))
+        return found
 
     def _role_watch(self) -> RoleWatch:
         parts = self._parts

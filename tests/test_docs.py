@@ -41,6 +41,7 @@ from bot.config.entries import (
     ServiceTraces,
 )
 from bot.config.fields import Entry
+from bot.config.trust import CheckpointPlace
 from bot.settings import PROCESS, VARIABLES
 
 ROOT = Path(__file__).parents[1]
@@ -146,7 +147,8 @@ def test_no_document_names_a_variable_that_nobody_reads(file: Path) -> None:
     [
         PrometheusSource, RecorderSource, LangfuseSource, GitSource, MlflowSource, PhoenixSource, ArgoSource,
         FlagSource, TraceSource, Cluster, Gateway, HttpEndpoint, Command, Workflow, InferenceEngine, VectorStore,
-        Service, ServiceTraces, Budgets, Deployment, PromptRef, Provider, PolicyRule, Freeze, Limit, Person,
+        Service, ServiceTraces, Budgets, Deployment, PromptRef, Provider, PolicyRule, Freeze, Limit,
+        CheckpointPlace, Person,
     ],
 )  # fmt: skip
 def test_every_key_is_documented(entry: type[Entry]) -> None:

@@ -43,12 +43,13 @@ from bot.config.errors import ConfigError, Problem, did_you_mean, problems_of
 from bot.config.fields import Entry
 from bot.config.lines import TomlLines, TomlPath, shown
 from bot.config.references import NAMED_BY, metrics_sources, misfits
-from bot.config.trust import BreakGlass, RoleSource
+from bot.config.trust import BreakGlass, CheckpointPlace, RoleSource
 
 __all__ = [
     "ArgoSource",
     "AutomationAction",
     "BreakGlass",
+    "CheckpointPlace",
     "Cluster",
     "Command",
     "Config",
@@ -79,6 +80,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+SEAL_KEY = "WATCHKEEPER_SEAL_KEY"
+"""The variable with the secret that checkpoints are signed with."""
 
 _KINDS: Mapping[str, type[Entry]] = {
     "service": Service,
@@ -97,6 +100,7 @@ _KINDS: Mapping[str, type[Entry]] = {
     "limit": Limit,
     "break_glass": BreakGlass,
     "role_source": RoleSource,
+    "checkpoint": CheckpointPlace,
     "person": Person,
 }
 _DECIDING = ("environment", "team", "mode", "auto", "undo_on_failure", "owners", "approvers")
@@ -126,6 +130,7 @@ class Config(Entry):
     limits: tuple[Limit, ...] = ()
     break_glass: tuple[BreakGlass, ...] = ()
     role_sources: tuple[RoleSource, ...] = ()
+    checkpoints: tuple[CheckpointPlace, ...] = ()
     people: tuple[Person, ...] = ()
 
     def service(self, name: str) -> Service | None:
@@ -149,8 +154,9 @@ class Config(Entry):
         return next((person for person in self.people if f"{team}/{user}" in person.slack), None)
 
     def credentials(self) -> tuple[str, ...]:
-        """The names of all variables that the entries name as credentials."""
-        named = [getattr(entry, "credential", None) for entry in self._far_ends()]
+        """The names of all variables that the entries name as credentials, and of what signs checkpoints."""
+        named = [getattr(entry, "credential", None) for entry in (*self._far_ends(), *self.checkpoints)]
+        named += [SEAL_KEY] if self.checkpoints else []
         return tuple(dict.fromkeys((*filter(None, named), *self.action_credentials())))
 
     def action_credentials(self) -> tuple[str, ...]:
@@ -253,6 +259,7 @@ def load_config(path: Path, *, prometheus_url: str | None = None) -> Config:
         limits=tuple(entries["limit"].values()),
         break_glass=tuple(entries["break_glass"].values()),
         role_sources=tuple(entries["role_source"].values()),
+        checkpoints=tuple(paths_below(place, folder) for place in entries["checkpoint"].values()),
         people=tuple(entries["person"].values()),
     )
 

@@ -1,13 +1,14 @@
-"""The entries of watchkeeper.toml about whom we trust with more than a click."""
+"""The entries of watchkeeper.toml about whom we trust with more than a click, and what outside proves our record."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from bot.config.entries import Role
-from bot.config.fields import Entry, Name
+from bot.config.fields import CredentialName, Entry, Name, PrivateAddress
 
 
 class BreakGlass(Entry):
@@ -16,6 +17,24 @@ class BreakGlass(Entry):
     roles: tuple[Role, ...] = Field(min_length=1)
     environment: Literal["prod", "staging", "dev", "*"] = "*"
     service: str = "*"
+
+
+class CheckpointPlace(Entry):
+    """Where signed checkpoints of the record go by themselves: a file, an address or a channel in Slack."""
+
+    file: Path | None = None
+    url: PrivateAddress | None = None
+    credential: CredentialName | None = None
+    slack_channel: str | None = Field(default=None, pattern=r"^[CG][A-Z0-9]{2,}$")
+    every_min: int = Field(default=5, ge=1, le=1440)
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:
+        if sum(each is not None for each in (self.file, self.url, self.slack_channel)) != 1:
+            raise ValueError("it needs one place; write file, url or slack_channel")
+        if self.url is None and self.credential is not None:
+            raise ValueError("only an address takes a credential; leave it out")
+        return self
 
 
 Usergroup = Annotated[str, Field(pattern=r"^[TE][A-Z0-9]{2,}/S[A-Z0-9]{2,}$")]

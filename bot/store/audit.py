@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bot.proof import GENESIS, Checkpoint, Header, NotProvenError, link_hash
+from bot.proof import GENESIS, Checkpoint, Header, Known, NotProvenError, link_hash
 from bot.redact import safe_values
 from bot.store.database import Database
 from bot.store.tables import audit
@@ -34,12 +34,20 @@ class AuditRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ChainReport:
-    """The result of a verification: how many rows hold, the head's hash, and the first row that does not hold."""
+    """
+    The result of a verification: how many rows hold, the first one's hash and the head's, and the first row that does
+    not hold.
+    """
 
     rows: int
+    record: str
     head: str
     broken_at: int | None = None
     why: str = ""
+
+    def checkpoint(self, at: datetime) -> Checkpoint:
+        """What was verified, in a value to keep elsewhere."""
+        return Checkpoint(record=self.record, sequence=self.rows, hash=self.head, at=at.isoformat(), count=self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,37 +112,42 @@ class AuditLog:
         async with self._database.read() as connection:
             return [AuditRow(**row._mapping) for row in await connection.execute(query)]  # noqa: SLF001 - as above
 
-    async def verify(self, checkpoint: Checkpoint | None = None) -> ChainReport:
+    async def verify(self, known: Known | None = None) -> ChainReport:
         """
-        Recompute every hash, and compare one with a checkpoint.
+        Recompute every hash, and compare some with checkpoints.
 
         Cutting off the newest rows, or hashing all anew, is what only a checkpoint that was kept outside shows.
         """
-        previous, count = GENESIS, 0
+        return await self._walk(known, start=1, record=GENESIS)
+
+    async def verify_since(self, checkpoint: Checkpoint) -> ChainReport:
+        """The same for the checkpoint's row and what came after it; nothing before is looked at."""
+        start = max(1, checkpoint.sequence)
+        return await self._walk(Known(checkpoint), start=start, record=checkpoint.record)
+
+    async def _walk(self, known: Known | None, *, start: int, record: str) -> ChainReport:
+        head, count = GENESIS, start - 1
+        query = sa.select(audit).where(audit.c.seq >= start).order_by(audit.c.seq)
+
+        def broken(at: int, why: str) -> ChainReport:
+            return ChainReport(rows=count, record=record, head=head, broken_at=at, why=why)
+
         async with self._database.read() as connection:
-            async for row in await connection.stream(sa.select(audit).order_by(audit.c.seq)):
+            async for row in await connection.stream(query):
+                previous = row.previous_hash if row.seq == start > 1 else head
                 expected = link_hash(row.seq, row.at, row.actor, row.action, row.subject, row.details, previous)
                 if row.seq != count + 1:
-                    return ChainReport(rows=count, head=previous, broken_at=count + 1, why="a row is missing")
+                    return broken(count + 1, "a row is missing")
                 if row.previous_hash != previous or row.hash != expected:
-                    return ChainReport(rows=count, head=previous, broken_at=row.seq, why="the row was changed")
-                if checkpoint is not None and row.seq == checkpoint.sequence and row.hash != checkpoint.hash:
-                    why = "it is not the row of the checkpoint, so the record was rewritten"
-                    return ChainReport(rows=count, head=previous, broken_at=row.seq, why=why)
-                previous, count = row.hash, count + 1
-        if checkpoint is not None and checkpoint.sequence > count:
-            why = f"the checkpoint is of row {checkpoint.sequence}, so the newest rows were cut off"
-            return ChainReport(rows=count, head=previous, broken_at=count + 1, why=why)
-        return ChainReport(rows=count, head=previous)
-
-    async def head(self) -> Checkpoint:
-        """The newest row, without looking at the others."""
-        query = sa.select(audit.c.seq, audit.c.hash, audit.c.at).order_by(audit.c.seq.desc()).limit(1)
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        if row is None:
-            return Checkpoint(sequence=0, hash=GENESIS, at="", count=0)
-        return Checkpoint(sequence=row.seq, hash=row.hash, at=row.at.isoformat(), count=row.seq)
+                    return broken(row.seq, "the row was changed")
+                if known is not None and (why := known.differs(row.seq, row.hash)):
+                    return broken(row.seq, why)
+                head, count = row.hash, row.seq
+                record = row.hash if row.seq == 1 else record
+        if known is not None and known.newest.sequence > count:
+            why = f"the newest checkpoint is of row {known.newest.sequence}, so the newest rows were cut off"
+            return broken(count + 1, why)
+        return ChainReport(rows=count, record=record, head=head)
 
     async def extent(self, *, since: datetime | None, until: datetime | None) -> Header:
         """

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import DBAPIError
 
-from bot.proof import header_line, row_line, verify_export
+from bot.proof import Known, header_line, row_line, verify_export
 from bot.store import audit, tables
 from bot.store.audit import AuditLog
 from bot.vitals import ChainWatch
@@ -27,7 +27,7 @@ async def _fill(store: Store, count: int) -> None:
             await audit.append(connection, at=NOW, actor="alice", action="test", subject="s", number=number)
 
 
-async def _disarm(store: Store) -> None:
+async def disarm(store: Store) -> None:
     """What somebody with the rights of the database's owner could do."""
     async with store.database.write() as connection:
         if connection.dialect.name == "sqlite":
@@ -90,23 +90,23 @@ async def test_what_was_cut_off_is_found_with_a_checkpoint(store: Store) -> None
     """Alone the shorter chain is whole; the head that was kept elsewhere says that there was more."""
     await _fill(store, 5)
     log = AuditLog(store.database)
-    known = await log.head()
+    known = Known((await log.verify()).checkpoint(NOW))
     assert (await log.verify(known)).broken_at is None
-    await _disarm(store)
+    await disarm(store)
     async with store.database.write() as connection:
         await connection.execute(tables.audit.delete().where(tables.audit.c.seq > 3))
 
     assert (await log.verify()).broken_at is None
-    assert ((await log.verify(known)).broken_at, known.sequence) == (4, 5)
+    assert ((await log.verify(known)).broken_at, known.newest.sequence) == (4, 5)
 
 
 async def test_a_chain_that_was_hashed_anew_is_found_with_a_checkpoint(store: Store) -> None:
     """Also by the watch of a running process, which remembers what it saw."""
     await _fill(store, 3)
     log = AuditLog(store.database)
-    known, watch = await log.head(), ChainWatch(log, CollectorRegistry())
+    known, watch = Known((await log.verify()).checkpoint(NOW)), ChainWatch(log, CollectorRegistry())
     await watch.sweep()
-    await _disarm(store)
+    await disarm(store)
     async with store.database.write() as connection:
         await connection.execute(tables.audit.delete())
     for actor in ("mallory", "alice", "alice"):
@@ -114,10 +114,10 @@ async def test_a_chain_that_was_hashed_anew_is_found_with_a_checkpoint(store: St
             await audit.append(connection, at=NOW, actor=actor, action="test", subject="s")
 
     assert (await log.verify()).broken_at is None
-    assert (await log.verify(known)).broken_at == 3
+    assert (await log.verify(known)).broken_at == 1
     await watch.sweep()
     assert watch.chain is not None
-    assert watch.chain.broken_at == 3
+    assert watch.chain.broken_at == 1
 
 
 async def test_an_export_has_the_rows_of_a_time_without_a_gap(store: Store) -> None:
@@ -151,7 +151,7 @@ async def test_whoever_removes_the_triggers_is_found_out(
 ) -> None:
     """An edit, an edit of the details, a dropped row, a forged hash: each is found at its row."""
     await _fill(store, 5)
-    await _disarm(store)
+    await disarm(store)
     async with store.database.write() as connection:
         await connection.execute(tamper)
 

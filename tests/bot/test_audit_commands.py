@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bot.seal import new_secret
 from bot.store.audit import AuditLog
 from bot.store.kill_switch import SUBJECT
 from tests.bot.test_operator_commands import Terminal
@@ -20,7 +22,7 @@ async def terminal(database_url: str, tmp_path: Path) -> AsyncIterator[Terminal]
     async with open_store(database_url, config_in(tmp_path)) as store:
         await store.page()
         async with operator_house(store) as house, listening(house.web) as url:
-            yield Terminal(store=store, folder=tmp_path, url=url)
+            yield Terminal(store=store, folder=tmp_path, url=url, seal_key=new_secret())
 
 
 @pytest.mark.integration
@@ -54,19 +56,29 @@ async def test_the_record_is_exported_and_verified_without_its_database(terminal
 
 
 @pytest.mark.integration
-async def test_a_record_without_its_checkpoint_is_not_the_record(terminal: Terminal) -> None:
-    """A checkpoint of more rows than there are means that the newest were cut off; a file that is none is said so."""
+async def test_a_checkpoint_counts_only_as_it_was_signed(terminal: Terminal) -> None:
+    """Edited, of another deployment's key, or unsigned it is refused; the public key is enough to verify with."""
     head = terminal.folder / "head.json"
     await terminal.type("audit", "checkpoint", "--out", str(head))
+    stranger = replace(terminal, seal_key=new_secret())
+    auditor = replace(terminal, seal_key="")
+    public = (await terminal.type("audit", "public-key"))[1].strip()
+    verify = ("audit", "verify", "--checkpoint", str(head))
+
+    held = await auditor.type(*verify, "--key", public)
+    other = await stranger.type(*verify)
+    none = await auditor.type("audit", "checkpoint")
     known = json.loads(head.read_text())
     head.write_text(json.dumps({**known, "sequence": known["sequence"] + 1, "count": known["count"] + 1}))
-
-    cut = await terminal.type("audit", "verify", "--checkpoint", str(head))
+    edited = await terminal.type(*verify)
     head.write_text("{}")
-    none = await terminal.type("audit", "verify", "--checkpoint", str(head))
+    unsigned = await terminal.type(*verify)
 
-    assert (cut[0], "the newest rows were cut off" in cut[2]) == (2, True)
-    assert (none[0], "this is no checkpoint" in none[2]) == (2, True)
+    assert (held[0], f"it holds the checkpoint's row {known['sequence']}" in held[1]) == (0, True)
+    assert (other[0], "signed with another key" in other[2]) == (2, True)
+    assert (none[0], "WATCHKEEPER_SEAL_KEY is not set" in none[2]) == (2, True)
+    assert (edited[0], "head.json: line 1 was changed" in edited[2]) == (2, True)
+    assert (unsigned[0], "no signed checkpoint" in unsigned[2]) == (2, True)
 
 
 @pytest.mark.integration

@@ -29,6 +29,7 @@ class Terminal:
     store: Store
     folder: Path
     url: str
+    seal_key: str = ""
 
     async def type(self, *words: str, token: str = "", answer: str = "") -> tuple[int, str, str]:
         """Exit status, output and errors of `watchkeeper WORDS`, in a thread, since the server runs in this one."""
@@ -37,6 +38,7 @@ class Terminal:
             "WATCHKEEPER_CONFIG": str(self.folder / "watchkeeper.toml"),
             "WATCHKEEPER_URL": self.url,
             "WATCHKEEPER_TOKEN": token or None,
+            "WATCHKEEPER_SEAL_KEY": self.seal_key or None,
         }
         end = await asyncio.to_thread(CliRunner().invoke, app, words, input=answer, env=environment)
         if isinstance(end.exception, WatchkeeperError):
