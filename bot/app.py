@@ -47,21 +47,23 @@ class Process:
     def __init__(self, parts: Parts, *, doors: bool, work: bool) -> None:
         self.parts = parts
         self.workshop = Workshop(parts) if work else None
+        # Without work here runbooks are searched by words: no model is loaded.
+        self.search = self.workshop.search if self.workshop else RunbookSearch()
         self.front = self._front() if doors else None
         sweepers = self.workshop.engine.sweepers if self.workshop else ()
         self._asking: asyncio.Task[None] | None = None
         self.readiness = Readiness(parts.database, sweepers, parts.vitals, parts.troubles)
 
     def _front(self) -> Front:
-        """Without work here, runbooks are searched by words (no model is loaded) and nobody is there to be rung for."""
-        if self.workshop is not None:
-            return Front(self.parts, search=self.workshop.search, ring=self.workshop.engine.ring)
-        return Front(self.parts, search=RunbookSearch(), ring=lambda: None)
+        """Without work here nobody is there to be rung for."""
+        ring = self.workshop.engine.ring if self.workshop else lambda: None
+        return Front(self.parts, search=self.search, ring=ring)
 
     async def start(self) -> None:
         """Live, before anything is begun that others would take over; and people first: the doors ask who they are."""
         await self.parts.pulse.begin()
         await self.parts.people.replace(accounts(self.parts.config))
+        await self.parts.shelf.begin(self.search)
         if self.workshop is not None:
             await self.workshop.start()
         if self.front is not None:
@@ -70,6 +72,7 @@ class Process:
 
     async def stop(self) -> None:
         """What is under way is interrupted, and taken over at once by whoever lives."""
+        self.parts.shelf.end()
         if self._asking is not None:
             self._asking.cancel()
         if self.front is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 import runbooks
@@ -16,7 +18,7 @@ from retrieval.documents import Document, Hit, Origin, Question, Section
 from retrieval.embedder import Embedder
 from retrieval.ranking import RunbookSearch
 from runbooks.engine.actions import build_actions
-from runbooks.engine.library import load_file, load_folder, runbook_files
+from runbooks.engine.library import FolderUnreadableError, load_file, load_folder, runbook_files
 from runbooks.engine.lint import Vocabulary, lint
 from runbooks.engine.problems import Problem, RunbookError
 from runbooks.engine.reviewed import NotReviewedError, reviewed
@@ -41,7 +43,8 @@ class Shelf:
     The runbooks of an installation by id, where they came from and are read, and what is wrong with some.
 
     A file that is no runbook is left out. One that `lint` complains about is found and read, and none of its steps is
-    ever offered: a check that does not exist would only be missed when the change is made.
+    ever offered: a check that does not exist would only be missed when the change is made. A shelf never changes:
+    `bot.shelf` puts another in its place.
     """
 
     runbooks: Mapping[str, Runbook]
@@ -52,45 +55,91 @@ class Shelf:
         """What retrieval searches."""
         return [document(runbook, self.places[name]) for name, runbook in self.runbooks.items()]
 
+    @cached_property
+    def sha256(self) -> str:
+        """Of all that stands on it (hex): two processes that say the same have the same runbooks."""
+        lines = (f"{name} {book.revision}\n" for name, book in sorted(self.runbooks.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Folder:
+    """What one folder gave: its runbooks as they were parsed, what is wrong with the rest, and the reviewed commit."""
+
+    books: Mapping[str, Runbook]
+    problems: Sequence[Problem]
+    commit: str = ""
+
+
+class Librarian:
+    """
+    Reads the folders again and again; a file that did not change is neither parsed nor linted again.
+
+    Of a folder with `reviewed`, only what that branch holds counts; when Git cannot say, nothing of it does. A folder
+    that could be read and now cannot (its volume is away, Git gives no answer) stays as it was, and the shelf says so.
+    """
+
+    def __init__(self, folders: Sequence[RunbookFolder] = ()) -> None:
+        self._folders = (RunbookFolder(path=FOLDER), *folders)
+        self._names = vocabulary()
+        self._last: dict[int, _Folder] = {}
+        self._faults: dict[tuple[str, str], Sequence[Problem]] = {}
+
+    def shelf(self) -> Shelf:
+        """The shipped runbooks and the team's own; a team's of the same name takes the place of ours. Blocks."""
+        books: dict[str, Runbook] = {}
+        places: dict[str, Place] = {}
+        problems: list[Problem] = []
+        faults: dict[tuple[str, str], Sequence[Problem]] = {}
+        for place, folder in enumerate(self._folders):
+            found = self._read(place, folder)
+            problems += found.problems
+            for name, book in found.books.items():
+                which = (name, book.revision)
+                wrong = faults[which] = self._faults[which] if which in self._faults else lint(book, self._names)
+                problems += wrong
+                books[name] = replace(book, steps=()) if wrong else book
+                file = f"{name}.md"
+                url = f"{folder.url.rstrip('/')}/{file}" if folder.url else ""
+                places[name] = Place(file=str(folder.path / file), url=url, commit=found.commit)
+        self._faults = faults
+        return Shelf(runbooks=books, places=places, problems=tuple(problems))
+
+    def _read(self, place: int, folder: RunbookFolder) -> _Folder:
+        before = self._last.get(place)
+        try:
+            found = _counting(folder, before.books if before else {})
+        except (FolderUnreadableError, NotReviewedError) as error:
+            return _away(folder, before, error)
+        self._last[place] = found
+        return found
+
 
 def open_shelf(folders: Sequence[RunbookFolder] = ()) -> Shelf:
-    """
-    The shipped runbooks and the team's own; a team's runbook of the same name takes the place of ours.
-
-    Of a folder with `reviewed`, only what that branch holds counts; when Git cannot say, nothing of it does.
-    """
-    books: dict[str, Runbook] = {}
-    places: dict[str, Place] = {}
-    problems: list[Problem] = []
-    names = vocabulary()
-    for folder in (RunbookFolder(path=FOLDER), *folders):
-        found, broken, commit = _counting(folder)
-        problems += broken
-        for book in found:
-            wrong = lint(book, names)
-            problems += wrong
-            books[book.runbook_id] = replace(book, steps=()) if wrong else book
-            file = f"{book.runbook_id}.md"
-            url = f"{folder.url.rstrip('/')}/{file}" if folder.url else ""
-            places[book.runbook_id] = Place(file=str(folder.path / file), url=url, commit=commit)
-    return Shelf(runbooks=books, places=places, problems=tuple(problems))
+    """The shelf as it is now, read once."""
+    return Librarian(folders).shelf()
 
 
-def _counting(folder: RunbookFolder) -> tuple[Sequence[Runbook], Sequence[Problem], str]:
-    """The folder's runbooks that count, what is wrong with the rest, and the reviewed commit, if one was asked for."""
-    if folder.reviewed is None or not folder.path.is_dir():
-        return *load_folder(folder.path), ""
-    try:
-        branch = reviewed(folder.path, folder.reviewed, [file.name for file in runbook_files(folder.path)])
-    except NotReviewedError as error:
-        problem = Problem(
-            path=str(folder.path),
-            line=1,
-            message=f"none of its files counts, as what {folder.reviewed} holds cannot be told: {error}",
-            remedy=f"make the folder part of a Git work tree that has fetched {folder.reviewed}",
-        )
-        return (), (problem,), ""
-    return *load_folder(folder.path, branch.objection), branch.commit
+def _counting(folder: RunbookFolder, known: Mapping[str, Runbook]) -> _Folder:
+    """What counts of the folder. Raises FolderUnreadableError, NotReviewedError."""
+    files = runbook_files(folder.path)
+    if folder.reviewed is None:
+        found, problems = load_folder(folder.path, known=known)
+        return _Folder(books={book.runbook_id: book for book in found}, problems=problems)
+    branch = reviewed(folder.path, folder.reviewed, [file.name for file in files])
+    found, problems = load_folder(folder.path, branch.objection, known)
+    return _Folder(books={book.runbook_id: book for book in found}, problems=problems, commit=branch.commit)
+
+
+def _away(folder: RunbookFolder, before: _Folder | None, why: Exception) -> _Folder:
+    """The folder as it was when it could be read last; nothing where it never could."""
+    message, remedy = str(why), "check the path of the runbooks"
+    if isinstance(why, NotReviewedError):
+        message = f"what {folder.reviewed} holds cannot be told: {why}"
+        remedy = f"make the folder part of a Git work tree that has fetched {folder.reviewed}"
+    kept = f"its {len(before.books)} runbooks stay as they were" if before else "none of its files counts"
+    problem = Problem(path=str(folder.path), line=1, message=f"{message}; {kept}", remedy=remedy)
+    return replace(before or _Folder(books={}, problems=()), problems=(problem,))
 
 
 def document(runbook: Runbook, place: Place = Place()) -> Document:

@@ -6,7 +6,7 @@ The values are checked at the desk, where a person can mend them, and again by w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -32,7 +32,9 @@ class WrongValuesError(WatchkeeperError):
 class Narrowing:
     """Says what may be changed in a plan, by whom, and to what. Reads only."""
 
-    def __init__(self, *, incidents: Incidents, plans: Plans, policy: Policy, runbooks: Mapping[str, Runbook]) -> None:
+    def __init__(
+        self, *, incidents: Incidents, plans: Plans, policy: Policy, runbooks: Callable[[], Mapping[str, Runbook]]
+    ) -> None:
         self._incidents = incidents
         self._plans = plans
         self._policy = policy
@@ -67,7 +69,7 @@ class Narrowing:
             raise StaleError("The incident is resolved; nothing needs to be fixed.")
         if now > row.plan.expires_at:
             raise StaleError("This fix expired. Diagnose again for a fresh one.")
-        runbook = self._runbooks.get(row.plan.runbook_id)
+        runbook = self._runbooks().get(row.plan.runbook_id)
         if runbook is None or runbook.revision != row.plan.runbook_revision:
             raise StaleError("The runbook changed since this fix was made. Diagnose again for a fresh one.")
         if not runbook.params or row.plan.undoes is not None:

@@ -16,13 +16,13 @@ from bot.config import Config
 from bot.far_ends import FarEnds
 from bot.given_roles import given_by
 from bot.kill_switch import StopFile
-from bot.library import open_shelf
 from bot.narrowing import Narrowing
 from bot.operate import services_by_pagerduty
 from bot.policy import Policy
 from bot.pulse import Pulse
 from bot.seal import SealKey
 from bot.settings import Settings
+from bot.shelf import LiveShelf
 from bot.slack.client import SlackClient, web_client
 from bot.step_up import Seal, StepUp
 from bot.store.audit import AuditLog
@@ -64,7 +64,7 @@ class Parts:
         self.policy = Policy(config, self.given)
         self.switch = KillSwitch(self.database)
         self.stop_file = StopFile(settings.watchkeeper_stop_file)
-        self.shelf = open_shelf(config.runbooks)
+        self.shelf = LiveShelf(config.runbooks)
         self.record = AuditLog(self.database)
         self.seal_key = seal_key_of(settings)
         self.registry = CollectorRegistry()

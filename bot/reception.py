@@ -57,7 +57,8 @@ def operator_routes(parts: Parts, desk: DecisionDesk, readiness: Readiness) -> S
         far_ends=parts.far_ends,
         config=parts.config,
         schema=schema.head(),
-        left_out=_left_out(parts),
+        runbooks=lambda: str(parts.shelf),
+        left_out=lambda: _left_out(parts),
         troubles=parts.troubles,
     )
     statusz = Statusz(status=status, entrance=entrance, renderer=renderer)
@@ -72,7 +73,7 @@ def operator_routes(parts: Parts, desk: DecisionDesk, readiness: Readiness) -> S
 
 def _left_out(parts: Parts) -> list[str]:
     """What could not be read, or was not asked for."""
-    found = [str(problem) for problem in parts.shelf.problems]
+    found = [str(problem) for problem in parts.shelf.now.problems]
     if parts.settings.watchkeeper_heartbeat_url is None:
         found.append("Nobody outside hears of our silence (no WATCHKEEPER_HEARTBEAT_URL).")
     return found

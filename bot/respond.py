@@ -9,7 +9,7 @@ drawn. Nobody waits here for a person: the story ends when the verdict stands, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -72,7 +72,7 @@ class Respond:
         approvals: Approvals,
         diagnosers: Mapping[str, Diagnoser],
         search: RunbookSearch,
-        runbooks: Mapping[str, Runbook],
+        runbooks: Callable[[], Mapping[str, Runbook]],
         actions: Mapping[str, Action],
         pagerduty: AlertReader,
     ) -> None:
@@ -168,12 +168,13 @@ class Respond:
         self, incident: Incident, service: Service, found: Diagnosis, run: Run
     ) -> tuple[list[tuple[Plan, bool]], list[str]]:
         """Plans with whether they treat a likely cause, best first, and why others could not be made."""
+        runbooks = self._runbooks()
         likely = [cause.cause for cause in found.causes if cause.probability >= PROPOSE_FROM]
         drafts: list[tuple[Plan, list[int]]] = []
         refusals: list[str] = []
         seen: set[str] = set()
         for hit in HITS.validate_python(run.hits or []):
-            runbook = self._runbooks.get(hit.doc_id)
+            runbook = runbooks.get(hit.doc_id)
             for suspect in (*found.suspects, None) if runbook else ():
                 context = context_of(incident, service, found, suspect, policy_version=self._config.policy_version)
                 try:

@@ -64,6 +64,7 @@ class Report:
     far_ends: tuple[FarEnd, ...]
     chain: ChainReport | None
     chain_at: datetime | None
+    runbooks: str
     switched_off: tuple[str, ...]
 
 
@@ -79,11 +80,13 @@ class Status:
         far_ends: FarEnds,
         config: Config,
         schema: str,
-        left_out: Sequence[str] = (),
+        runbooks: Callable[[], str],
+        left_out: Callable[[], Sequence[str]] = tuple,
         troubles: Sequence[Callable[[], str]] = (),
     ) -> None:
         """
-        `left_out` are sentences about what could not be read; `troubles` say in one what does not work now, or nothing.
+        `runbooks` says which are in use, `left_out` what could not be read, each of the `troubles` what does not
+        work now, or nothing.
         """
         self._probes = probes
         self._vitals = vitals
@@ -92,7 +95,9 @@ class Status:
         self._schema = schema
         self._started_at = datetime.now(UTC)
         self._troubles = troubles
-        self._switched_off = (*left_out, *_switched_off(config))
+        self._runbooks = runbooks
+        self._left_out = left_out
+        self._switched_off = _switched_off(config)
 
     async def reasons(self) -> tuple[str, ...]:
         """Why no traffic should come here."""
@@ -118,7 +123,8 @@ class Status:
             far_ends=tuple(self._far_ends.all()),
             chain=self._chain.chain,
             chain_at=self._chain.chain_at,
-            switched_off=self._switched_off,
+            runbooks=self._runbooks(),
+            switched_off=(*self._left_out(), *self._switched_off),
         )
 
 

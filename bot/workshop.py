@@ -266,11 +266,8 @@ class Workshop:
         return RemediateWorkflow(story, self.engine.fixes)
 
     async def start(self) -> None:
-        """Telemetry and runbooks first, then the engine."""
+        """Telemetry first, then the engine."""
         await self.connections.start()
-        for problem in self._parts.shelf.problems:
-            log.error("runbook cannot be run", problem=str(problem))
-        await self.search.refresh(self._parts.shelf.documents())
         await self.engine.start(respond=self.respond, remediate=self.remediate)
 
     async def warm(self) -> None:

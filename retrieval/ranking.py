@@ -52,6 +52,17 @@ class RunbookSearch:
         self._corpus: Corpus | None = None
         self._refreshing = asyncio.Lock()
 
+    @property
+    def by_meaning(self) -> bool:
+        """Whether all that is searched has vectors."""
+        return self._corpus is not None and self._corpus.index is not None
+
+    @property
+    def lacks_vectors(self) -> bool:
+        """Whether vectors are missing although the model is there: embedding failed, and `warm` may try again."""
+        has_model = self._embedder is not None and self._embedder.ready
+        return has_model and self._corpus is not None and bool(self._corpus.chunks) and not self.by_meaning
+
     async def warm(self) -> None:
         """
         Load the model and embed what is there. Searching by words goes on whatever happens here.

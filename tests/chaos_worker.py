@@ -150,7 +150,7 @@ async def work(store: Store, lifeline: Database, folder: Path) -> None:
         approvals=approvals,
         diagnosers={},
         search=nobody,
-        runbooks={},
+        runbooks=dict,
         actions={},
         pagerduty=nobody,
     )

@@ -142,7 +142,7 @@ class EngineRoom:
             approvals=self.approvals,
             diagnosers={"chat": fakes},
             search=fakes,
-            runbooks={RUNBOOK.runbook_id: RUNBOOK},
+            runbooks=lambda: {RUNBOOK.runbook_id: RUNBOOK},
             actions={"fake.set": fakes},
             pagerduty=fakes,
         )

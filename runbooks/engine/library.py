@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from runbooks.engine.parse import MAX_CHARS, parse
@@ -16,37 +17,53 @@ Objection = Callable[[str, bytes], str | None]
 """Given a file's name and content, why it does not count; None when it does."""
 
 
-def load_folder(path: Path, objection: Objection | None = None) -> tuple[tuple[Runbook, ...], tuple[Problem, ...]]:
+class FolderUnreadableError(Exception):
+    """A folder is not there or may not be listed; the message says which of it."""
+
+
+def load_folder(
+    path: Path, objection: Objection | None = None, known: Mapping[str, Runbook] | None = None
+) -> tuple[tuple[Runbook, ...], tuple[Problem, ...]]:
     """
     Every runbook that can be read, by name, and what is wrong with the rest. Blocks: call it in a thread.
 
-    A file with an objection is not parsed: what was not reviewed says nothing.
+    A file with an objection is not parsed: what was not reviewed says nothing. One whose bytes are those of its runbook
+    in `known` (by id) is not parsed again.
     """
-    if not path.is_dir():
-        problem = Problem(path=str(path), line=1, message="no such folder", remedy="check the path of the runbooks")
-        return (), (problem,)
+    try:
+        files = runbook_files(path)
+    except FolderUnreadableError as error:
+        return (), (Problem(path=str(path), line=1, message=str(error), remedy="check the path of the runbooks"),)
     runbooks: list[Runbook] = []
     problems: list[Problem] = []
-    for file in runbook_files(path):
+    for file in files:
         try:
-            runbooks.append(load_file(file, objection))
+            runbooks.append(load_file(file, objection, (known or {}).get(file.stem)))
         except RunbookError as error:
             problems += error.problems
     return tuple(runbooks), tuple(problems)
 
 
 def runbook_files(path: Path) -> list[Path]:
-    """The files of a folder that should be runbooks, by name."""
-    return [file for file in sorted(path.glob("*.md")) if file.name != NOT_A_RUNBOOK]
+    """The files of a folder that should be runbooks, by name. Raises FolderUnreadableError."""
+    try:
+        files = sorted(path.iterdir())
+    except FileNotFoundError:
+        raise FolderUnreadableError("no such folder") from None
+    except OSError as error:
+        raise FolderUnreadableError(f"the folder cannot be read: {error.strerror or error}") from error
+    return [file for file in files if file.suffix == ".md" and file.name != NOT_A_RUNBOOK]
 
 
-def load_file(file: Path, objection: Objection | None = None) -> Runbook:
+def load_file(file: Path, objection: Objection | None = None, known: Runbook | None = None) -> Runbook:
     """One runbook. Raises RunbookError, also when the file cannot be read or does not count."""
     try:
         with file.open("rb") as stream:
             content = stream.read(4 * MAX_CHARS + 1)  # a character of UTF-8 has at most four bytes
         if objection is not None and (message := objection(file.name, content)):
             raise RunbookError([_unreadable(file, message, "have it reviewed and merged, and update this work tree")])
+        if known is not None and known.revision == hashlib.sha256(content).hexdigest():
+            return known
         text = content.decode()
     except OSError as error:
         raise RunbookError(

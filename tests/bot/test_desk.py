@@ -39,7 +39,9 @@ class Room(Scene):
         self.rings = 0
         self.runbooks = RunbookSearch()
         self.shelf: dict[str, Runbook] = {}
-        narrowing = Narrowing(incidents=store.incidents, plans=store.plans, policy=store.policy, runbooks=self.shelf)
+        narrowing = Narrowing(
+            incidents=store.incidents, plans=store.plans, policy=store.policy, runbooks=lambda: self.shelf
+        )
         self.desk = Desk(
             incidents=store.incidents,
             plans=store.plans,

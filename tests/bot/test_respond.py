@@ -60,7 +60,7 @@ class Scene:
             approvals=self.approvals,
             diagnosers={"chat": self.look},  # type: ignore[dict-item]  # a fake
             search=self.search,  # type: ignore[arg-type]  # a fake
-            runbooks={book.runbook_id: book for book in books},
+            runbooks=lambda: {book.runbook_id: book for book in books},
             actions={"fake.set": self.action, "manual": Manual()},
             pagerduty=self.pagerduty,
         )
