@@ -21,6 +21,7 @@ from bot.incidents import (
 from bot.kill_switch import StopFile
 from bot.policy import ITSELF, POLICY, Grant, Policy
 from bot.quorum import Requirement, Voice, lacking
+from bot.standing import Accounts, NobodySays, refuse_lost
 from bot.step_up import Proof, Unproven
 from bot.store.break_glass import BREAK_GLASS
 from bot.store.incidents import Incidents
@@ -58,12 +59,14 @@ class Approvals:
         people: PeopleTable,
         policy: Policy,
         proof: Proof | None = None,
+        accounts: Accounts | None = None,
         stop_file: StopFile | None = None,
         record_trouble: Callable[[], Awaitable[str]] = _nobody_verifies,
     ) -> None:
         """`record_trouble` says why the record cannot be trusted now, "" when it can; mode auto asks it."""
         self._record_trouble = record_trouble
         self._proof = proof or Unproven()
+        self._accounts = accounts or NobodySays()
         self._stop_file = stop_file or StopFile(None)
         self._plans = plans
         self._incidents = incidents
@@ -210,6 +213,18 @@ class Approvals:
             raise StaleError(frozen.rstrip("."))
         if lack := await self._lack(row, incident):
             raise StaleError(f"it does not have the approvals it needs: {lack}")
+
+    async def refuse_lost(self, row: PlanRow, *, now: datetime) -> None:
+        """
+        Would Slack still let everybody click who approved it? Asked beside `still_hold`, but not while a step waits,
+        since Slack may take seconds to answer. Raises StaleError.
+        """
+        for each in row.approvals:
+            if each.decision != "deny" and each.digest == row.digest and each.person_id != POLICY:
+                person = await self._people.get(each.person_id)
+                if person is None:
+                    raise StaleError(f"{each.person_id} approved it and is not in the configuration any more")
+                await refuse_lost(self._accounts, person, each, row.plan.tier, now)
 
     async def begin(self, row: PlanRow, *, now: datetime) -> bool:
         """

@@ -11,7 +11,6 @@ from bot.desk import Desk
 from bot.doors import Backlog, Intake, Readiness
 from bot.parts import Parts, reveal
 from bot.reception import operator_routes
-from bot.slack.authorise import Authoriser
 from bot.slack.bolt import build_bolt
 from bot.slack.listeners import Stragglers
 from bot.slack.socket import SlackSocket
@@ -34,7 +33,7 @@ class Front:
         self.bolt = build_bolt(
             web=parts.slack_web,
             desk=self.desk,
-            authoriser=Authoriser(people=parts.people, directory=parts.slack),
+            authoriser=parts.authoriser,
             slack=parts.slack,
             claims=SlackEvents(parts.database),
             stragglers=self.stragglers,

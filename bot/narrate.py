@@ -68,6 +68,7 @@ TOO_SLOW = (
 )
 NOT_A_MEMBER = "Watchkeeper does not know you as somebody who may do this. Ask the service's owner to add you."
 CANNOT_CHECK_YOU = "Slack could not confirm who you are just now, so nothing was done. Try again in a moment."
+UNCONFIRMED = "for {age} Slack could not confirm that {person} is still a member ({why})"
 CANNOT_LOOK_YOU_UP = "Watchkeeper's database cannot be asked just now, so nothing was done. Try again in a moment."
 ODD_CLICK = "This button no longer means anything. Use the buttons on the newest card."
 NO_OPEN_INCIDENTS = "No open incidents."

@@ -23,6 +23,7 @@ from bot.pulse import Pulse
 from bot.seal import SealKey
 from bot.settings import Settings
 from bot.shelf import LiveShelf
+from bot.slack.authorise import Authoriser
 from bot.slack.client import SlackClient, web_client
 from bot.step_up import Seal, StepUp
 from bot.store.audit import AuditLog
@@ -79,6 +80,12 @@ class Parts:
             config=config,
             policy=self.policy,
         )
+        self.far_ends = FarEnds(self.registry, "slack")
+        self.slack_web = web_client(
+            reveal(settings.slack_bot_token), settings.slack_api_base_url, far_ends=self.far_ends
+        )
+        self.slack = SlackClient(self.slack_web)
+        self.authoriser = Authoriser(people=self.people, directory=self.slack)
         self.step_up = StepUp(StepUpCodes(self.database), seal_of(settings), page=public_url(settings))
         self.approvals = Approvals(
             plans=self.plans,
@@ -86,6 +93,7 @@ class Parts:
             people=self.people,
             policy=self.policy,
             proof=self.step_up,
+            accounts=self.authoriser,
             stop_file=self.stop_file,
             record_trouble=self.chain.trouble,
         )
@@ -93,11 +101,6 @@ class Parts:
         self.narrowing = Narrowing(
             incidents=self.incidents, plans=self.plans, policy=self.policy, runbooks=self.shelf.runbooks
         )
-        self.far_ends = FarEnds(self.registry, "slack")
-        self.slack_web = web_client(
-            reveal(settings.slack_bot_token), settings.slack_api_base_url, far_ends=self.far_ends
-        )
-        self.slack = SlackClient(self.slack_web)
         self.troubles: list[Callable[[], str]] = [self.slack.line.trouble]  # what /healthz calls degraded
         self.vitals = Vitals(self.database, self.registry)
 

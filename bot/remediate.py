@@ -119,9 +119,10 @@ class Remediate:
         now = datetime.now(UTC)
         try:
             await self._approvals.still_hold(row, now=now)
+            await self._approvals.refuse_lost(row, now=now)
             await self._refuse_moved_world(row)
             self._stop_file.refuse_if_there()
-            await self._approvals.begin(row, now=now)
+            await self._approvals.begin(row, now=datetime.now(UTC))  # Slack and the world may have answered slowly
         except StoppedError as refusal:
             await self._not_started(row, PlanState.STOPPED, f"Not started. {refusal}")
             return False
@@ -186,7 +187,7 @@ class Remediate:
         """Re-check the approval and the world, write the intent, act, write the outcome if there is one."""
         if await self._had_happened(row, step, entries):  # first, since looking takes a while
             return
-        if refusal := await self._not_carried(row, entries):
+        if refusal := await self._not_carried(row, entries) or await self._lost(row):
             await self._write(row, entries, Outcome(step=step.index, ok=False, detail=f"not started: {refusal}"))
             return
         if moved := await fresh(row.plan, self._actions, [step.index]):
@@ -222,6 +223,14 @@ class Remediate:
         said_at = next((entry.at for entry in reversed(entries) if entry.kind == "settled"), None)
         try:
             await self._approvals.still_hold(row, said_at=said_at, now=datetime.now(UTC))
+        except StaleError as refusal:
+            return str(refusal)
+        return ""
+
+    async def _lost(self, row: PlanRow) -> str:
+        """Who approved it and would not be let near a button of Slack's any more, "" when nobody."""
+        try:
+            await self._approvals.refuse_lost(row, now=datetime.now(UTC))
         except StaleError as refusal:
             return str(refusal)
         return ""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from bot.approvals import Approvals
 from bot.config import Config, load_config
 from bot.doors import Backlog, Intake
 from bot.incidents import Delivery, PlanState
@@ -137,6 +138,9 @@ class Store:
         self.workers = Workers(database)
         self.pulse = Pulse(self.workers, "test")  # it does not beat, so nobody declares it dead
         self.duties = Duties(database, self.pulse.me)
+
+    def approvals(self, **more: Any) -> Approvals:
+        return Approvals(plans=self.plans, incidents=self.incidents, people=self.people, policy=self.policy, **more)
 
     def person(self, person_id: str) -> Any:
         return person_of(self.config, person_id)

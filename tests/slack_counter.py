@@ -159,6 +159,9 @@ class FakePeople:
             raise self.fault
         return self.known.get((team, user))
 
+    async def accounts(self, person_id: str) -> list[tuple[str, str]]:
+        return [account for account, person in self.known.items() if person.person_id == person_id]
+
 
 class MemoryClaims:
     """What was handled, in memory; `fault` is raised instead."""

@@ -40,6 +40,10 @@ class CheckpointPlace(Entry):
 Usergroup = Annotated[str, Field(pattern=r"^[TE][A-Z0-9]{2,}/S[A-Z0-9]{2,}$")]
 
 
+MAX_AGE_MINUTES = 15
+"""What Slack or PagerDuty said of a person counts for so long where nobody says otherwise."""
+
+
 class RoleSource(Entry):
     """
     A Slack user group, or the on-calls of a service in PagerDuty, whose people have a role here.
@@ -51,7 +55,7 @@ class RoleSource(Entry):
     slack_usergroup: Usergroup | None = None
     pagerduty_escalation: Name | None = None  # a service of this file
     for_service: str = "*"  # of a user group's role
-    max_age_minutes: int = Field(default=15, ge=5, le=1440)
+    max_age_minutes: int = Field(default=MAX_AGE_MINUTES, ge=5, le=1440)
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:

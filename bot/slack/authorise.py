@@ -4,27 +4,31 @@ Who clicked? The one place that turns a Slack payload into a Person; every liste
 A person must be in the configuration under exactly this team and user, and Slack itself must say, at most a minute ago,
 that the account is an active, full member of this workspace. Guests, bots, deleted accounts, people of other teams and
 strangers are nobody; so is everybody while Slack cannot be asked.
+
+The same is asked about whoever approved a plan when it starts, and before each of its acts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Protocol
 
 from bot import narrate
 from bot.incidents import Person, StoreUnavailableError
 from bot.slack.client import SlackError
 from bot.slack.desk import People
+from bot.standing import CannotAskError
 
-_DISQUALIFYING = (
-    "deleted",
-    "is_bot",
-    "is_app_user",
-    "is_restricted",
-    "is_ultra_restricted",
-    "is_stranger",
-    "is_workflow_bot",
-)
+_DISQUALIFYING = {
+    "deleted": "the Slack account is deactivated",
+    "is_bot": "the Slack account is a bot's",
+    "is_app_user": "the Slack account is an app's",
+    "is_restricted": "the Slack account is a guest's",
+    "is_ultra_restricted": "the Slack account is a guest's",
+    "is_stranger": "the Slack account belongs to another organisation",
+    "is_workflow_bot": "the Slack account is a workflow's",
+}
 
 
 class NobodyError(Exception):
@@ -48,6 +52,7 @@ class Authoriser:
     def __init__(self, *, people: People, directory: UserDirectory) -> None:
         self._people = people
         self._directory = directory
+        self._said_at: dict[str, datetime] = {}
 
     async def person(self, payload: Mapping[str, Any]) -> Person:
         """The person behind a click or a command. Raises NobodyError."""
@@ -61,12 +66,39 @@ class Authoriser:
         if person is None:
             raise NobodyError(narrate.NOT_A_MEMBER, why="not in the configuration")
         try:
-            account = await self._directory.users_info(user)
+            why = await self._disqualified(team, user)
         except SlackError as error:
             raise NobodyError(narrate.CANNOT_CHECK_YOU, why=f"users.info: {error}") from error
-        if why := _disqualified(account, team, user):
+        if why:
             raise NobodyError(narrate.NOT_A_MEMBER, why=why)
         return person
+
+    async def lost(self, person_id: str, *, now: datetime) -> str:
+        """
+        Why none of this person's Slack accounts could click any more; "" while one can, or where they have none.
+
+        Raises CannotAskError when Slack does not say.
+        """
+        whys: list[str] = []
+        for team, user in await self._people.accounts(person_id):
+            try:
+                why = await self._disqualified(team, user)
+            except SlackError as error:
+                raise CannotAskError(str(error), said_at=self._said_at.get(person_id)) from error
+            if not why:
+                self._said_at[person_id] = now
+                return ""
+            whys.append(why)
+        return "; ".join(whys)
+
+    async def _disqualified(self, team: str, user: str) -> str:
+        """Why Slack disowns this account, "" when it does not. Raises SlackError."""
+        try:
+            return _disqualified(await self._directory.users_info(user), team, user)
+        except SlackError as error:
+            if error.missing:
+                return str(error)
+            raise
 
     async def _person(self, team: str, user: str) -> Person | None:
         try:
@@ -91,11 +123,11 @@ def _home_team(payload: Mapping[str, Any]) -> str:
 def _disqualified(account: Mapping[str, Any], team: str, user: str) -> str:
     if account.get("id") != user:
         return "users.info answered about somebody else"
-    for flag in _DISQUALIFYING:
+    for flag, why in _DISQUALIFYING.items():
         if account.get(flag):
-            return flag
+            return f"{why} ({flag})"
     home = account.get("team_id")
-    return f"the account belongs to another team, {home}" if home != team else ""
+    return f"the Slack account belongs to another team, {home}" if home != team else ""
 
 
 def _id(value: Any) -> str:

@@ -43,7 +43,7 @@ _MENDABLE = frozenset(
         "access_denied", "no_permission", "restricted_action", "team_access_not_granted",
     }
 )  # fmt: skip
-_MISSING = frozenset({"message_not_found", "cant_update_message"})
+_MISSING = frozenset({"message_not_found", "cant_update_message", "user_not_found", "user_not_visible"})
 
 
 class SlackError(Exception):
@@ -53,8 +53,8 @@ class SlackError(Exception):
     `permanent` says that trying again cannot help, and that nobody can mend it from outside. When it is false the
     message may have been sent all the same: look it up by its key (`find_posted`) before sending it again.
     `retry_after` is Slack's own wish, in seconds; `untouched` says that Slack certainly did nothing, as after a rate
-    limit, and `missing` that the message which was to be changed is not there any more, or not ours. `unreachable`
-    says that nobody was there, or nobody who speaks Slack, so that it is no message's fault.
+    limit, and `missing` that the message or the account which was meant is not there any more, or not ours.
+    `unreachable` says that nobody was there, or nobody who speaks Slack, so that it is no message's fault.
     """
 
     def __init__(

@@ -67,3 +67,6 @@ class People(Protocol):
 
     async def by_slack(self, team: str, user: str) -> Person | None:
         """The one person who is linked to this Slack account; None when there is none. Raises StoreUnavailableError."""
+
+    async def accounts(self, person_id: str) -> Sequence[tuple[str, str]]:
+        """The Slack accounts (team, user) that are linked to this person. Raises StoreUnavailableError."""

@@ -80,7 +80,8 @@ class BrokenGlass:
             await refuse_if_stopped(connection, plan_id)
             await refuse_beside_another(connection, item.plan)
             await _refuse_too_often(connection, now)
-            decision = {"decision": BREAK_GLASS, "role": role, "digest": item.digest, "at": now, "step_up": step_up}
+            how = {"role": role, "digest": item.digest, "channel": channel, "step_up": step_up}
+            decision = {"decision": BREAK_GLASS, "at": now, **how}
             if not await insert_new(connection, approval, {"plan_id": plan_id, "person_id": by, **decision}):
                 mine = (approval.c.plan_id == plan_id, approval.c.person_id == by, approval.c.decision == "approve")
                 await connection.execute(approval.update().where(*mine).values(**decision))
@@ -93,7 +94,6 @@ class BrokenGlass:
             for lane in ("slack", "pagerduty"):
                 key = f"{plan_id}:{BREAK_GLASS}:{lane}"
                 await post(connection, key=key, incident_id=incident_id, lane=lane, kind=BREAK_GLASS, now=now, **said)
-            how = {"role": role, "digest": item.digest, "channel": channel, "step_up": step_up}
             await note(
                 connection, item.plan, "plan.break_glass", actor=by, now=now, reason=reason, review=review_id, **how
             )

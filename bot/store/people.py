@@ -80,6 +80,13 @@ class PeopleTable:
             await self._see(connection)
         return self._narrowed(row) if row is not None and self._is_mine(person_id) else None
 
+    async def accounts(self, person_id: str) -> list[tuple[str, str]]:
+        """Their Slack accounts as (team, user); none for who has none, or is nobody."""
+        query = sa.select(person_slack).where(person_slack.c.person_id == person_id)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query.order_by(person_slack.c.team, person_slack.c.user))).all()
+        return [(row.team, row.user) for row in rows if self._is_mine(person_id, (row.team, row.user))]
+
     async def look(self) -> None:
         """See what the sources of roles said last, for words about who has which."""
         async with self._database.read() as connection:

@@ -17,7 +17,10 @@ from runbooks.engine.values import Plan, plan_from_json, plan_json
 
 @dataclass(frozen=True, kw_only=True)
 class Approval:
-    """One person's decision on one plan, with the role in which they decided; `step_up` is how they proved it."""
+    """
+    One person's decision on one plan, with the role in which they decided; `step_up` is how they proved it, `channel`
+    the way they came by (`Person.channel`).
+    """
 
     person_id: str
     decision: str  # approve | deny | break_glass
@@ -25,6 +28,7 @@ class Approval:
     digest: str
     at: datetime
     step_up: str | None = None
+    channel: str = "slack"
 
 
 @dataclass(frozen=True, kw_only=True)

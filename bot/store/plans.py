@@ -186,15 +186,8 @@ class Plans:
             if decision == "approve":
                 await refuse_if_stopped(connection, plan_id)
                 await refuse_beside_another(connection, item.plan)
-            entry = {
-                "plan_id": plan_id,
-                "person_id": by,
-                "decision": decision,
-                "role": role,
-                "digest": item.digest,
-                "at": now,
-                "step_up": step_up,
-            }
+            how = {"role": role, "digest": item.digest, "channel": channel}
+            entry = {"plan_id": plan_id, "person_id": by, "decision": decision, "at": now, "step_up": step_up, **how}
             if not await insert_new(connection, approval, entry):
                 raise AlreadyDecidedError("You have decided on this fix already.")
             said = (await approvals_of(connection, [plan_id]))[plan_id]
@@ -207,7 +200,7 @@ class Plans:
                     .where(plan.c.plan_id == plan_id)
                     .values(state=state.value, state_at=now, start_by=start_by)
                 )
-            how = {"role": role, "digest": item.digest, "channel": channel} | ({"step_up": step_up} if step_up else {})
+            how |= {"step_up": step_up} if step_up else {}
             await note(connection, item.plan, f"plan.{decision}", actor=by, now=now, **how)
             return settles
 

@@ -170,6 +170,7 @@ approval = Table(
     Column("digest", String(64), nullable=False),
     Column("at", Utc, nullable=False),
     Column("step_up", String(16)),  # totp: proved outside Slack with a one-time code
+    Column("channel", String(16), nullable=False, server_default="slack"),  # slack | operator | policy
 )
 
 # The journal of a remediation: intents, outcomes, probes, verifications, people's answers.

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from bot.approvals import Approvals
-from bot.incidents import PlanState, StaleError, StoreUnavailableError
+from bot.incidents import Person, PlanState, StaleError, StoreUnavailableError
 from bot.remediate import Remediate
 from bot.respond import FRAME
+from bot.standing import Accounts
 from bot.verify import Verifier
 from diagnostics.diagnosis import Frame
 from diagnostics.findings import Finding, Status
@@ -110,13 +110,11 @@ class FakeDiagnoser:
 class Scene:
     """A plan that Bob approved, and all that carries it out."""
 
-    def __init__(self, store: Store, statuses: Sequence[Status]) -> None:
+    def __init__(self, store: Store, statuses: Sequence[Status], accounts: Accounts | None = None) -> None:
         self.store = store
         self.action = FakeAction()
         self.diagnoser = FakeDiagnoser(statuses)
-        self.approvals = Approvals(
-            plans=store.plans, incidents=store.incidents, people=store.people, policy=store.policy
-        )
+        self.approvals = store.approvals(accounts=accounts)
         self.story = Remediate(
             plans=store.plans,
             journal=store.journal,
@@ -130,7 +128,7 @@ class Scene:
             pulse=store.pulse,
         )
 
-    async def approved(self, **more: Any) -> Plan:
+    async def approved(self, *, by: Person | None = None, **more: Any) -> Plan:
         """Bob has just said yes."""
         now = datetime.now(UTC)
         await self.store.page()
@@ -143,7 +141,7 @@ class Scene:
             **more,
         )
         await self.store.offer(item)
-        await self.approvals.approve(item.plan_id, by=self.store.person("bob"), now=now)
+        await self.approvals.approve(item.plan_id, by=by or self.store.person("bob"), now=now)
         return item
 
     async def tell(self, chapter: int = 1) -> None:
