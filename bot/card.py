@@ -28,6 +28,7 @@ from diagnostics.findings import Status
 from diagnostics.impact import who_is_hurt
 from diagnostics.key_signals import graph_url
 from retrieval.documents import Hit
+from runbooks.engine.plan import lasting_steps
 from runbooks.engine.records import Intent, Outcome, Probed, Settled, Verified, record_from_json
 from runbooks.engine.run import changed_steps
 from runbooks.engine.values import Happened, Plan, PlannedStep
@@ -179,7 +180,8 @@ class Cards:
             doubt_step=_doubtful_step(row, progress),
             progress=progress,
         )
-        line = replace(line, hold=self._hold(row)) if row.state is PlanState.PROPOSED else line
+        if row.state is PlanState.PROPOSED:
+            line = replace(line, hold=self._hold(row), on_failure=self._on_failure(row.plan))
         may_undo = may_be_undone(row) and row.plan.plan_id not in undone
         needs_code = requirement is not None and requirement.step_up
         return replace(line, can_undo=may_undo and _can_be_taken_back(row.plan, entries), needs_code=needs_code)
@@ -190,6 +192,14 @@ class Cards:
         if service is not None and service.mode == "suggest":
             return narrate.SHOWN_ONLY.format(service=service.name)
         return self._policy.frozen(row.plan, datetime.now(UTC))
+
+    def _on_failure(self, item: Plan) -> str:
+        """What whoever approves has to know of its undo; nothing where it is only offered, or nothing runs at all."""
+        service = self._config.service(item.service)
+        if not item.undoes_itself or service is None or service.mode == "suggest":
+            return ""
+        lasting = [index + 1 for index in lasting_steps(item)]
+        return narrate.taken_back(lasting, may_start_itself=service.mode == AUTO)
 
     def _with_diagnosis(self, view: CardView, found: Diagnosis) -> CardView:
         culprit, others = portrait.suspects(found)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bot import narrate
 from bot.cli_totp import add_totp_commands
 from bot.incidents import WatchkeeperError
 
@@ -151,6 +152,8 @@ def _add_break_glass(app: typer.Typer) -> None:
         """Start a plan alone, in an emergency, for a role that may; on record, told to all, and reviewed."""
         client = _client()
         read = _read(client, plan, "start alone", yes=yes, digest=digest)
+        if read["on_failure"]:
+            typer.echo(narrate.OFFERED_ALONE)
         _said(client.break_glass(plan, read["digest"], reason, code or typer.prompt("One-time code")))
 
 

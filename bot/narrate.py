@@ -93,7 +93,7 @@ DONE = {
     "stop": "Everything is stopped. A call that was already sent ends; nothing new starts, on any machine.",
     "go": "Fixes may start again. Those from before the stop will not: diagnose again for fresh ones.",
 }
-UNDOES_ITSELF = "If it does not verify, Watchkeeper takes it back by itself."
+OFFERED_ALONE = "Started alone, it is not taken back by itself if it does not verify: its undo is only offered."
 OTHER_VALUES = (
     "Other values make a new fix. This one ends with its approvals, and somebody else has to approve the new one."
 )
@@ -109,6 +109,18 @@ STEP_UP_WHERE = "Type it on the plan's page, or with `watchkeeper {deed} {plan}`
 BREAK_GLASS = "Somebody else has to review it within a day: `watchkeeper audit review {review}`."
 
 _ERRAND = {"undo": "an undo", "narrow": "other values"}
+
+
+def taken_back(lasting: Sequence[int], *, may_start_itself: bool) -> str:
+    """
+    To whoever approves what is taken back without a click if it does not verify. `lasting` are the numbers of the steps
+    that cannot be undone; `may_start_itself`: the policy may approve it, which covers no undo.
+    """
+    words = "If it does not verify, Watchkeeper takes it back by itself"
+    if lasting:
+        steps = f"{'step' if len(lasting) == 1 else 'steps'} {' or '.join(map(str, lasting))}"
+        words = f"{words}; once {steps} has run, that and what came before it stay"
+    return f"{words}. Where it starts without a person, its undo is only offered." if may_start_itself else f"{words}."
 
 
 def refused_errand(name: str, what: str, why: str) -> str:

@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import httpx
 
-from bot import narrate
 from bot.incidents import NotFoundError, WatchkeeperError
 from bot.redact import safe_text
 
@@ -121,8 +120,8 @@ def plan_lines(plan: Json) -> Iterator[str]:
     for effect, undo in zip(plan["effects"], plan["undo"], strict=True):
         yield f"  effect     {effect}"
         yield f"  undo       {undo or 'it cannot be undone'}"
-    if plan["undoes_itself"]:
-        yield f"  on failure {narrate.UNDOES_ITSELF}"
+    if plan["on_failure"]:
+        yield f"  on failure {plan['on_failure']}"
     yield f"  risk       {plan['tier']}, {plan['tier_in_words']}"
     yield f"  approval   {plan['needed']} of: {'; '.join(plan['may_approve'])}"
     if plan["needs_code"]:

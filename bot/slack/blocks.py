@@ -167,8 +167,8 @@ def _asked(plan: PlanLine) -> list[str]:
     if plan.params:
         lines.append(f"With {inline(', '.join(f'{name} = {value}' for name, value in plan.params), 400)}.")
     lines.append(f"Risk {plan.tier.name}: {narrate.TIER[plan.tier]}.")
-    if plan.undoes_itself:
-        lines.append(narrate.UNDOES_ITSELF)
+    if plan.on_failure:
+        lines.append(plan.on_failure)
     who = narrate.approvals_needed(plan.may_approve, plan.needed, plan.approved_by)
     lines.append(f"*{inline(plan.hold, 400)}*" if plan.hold else inline(who, 500))
     if plan.requester:

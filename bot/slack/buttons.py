@@ -132,8 +132,8 @@ def _button(action: str, text: str, value: str, **more: Any) -> Block:
 def _approve(plan: PlanLine) -> Block:
     effects = [f"{step.index + 1}. {step.effect}" for step in plan.steps]
     ending = f"Risk {plan.tier.name}: {narrate.TIER[plan.tier]}."
-    if plan.undoes_itself:
-        ending = f"{ending} {narrate.UNDOES_ITSELF}"
+    if plan.on_failure:
+        ending = f"{ending} {plan.on_failure}"
     confirm = _confirm("Run this now?", effects, ending, "Approve", "Not yet")
     style = "danger" if plan.tier >= Tier.R2 else "primary"
     return _button(

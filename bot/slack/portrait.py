@@ -181,7 +181,6 @@ def plan(
         doubt_step=doubt_step,
         can_undo=any(step.undo is not None for step in item.steps),
         is_undo=item.undoes is not None,
-        undoes_itself=item.undoes_itself,
         params=tuple((name, as_text(value)) for name, value in item.params.items()),
     )
 

@@ -145,7 +145,7 @@ class PlanLine:
     hold: str = ""  # why nobody can approve it now: a freeze, or a service that only shows its fixes
     is_undo: bool = False
     params: tuple[tuple[str, str], ...] = ()
-    undoes_itself: bool = False
+    on_failure: str = ""  # what whoever approves is told of an undo without a click; "" where there is none
     needs_code: bool = False  # each approver proves themselves outside Slack
 
 

@@ -198,7 +198,7 @@ def plan_json(row: PlanRow, line: PlanLine) -> Json:
         "tier_in_words": narrate.TIER[row.plan.tier],
         "digest": row.digest,
         "params": row.plan.params,
-        "undoes_itself": row.plan.undoes_itself,
+        "on_failure": line.on_failure,
         "effects": [step.effect for step in row.plan.steps],
         "undo": [step.undo for step in line.steps],
         "may_approve": line.may_approve,

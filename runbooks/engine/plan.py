@@ -173,9 +173,18 @@ def without_a_click(done: Plan, done_steps: Collection[int]) -> tuple[tuple[int,
     for step in sorted((step for step in done.steps if step.index in done_steps), key=lambda step: -step.index):
         if step.undo is not None:
             back.append(step.index)
-        elif step.tier > Tier.R0:
+        elif _lasts(step):
             return tuple(back), f"step {step.index + 1}, {step.title}, cannot be undone"
     return tuple(back), ""
+
+
+def lasting_steps(made: Plan) -> tuple[int, ...]:
+    """The steps that change something for good; taking back without a click ends at one of these that has run."""
+    return tuple(step.index for step in made.steps if _lasts(step))
+
+
+def _lasts(step: PlannedStep) -> bool:
+    return step.undo is None and step.tier > Tier.R0
 
 
 async def fresh(made: Plan, actions: Mapping[str, Action], steps: Iterable[int] | None = None) -> list[str]:

@@ -24,7 +24,7 @@ from tests.bot.test_desk import Room
 from tests.bot.test_errands import told
 from tests.bot.test_remediate import call
 from tests.kit import INCIDENT, Store, config_in, open_store, plan, step
-from tests.stories import texts
+from tests.stories import fresh_plan, texts
 
 
 @pytest.fixture
@@ -179,14 +179,39 @@ def test_it_stops_at_what_has_no_undo() -> None:
     assert without_a_click(item, (0, 3)) == ((0,), "")
 
 
-async def test_whoever_approves_is_told(room: Room) -> None:
-    """Above the button, and where the click is confirmed."""
-    await room.offered(undoes_itself=True)
-    view = await _cards(room).view(INCIDENT)
+ITSELF = "If it does not verify, Watchkeeper takes it back by itself"
+LASTING = "; once step 1 has run, that and what came before it stay"
+WITHOUT = " Where it starts without a person, its undo is only offered."
 
-    assert view.plan is not None
-    assert view.plan.undoes_itself
-    assert texts(card(view).blocks).count("takes it back by itself") == 2
+
+TOLD = [
+    ("approve", True, False, f"{ITSELF}."),
+    ("approve", True, True, f"{ITSELF}{LASTING}."),
+    ("auto", True, False, f"{ITSELF}.{WITHOUT}"),
+    ("auto", True, True, f"{ITSELF}{LASTING}.{WITHOUT}"),
+    ("suggest", True, False, ""),
+    ("approve", False, True, ""),
+    ("auto", False, False, ""),
+]
+
+
+async def test_whoever_approves_is_told_what_is_so(room: Room) -> None:
+    """On the card and where the click is confirmed, by mode, by what the plan says, and by whether a step lasts."""
+    service = room.store.config.services[0]
+    for number, (mode, undoes_itself, lasts, words) in enumerate(TOLD):
+        incident_id = f"Q0TOLD{number}"
+        await room.store.page(incident_id=incident_id, event_id=incident_id)
+        steps = (step(undo=None, title="Delete") if lasts else step(), step(index=1, target="b"))
+        about = {"plan_id": f"plan-{number}", "incident_id": incident_id}
+        await room.store.offer(fresh_plan(room.store, **about, undoes_itself=undoes_itself, steps=steps))
+        room.store.config = room.store.config.model_copy(
+            update={"services": (service.model_copy(update={"mode": mode}),)}
+        )
+        view = await _cards(room).view(incident_id)
+
+        assert view.plan is not None
+        assert view.plan.on_failure == words
+        assert texts(card(view).blocks).count(words or ITSELF) == (2 if words else 0)
 
 
 def _cards(room: Room) -> Any:
