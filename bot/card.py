@@ -13,6 +13,7 @@ from bot.config.entries import PrometheusSource
 from bot.incidents import ASKS_A_PERSON, Incident, IncidentState, NotAllowedError, NotFoundError, PlanState
 from bot.policy import AUTO, POLICY, Policy, person_of
 from bot.respond import HITS, diagnosis_of
+from bot.similar import seen_before
 from bot.slack import portrait
 from bot.slack.view import CardState, CardView, Deed, PlanLine, StepState
 from bot.store.audit import AuditLog, AuditRow
@@ -21,6 +22,7 @@ from bot.store.incidents import Incidents, Run
 from bot.store.journal import Journal, JournalEntry
 from bot.store.kill_switch import KillSwitch
 from bot.store.outbox import Outbox
+from bot.store.past import PastIncidents
 from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
 from diagnostics.diagnosis import Diagnosis
@@ -80,6 +82,7 @@ class Cards:
         outbox: Outbox,
         switch: KillSwitch,
         record: AuditLog,
+        past: PastIncidents,
         config: Config,
         policy: Policy,
     ) -> None:
@@ -89,6 +92,7 @@ class Cards:
         self._outbox = outbox
         self._switch = switch
         self._record = record
+        self._past = past
         self._config = config
         self._policy = policy
 
@@ -122,6 +126,7 @@ class Cards:
         if incident.merged_into:
             view = await self._merged(view, incident.merged_into)
         view = _with_runbooks(view, HITS.validate_python(run.hits or []) if run else [])
+        view = await self._with_past(view, run)
         view = self._with_diagnosis(view, found) if found else view
         return await self._with_plans(view, incident)
 
@@ -138,6 +143,12 @@ class Cards:
             return replace(view, merged_into=f"PagerDuty {target_id}", merged_url=url)
         name = f"PagerDuty #{target.number}" if target.number is not None else target.title
         return replace(view, merged_into=name, merged_url=target.url)
+
+    async def _with_past(self, view: CardView, run: Run | None) -> CardView:
+        if run is None or run.similar is None:
+            return view
+        found = await seen_before(self._past, run.similar)
+        return replace(view, seen=tuple(portrait.seen(each, view.paged_at) for each in found))
 
     async def _with_plans(self, view: CardView, incident: Incident) -> CardView:
         rows = await self._plans.of_incident(incident.incident_id)

@@ -1,6 +1,6 @@
 """
-`watchkeeper operator ...` gives out tokens, beside the database; `incidents`, `show`, `approve`, `deny`, `revoke`,
-`narrow`, `stop` and `go` use them.
+`watchkeeper operator ...` gives out tokens, beside the database; `incidents`, `show`, `similar`, `approve`, `deny`,
+`revoke`, `narrow`, `stop` and `go` use them.
 
 The latter ask the running server over HTTP: whoever has a token needs no access to the database, and the policy and
 the record are the same as behind Slack's buttons.
@@ -35,6 +35,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needs --digest.")]
 def add_operator_commands(app: typer.Typer, require_schema: Callable[[Settings], None]) -> None:
     """Hang this file's commands into the program; `require_schema` refuses a database of another version."""
     _add_tokens(app, require_schema)
+    _add_views(app)
     _add_deeds(app)
     _add_break_glass(app)
     _add_switch(app, require_schema)
@@ -81,8 +82,8 @@ def _add_tokens(app: typer.Typer, require_schema: Callable[[Settings], None]) ->
         print(asyncio.run(revoke_token(settings, token, actor=unix_user())))
 
 
-def _add_deeds(app: typer.Typer) -> None:
-    """What the running server is asked for."""
+def _add_views(app: typer.Typer) -> None:
+    """What the running server is asked to tell."""
 
     @app.command("incidents")
     def incidents(*, as_json: AsJson = False) -> None:
@@ -101,6 +102,23 @@ def _add_deeds(app: typer.Typer) -> None:
 
         answer = _client().show(thing)
         print(json.dumps(answer, indent=2) if as_json else thing_in_words(answer))
+
+    @app.command("similar")
+    def similar(
+        incident: Annotated[str, typer.Argument(metavar="INCIDENT", help="Its id.")],
+        *,
+        explain: Annotated[bool, typer.Option("--explain", help="How much and why each resembles it.")] = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """List past incidents that resemble one: their cause, the fix that ran, and what became of it."""
+        from bot.operator_client import seen_in_words
+
+        answer = _client().incident(incident)
+        print(json.dumps(answer["seen"], indent=2) if as_json else seen_in_words(answer, explain=explain))
+
+
+def _add_deeds(app: typer.Typer) -> None:
+    """What the running server is asked to do."""
 
     @app.command("approve")
     def approve(plan: PlanId, *, yes: Yes = False, digest: Digest = None, code: Code = None) -> None:

@@ -43,6 +43,17 @@ PLAN_STATE = {
     PlanState.SUPERSEDED: "replaced by a newer fix",
 }
 
+OUTCOME = {
+    "verified": "fixed by “{fix}”, verified",
+    "not verified": "“{fix}” did not help",
+    "undone": "“{fix}” was undone",
+    "by hand": "“{fix}” was done by hand",
+    "done, not measured": "“{fix}” was done and not measured",
+    "cut short": "“{fix}” was cut short",
+    "none": "no fix ran here",
+}
+"""What became of a past incident's fix."""
+
 DIAGNOSING = "Diagnosing: reading the telemetry and the recent changes. The verdict usually takes a few seconds."
 NOT_CONFIGURED = (
     "This PagerDuty service is not in watchkeeper.toml, so nothing can be diagnosed or fixed here. "
@@ -187,6 +198,18 @@ def seconds(value: float) -> str:
     if size >= 0.9995:
         return f"{value:.1f} s"
     return f"{value * 1000:.0f} ms" if size >= 0.01 else f"{value * 1000:.2g} ms"
+
+
+def known_cause(cause: str, probability: float, *, is_confirmed: bool) -> str:
+    """A past incident's cause, and how it is known."""
+    if not cause:
+        return "no cause found"
+    return f"{cause}, {'confirmed by its fix' if is_confirmed else f'only diagnosed ({percent(probability)})'}"
+
+
+def seen(name: str, earlier_s: float, cause: str, outcome: str, took_s: float) -> str:
+    """One past incident in a line."""
+    return f"{name}, {seconds(earlier_s)} earlier, {cause}, {outcome}, over after {seconds(took_s)}"
 
 
 def amount(value: float | None, unit: str) -> str:

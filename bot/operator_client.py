@@ -38,7 +38,11 @@ class OperatorClient:
         try:
             return self.plan(thing)
         except NotFoundError:
-            return self._ask("GET", f"/api/incidents/{quote(thing, safe='')}")
+            return self.incident(thing)
+
+    def incident(self, incident_id: str) -> Json:
+        """An incident with its evidence, fixes, timeline and what resembles it."""
+        return self._ask("GET", f"/api/incidents/{quote(incident_id, safe='')}")
 
     def plan(self, plan_id: str) -> Json:
         """One plan with its hash, and why the bearer may not decide on it."""
@@ -107,6 +111,21 @@ def thing_in_words(answer: Json) -> str:
     """A plan or an incident for a terminal, without characters that a terminal would obey."""
     lines = plan_lines(answer) if "digest" in answer else _incident_lines(answer)
     return safe_text("\n".join(lines))
+
+
+def seen_in_words(answer: Json, *, explain: bool) -> str:
+    """What resembles an incident, one line each; with `explain` also why, and how much."""
+    if answer.get("seen") is None:
+        return "not compared yet: a process that works does that within seconds of a verdict"
+    lines = []
+    for seen in answer["seen"]:
+        lines.append(f"{seen['id']}  {seen['sentence']}: {seen['title']}")
+        if explain:
+            lines.append(f"      {seen['score']:.0%}: {'; '.join(seen['reasons'])}")
+            lines.append(
+                f"      {seen['cause_title'] or 'no cause found'}, {seen['service']}, {seen['began'][:16]} UTC"
+            )
+    return safe_text("\n".join(lines) or "no past incident resembles it")
 
 
 def plan_lines(plan: Json) -> Iterator[str]:

@@ -35,6 +35,7 @@ from bot.store.incidents import Incidents
 from bot.store.journal import Journal
 from bot.store.kill_switch import KillSwitch
 from bot.store.outbox import Outbox
+from bot.store.past import PastIncidents
 from bot.store.people import PeopleTable
 from bot.store.plans import Plans
 from bot.store.step_up import StepUpCodes
@@ -66,6 +67,7 @@ class Parts:
         self.switch = KillSwitch(self.database)
         self.stop_file = StopFile(settings.watchkeeper_stop_file)
         self.shelf = LiveShelf(config.runbooks)
+        self.past = PastIncidents(self.database, self._treated_by)
         self.record = AuditLog(self.database)
         self.seal_key = seal_key_of(settings)
         self.registry = CollectorRegistry()
@@ -77,6 +79,7 @@ class Parts:
             outbox=self.outbox,
             switch=self.switch,
             record=self.record,
+            past=self.past,
             config=config,
             policy=self.policy,
         )
@@ -103,6 +106,11 @@ class Parts:
         )
         self.troubles: list[Callable[[], str]] = [self.slack.line.trouble]  # what /healthz calls degraded
         self.vitals = Vitals(self.database, self.registry)
+
+    def _treated_by(self, runbook_id: str) -> tuple[str, ...]:
+        """The causes that a runbook declares; none of one that is gone."""
+        runbook = self.shelf.runbooks.get(runbook_id)
+        return runbook.causes if runbook else ()
 
     def _glass(self) -> BreakGlass:
         return BreakGlass(
@@ -152,6 +160,11 @@ def vectors_path(url: str) -> Path:
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database
     folder = Path(parsed.database).parent if is_file and parsed.database else Path()
     return folder / "vectors.sqlite"
+
+
+def past_vectors_path(url: str) -> Path:
+    """Of past incidents; a file of their own, out of which what is forgotten goes."""
+    return vectors_path(url).with_name("past-vectors.sqlite")
 
 
 def vectors_key(settings: Settings) -> bytes:

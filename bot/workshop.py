@@ -7,7 +7,7 @@ import gc
 import httpx
 import structlog
 
-from bot import heartbeat, journal, kill_switch, reconcile, retention, role_watch, slack_watch
+from bot import heartbeat, journal, kill_switch, reconcile, retention, role_watch, similar, slack_watch
 from bot.burst import BurstKeeper
 from bot.checkpoint_places import LOG_EVERY_S, CheckpointWriter, LogPlace, places_of
 from bot.connections import Connections, connect, connect_actions
@@ -19,12 +19,13 @@ from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
 from bot.kill_switch import SwitchWatch
 from bot.operate import services_by_pagerduty
 from bot.pagerduty_client import PagerDutyClient
-from bot.parts import Parts, engine_url, public_url, reveal, vectors_key, vectors_path
+from bot.parts import Parts, engine_url, past_vectors_path, public_url, reveal, vectors_key, vectors_path
 from bot.reconcile import Reconciler
 from bot.remediate import Remediate, RemediateWorkflow
 from bot.respond import Respond, RespondWorkflow
 from bot.retention import Retention
 from bot.role_watch import RoleWatch
+from bot.similar import SimilarIncidents
 from bot.slack.pace import Rank
 from bot.slack_watch import SlackWatch
 from bot.store.bursts import Bursts
@@ -38,6 +39,8 @@ from bot.verify import Verifier
 from bot.vitals import CHAIN_EVERY_S
 from bot.watched import WatchedSearch, WatchedTelemetry
 from retrieval.embedder import EmbeddingError, embedder_for
+from retrieval.forgetting import ForgettingVectors
+from retrieval.similar import IncidentSearch
 from retrieval.vectors import SqliteVectors
 from retrieval.weights import WeightsError
 from runbooks.engine.actions.subtree_keeper import close_this_process
@@ -67,6 +70,14 @@ class Workshop:
         vectors = SqliteVectors(vectors_path(parts.url), vectors_key(settings))
         embedder = embedder_for(settings.watchkeeper_embedding_model, settings.watchkeeper_embedding_hash)
         self.search = WatchedSearch(parts.registry, embedder, vectors)
+        past_vectors = ForgettingVectors(past_vectors_path(parts.url), vectors_key(settings))
+        self.similar = SimilarIncidents(
+            past=parts.past,
+            incidents=parts.incidents,
+            duties=parts.duties,
+            config=config,
+            search=IncidentSearch(embedder, past_vectors),
+        )
         self.verifier = Verifier(diagnosers=self.diagnosers, config=config)
         self.pagerduty = PagerDutyClient(
             reveal(settings.pagerduty_api_key), base_url=settings.pagerduty_api_base_url, far_ends=parts.far_ends
@@ -86,7 +97,11 @@ class Workshop:
             inbox=parts.inbox,
             incidents=parts.incidents,
             plans=parts.plans,
-            more=(*self._couriers(), Sweeper("errands", self._errands().sweep)),
+            more=(
+                *self._couriers(),
+                Sweeper("errands", self._errands().sweep),
+                Sweeper("similar", self.similar.answer),
+            ),
             timed=self._by_the_clock(),
         )
 
@@ -109,6 +124,7 @@ class Workshop:
             *self._checkpoints(),
             (role_watch.EVERY_S, Sweeper("roles", alone("roles", role_watch.EVERY_S, self._role_watch().sweep))),
             (_LOOK_AT_ROLES_EVERY_S, Sweeper("roles-seen", parts.people.look)),
+            (similar.EVERY_S, Sweeper("past", self.similar.refresh)),
             (retention.EVERY_S, Sweeper("retention", alone("retention", retention.EVERY_S, self._retention().sweep))),
             *((heartbeat.EVERY_S, Sweeper("heartbeat", each.sweep)) for each in self._heartbeats()),
         ]
@@ -276,6 +292,7 @@ class Workshop:
             await diagnoser.warm_up()
         try:
             await self.search.warm()
+            await self.similar.warm()
         except (WeightsError, EmbeddingError) as error:
             log.error("the embedding model cannot be used; searching by words only", why=str(error))  # noqa: TRY400
         # All this stays; the collector would look through it every few seconds, for 0.7 s, and webhooks would wait.

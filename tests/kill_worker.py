@@ -37,6 +37,7 @@ from bot.store.audit import AuditLog
 from bot.store.bursts import Bursts
 from bot.store.database import Database
 from bot.store.errands import Errands
+from bot.store.past import PastIncidents
 from bot.store.workers import Workers
 from bot.takeover import TakeOver
 from bot.verify import Verifier
@@ -303,6 +304,7 @@ def cards_of(store: Store) -> Cards:
         outbox=store.outbox,
         switch=store.switch,
         record=AuditLog(store.database),
+        past=PastIncidents(store.database, lambda _: ()),
         config=store.config,
         policy=store.policy,
     )

@@ -24,6 +24,7 @@ from bot.slack.view import (
     Message,
     PlanLine,
     RunbookLine,
+    SeenLine,
     SuspectLine,
     newest,
 )
@@ -285,8 +286,20 @@ def _not_checked(spots: Sequence[BlindLine], most: int = 3) -> str:
     return "\n".join(lines)
 
 
+def seen_text(line: SeenLine) -> str:
+    """A past incident; the number leads to it in PagerDuty."""
+    rest = line.sentence.removeprefix(line.name)
+    return f"{link(line.url, line.name)}{inline(rest)}"
+
+
+def _seen(incident_id: str, lines: Sequence[SeenLine]) -> str:
+    more = f" · {len(lines) - 1} more: watchkeeper similar {inline(incident_id, 60)}" if len(lines) > 1 else ""
+    return f"Seen before: {seen_text(lines[0])}{more}"
+
+
 def _small_print(view: CardView) -> list[str]:
-    texts = [f"⚠️ {inline(trouble, 300)}" for trouble in view.troubles[:3]]
+    texts = [_seen(view.incident_id, view.seen)] if view.seen else []
+    texts += [f"⚠️ {inline(trouble, 300)}" for trouble in view.troubles[:3]]
     texts += [
         f"{'Undo' if plan.is_undo else 'Earlier fix'}: {inline(plan.title, 120)}, {narrate.PLAN_STATE[plan.state]}."
         for plan in view.earlier_plans[-2:]

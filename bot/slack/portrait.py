@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
+from bot import narrate
 from bot.incidents import PlanState
+from bot.past import Seen
 from bot.slack.picture import ChangeMark, LatencyPicture, SignalPanel, SignalsPicture, StageBar
 from bot.slack.view import (
     BlindLine,
@@ -14,6 +16,7 @@ from bot.slack.view import (
     EvidenceLine,
     PlanLine,
     RunbookLine,
+    SeenLine,
     StepLine,
     StepState,
     SuspectLine,
@@ -144,6 +147,36 @@ def next_check(diagnosis: Diagnosis) -> str:
 
 def runbook(hit: Hit) -> RunbookLine:
     return RunbookLine(title=hit.title, reasons=hit.reasons, url=hit.url, heading=hit.heading, score=hit.score)
+
+
+def seen(item: Seen, began: datetime) -> SeenLine:
+    """`began` is when the incident did that it resembles: the distance to that stays true however late it is read."""
+    past, incident = item.past, item.past.incident
+    name = f"#{incident.number}" if incident.number is not None else incident.incident_id
+    sentence = narrate.seen(
+        name,
+        (began - past.began).total_seconds(),
+        narrate.known_cause(past.cause, past.probability, is_confirmed=past.is_confirmed),
+        narrate.OUTCOME[past.outcome].format(fix=past.fix),
+        past.took.total_seconds(),
+    )
+    return SeenLine(
+        incident_id=incident.incident_id,
+        name=name,
+        title=incident.title,
+        service=incident.service or incident.pagerduty_service_name,
+        began=past.began,
+        cause=past.cause,
+        cause_title=past.cause_title,
+        is_confirmed=past.is_confirmed,
+        fix=past.fix,
+        outcome=past.outcome.value,
+        took_s=past.took.total_seconds(),
+        sentence=sentence,
+        score=item.similar.score,
+        reasons=item.similar.reasons,
+        url=incident.url,
+    )
 
 
 def plan(

@@ -107,6 +107,31 @@ class RunbookLine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeenLine:
+    """
+    A past incident that resembles this one: how long before it began, what it was, what was done, how long it took.
+
+    `sentence` says all that but the reasons; `score` is 0 to 1.
+    """
+
+    incident_id: str
+    name: str  # "#12", or PagerDuty's id
+    title: str
+    service: str
+    began: datetime
+    cause: str  # catalogue id, "" where none was found
+    cause_title: str
+    is_confirmed: bool  # by a fix that was verified; else it was only diagnosed
+    fix: str  # "" where none ran
+    outcome: str
+    took_s: float
+    sentence: str
+    score: float
+    reasons: tuple[str, ...] = ()
+    url: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepLine:
     """One step of a plan; `effect` is exactly what it changes, `undo` how that is taken back ("" = it cannot be)."""
 
@@ -203,6 +228,7 @@ class CardView:
     other_suspects: tuple[SuspectLine, ...] = ()
     runbook: RunbookLine | None = None
     other_runbooks: tuple[RunbookLine, ...] = ()
+    seen: tuple[SeenLine, ...] | None = None  # None until somebody looked; nothing like it is an answer
     plan: PlanLine | None = None
     no_plan_because: str = ""
     earlier_plans: tuple[PlanLine, ...] = ()

@@ -32,6 +32,7 @@ class Run:
     diagnosis: Mapping[str, Any] | None
     hits: Sequence[Mapping[str, Any]] | None
     notes: Sequence[str] | None
+    similar: Sequence[Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,9 @@ run = Table(
     Column("diagnosis", Json),
     Column("hits", Json),
     Column("notes", Json),  # what the application itself could not do: no alerts from PagerDuty, no plan because ...
+    Column("similar", Json),  # past incidents that resemble it; null until somebody looked
     Index(None, "state"),
+    Index(None, "finished_at"),
 )
 
 plan = Table(

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from bot import narrate
 from bot.chronicle import Chronicle, IncidentStory, PlanStory
 from bot.incidents import Incident
-from bot.slack.view import PlanLine
+from bot.slack.view import PlanLine, SeenLine
 from bot.store.break_glass import MOST_WORDS
 from bot.store.kill_switch import MOST_REASON
 from bot.store.plan_rows import PlanRow
@@ -178,8 +178,30 @@ def story_json(story: IncidentStory) -> Json:
         "not_checked": [spot.sentence for spot in view.blind_spots],
         "stopped": view.stopped,
         "troubles": view.troubles,
+        "seen": None if view.seen is None else [seen_json(line) for line in view.seen],
         "plans": [plan_json(row, line) for row, line in story.plans],
         "timeline": [{"at": _iso(each.at), "who": each.who, "what": each.what} for each in story.moments],
+    }
+
+
+def seen_json(line: SeenLine) -> Json:
+    """A past incident that resembles another one."""
+    return {
+        "id": line.incident_id,
+        "name": line.name,
+        "title": line.title,
+        "service": line.service,
+        "began": _iso(line.began),
+        "took_s": line.took_s,
+        "cause": line.cause,
+        "cause_title": line.cause_title,
+        "confirmed": line.is_confirmed,
+        "fix": line.fix,
+        "outcome": line.outcome,
+        "sentence": line.sentence,
+        "score": line.score,
+        "reasons": line.reasons,
+        "url": line.url,
     }
 
 

@@ -16,12 +16,13 @@ from bot.policy import Policy
 from bot.slack import blocks
 from bot.slack.view import CardState, CardView, PlanLine, StepState
 from bot.store.audit import AuditLog
+from bot.store.past import PastIncidents
 from diagnostics.findings import Status
 from runbooks.engine.records import Probed, Record, Verified, record_json
 from runbooks.engine.values import ActionError, Happened, OutcomeUnknownError, Tier
 from tests.bot.test_remediate import FRAME_JSON, SIGN, Scene
 from tests.kit import CONFIG, INCIDENT, NOW, Store, config_in, event, step
-from tests.stories import FOUND, HIT, diagnosed, fresh_plan, without
+from tests.stories import FOUND, HIT, RUNBOOK, diagnosed, fresh_plan, without
 
 
 class Wall(Scene):
@@ -29,6 +30,7 @@ class Wall(Scene):
 
     def __init__(self, store: Store, statuses: Sequence[Status] = (Status.OK,)) -> None:
         super().__init__(store, statuses)
+        self.past = PastIncidents(store.database, lambda _: RUNBOOK.causes)
         self.cards = Cards(
             incidents=store.incidents,
             plans=store.plans,
@@ -36,6 +38,7 @@ class Wall(Scene):
             outbox=store.outbox,
             switch=store.switch,
             record=AuditLog(store.database),
+            past=self.past,
             config=store.config,
             policy=store.policy,
         )
@@ -458,6 +461,7 @@ async def test_observe_mode_offers_no_fixes(wall: Wall, tmp_path: Any) -> None:
         outbox=store.outbox,
         switch=store.switch,
         record=AuditLog(store.database),
+        past=PastIncidents(store.database, lambda _: ()),
         config=config,
         policy=Policy(config),
     )
@@ -500,6 +504,7 @@ async def test_what_holds_a_fix_up_is_said_instead_of_who_may_approve(
         outbox=store.outbox,
         switch=store.switch,
         record=AuditLog(store.database),
+        past=PastIncidents(store.database, lambda _: ()),
         config=config,
         policy=Policy(config),
     )

@@ -23,6 +23,7 @@ from bot.store.bursts import Bursts
 from bot.store.database import Database
 from bot.store.incidents import CardPlace, Incidents
 from bot.store.outbox import Outbox, Parcel
+from bot.store.past import PastIncidents
 from diagnostics.diagnosis import Stage
 from tests.kit import INCIDENT, NOW, Store, step
 from tests.stories import FOUND, FakeLook, FakePagerDuty, FakeSlack, diagnosed, fresh_plan, texts, without
@@ -46,6 +47,7 @@ class Desk:
             outbox=store.outbox,
             switch=store.switch,
             record=AuditLog(store.database),
+            past=PastIncidents(store.database, lambda _: ()),
             config=store.config,
             policy=store.policy,
         )

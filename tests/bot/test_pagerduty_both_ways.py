@@ -18,6 +18,7 @@ from bot.pagerduty import parse_event
 from bot.pagerduty_client import PagerDutyClient
 from bot.slack.view import CardState, CardView
 from bot.store.audit import AuditLog
+from bot.store.past import PastIncidents
 from lab.listening import listening, new_socket
 from lab.pagerduty import USERS, PagerDuty
 from lab.pagerduty_shapes import Incident, Json, User
@@ -74,6 +75,7 @@ class House:
             outbox=store.outbox,
             switch=store.switch,
             record=AuditLog(store.database),
+            past=PastIncidents(store.database, lambda _: ()),
             config=store.config,
             policy=store.policy,
         )

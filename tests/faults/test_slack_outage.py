@@ -27,6 +27,7 @@ from bot.slack_watch import SlackWatch
 from bot.store.audit import AuditLog
 from bot.store.bursts import Bursts
 from bot.store.outages import Outages
+from bot.store.past import PastIncidents
 from lab.listening import listening, new_socket, url_of
 from lab.people import CHANNEL
 from lab.slack import Message, Workspace
@@ -62,6 +63,7 @@ class World:
             outbox=store.outbox,
             switch=store.switch,
             record=AuditLog(store.database),
+            past=PastIncidents(store.database, lambda _: ()),
             config=store.config,
             policy=store.policy,
         )
