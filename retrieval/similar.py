@@ -27,8 +27,8 @@ from retrieval.words import cleaned, plain
 FLOOR = 0.3
 """Below this a past incident is not shown; chosen on histories that the figures in docs/retrieval.md do not have."""
 
-SERVICE = 0.3
-"""What the same service counts beside the text's signals, of which each is stretched to 0..1."""
+SERVICE = 0.1
+"""What the same service counts: little beside the text's signals, each stretched to 0..1."""
 
 _ALERT_ALONE = 0.7  # the same alert's name, where nothing is known of causes
 

@@ -91,7 +91,7 @@ def shipped() -> list[Document]:
 
 def question(text: AlertText, ranked: Ranked = ()) -> Question:
     """As the product asks: the alert's words, and of a diagnosis its causes and the title of the first."""
-    said = f"{text.text}\n{_title(ranked[0][0])}" if ranked else text.text
+    said = f"{text.text}\n{cause_title(ranked[0][0])}" if ranked else text.text
     return Question(text=said, alert=text.alert, service=text.service, causes=ranked)
 
 
@@ -141,7 +141,7 @@ def _order(scores: NDArray[np.float64], comparison: Comparison) -> list[str]:
     return [comparison.corpus.documents[at].doc_id for at in best]
 
 
-def _title(cause: str) -> str:
+def cause_title(cause: str) -> str:
     known = knowledge.load().causes
     return known[cause].title if cause in known else NONE_TITLE if cause == "none" else OTHER_TITLE
 
