@@ -48,7 +48,7 @@ OUTCOME = {
     "not verified": "“{fix}” did not help",
     "undone": "“{fix}” was undone",
     "by hand": "“{fix}” was done by hand",
-    "done, not measured": "“{fix}” was done and not measured",
+    "done, unproven": "“{fix}” was done, and nothing proves that it helped",
     "cut short": "“{fix}” was cut short",
     "none": "no fix ran here",
 }

@@ -109,7 +109,7 @@ class Parts:
 
     def _treated_by(self, runbook_id: str) -> tuple[str, ...]:
         """The causes that a runbook declares; none of one that is gone."""
-        runbook = self.shelf.runbooks.get(runbook_id)
+        runbook = self.shelf.runbooks().get(runbook_id)
         return runbook.causes if runbook else ()
 
     def _glass(self) -> BreakGlass:

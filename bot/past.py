@@ -28,7 +28,7 @@ class Outcome(StrEnum):
     NOT_VERIFIED = "not verified"
     UNDONE = "undone"
     BY_HAND = "by hand"
-    NOT_MEASURED = "done, not measured"
+    UNPROVEN = "done, unproven"
     CUT_SHORT = "cut short"  # failed or stopped: some of its steps may have run
     NONE = "none"
 
@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 _OUTCOMES = {
     PlanState.VERIFIED: Outcome.VERIFIED,
     PlanState.NOT_VERIFIED: Outcome.NOT_VERIFIED,
-    PlanState.DONE: Outcome.NOT_MEASURED,
+    PlanState.DONE: Outcome.UNPROVEN,
     PlanState.FAILED: Outcome.CUT_SHORT,
     PlanState.STOPPED: Outcome.CUT_SHORT,
 }

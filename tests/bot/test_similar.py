@@ -220,7 +220,7 @@ def _fix(state: PlanState, plan_id: str = "p", **more: Any) -> Fix:
         ([_fix(PlanState.VERIFIED), _fix(PlanState.FAILED, "u", undoes="p", ended=LATER)], Outcome.VERIFIED),
         ([_fix(PlanState.NOT_VERIFIED)], Outcome.NOT_VERIFIED),
         ([_fix(PlanState.DONE, actions=("manual",))], Outcome.BY_HAND),
-        ([_fix(PlanState.DONE)], Outcome.NOT_MEASURED),
+        ([_fix(PlanState.DONE)], Outcome.UNPROVEN),
         ([_fix(PlanState.FAILED)], Outcome.CUT_SHORT),
         ([_fix(PlanState.IN_DOUBT)], Outcome.NONE),
     ],
