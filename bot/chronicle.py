@@ -117,9 +117,11 @@ class PlanStory:
 
     @property
     def asks(self) -> str:
-        """What a person can do about it now: `decide`, `settle` a step in doubt, `undo` it; "" for nothing."""
+        """What a person can do now: `decide`, `revoke` its approval, `settle` a doubt, `undo` it; "" for nothing."""
         if self.row.state is PlanState.PROPOSED:
             return "decide"
+        if self.row.state is PlanState.APPROVED:
+            return "revoke"
         if self.line.doubt_step is not None:
             return "settle"
         return "undo" if self.line.can_undo else ""
@@ -180,6 +182,8 @@ class Chronicle:
             self._policy.grant(reader, row.plan, incident)
         except NotAllowedError as error:
             refusal = str(error)
+        if row.state is PlanState.APPROVED and any(each.person_id == reader.person_id for each in row.approvals):
+            refusal = ""  # whoever gave it may take it back, also without the role in which they gave it
         undone = taken_back(await self._plans.of_incident(incident.incident_id))
         line = await self._cards.plan_line(row, incident, undone)
         may_break_glass = row.state is PlanState.PROPOSED and self._may_break_glass(reader, row, incident)

@@ -182,6 +182,8 @@ class Pages:
                 await self._desk.break_glass(plan_id, visit.form.get("reason", ""), by, digest=digest, code=code)
             case "deny" if digest:
                 await self._desk.deny(plan_id, by, digest=digest)
+            case "revoke" if digest:
+                await self._desk.revoke(plan_id, by, digest=digest)
             case "undo":
                 await self._desk.undo(plan_id, by)
             case "ran" | "did_not_run" | "stop" as answer if step is not None:

@@ -248,6 +248,24 @@ async def test_another_site_cannot_send_our_forms(house: OperatorHouse) -> None:
     assert await state(house) is PlanState.PROPOSED
 
 
+async def test_an_approval_is_revoked_on_the_page(house: OperatorHouse) -> None:
+    """By Bob, who gave it, though he may not any more; not by Alice, nor by a form of another site or another hash."""
+    async with house.signed_in("bob") as client, house.signed_in("alice") as reader:
+        await decide(client, house)
+        house.parts.policy._config.services[0].approvers.clear()  # type: ignore[attr-defined]  # a dict by its nature
+        page, hers = await client.get("/plans/plan-1"), await reader.get("/plans/plan-1")
+        forged = await decide(client, house, decision="revoke", csrf="another")
+        other = await decide(client, house, decision="revoke", digest="0" * 64)
+        refused = await decide(reader, house, decision="revoke")
+        approved = await state(house)
+        done = await decide(client, house, decision="revoke")
+
+    assert "Revoke approval" in page.text
+    assert "Revoke approval" not in hers.text
+    assert [each.status_code for each in (forged, other, refused, done)] == [400, 409, 403, 303]
+    assert (approved, await state(house)) == (PlanState.APPROVED, PlanState.SUPERSEDED)
+
+
 async def test_a_fix_is_taken_back_from_the_page(house: OperatorHouse) -> None:
     """Bob asks for the undo, as an errand of his for whoever works; Alice, who may not, is refused."""
     row, now = await house.store.plans.get("plan-1"), datetime.now(UTC)
