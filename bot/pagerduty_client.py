@@ -165,7 +165,8 @@ class PagerDutyClient:
         """
         Page level 2 of the incident's escalation policy as responders, beside whoever has it; nobody is asked twice.
 
-        Where the account cannot ask for responders (402, 403), the incident goes to level 2 instead.
+        Where the account cannot ask for responders (402, 403), they are assigned beside whoever is. Escalating would
+        take the incident from those, and with it the role in which they may have approved a fix.
         """
         incident = await self.incident(incident_id)
         policy = str(_part(incident, "escalation_policy").get("id"))
@@ -174,7 +175,8 @@ class PagerDutyClient:
         asked = {_id_in(each, "user") for each in _objects(incident.get("incidents_responders"))}
         if not users:
             raise PagerDutyError("nobody is on call at level 2 of the escalation policy", permanent=True)
-        if not (missing := sorted(users - asked)):
+        assigned = {_id_in(each, "assignee") for each in _objects(incident.get("assignments"))} - {""}
+        if not (missing := sorted(users - asked - assigned)):
             return
         me = await self._call("GET", "/users", params={"query": from_email})
         request = {
@@ -190,7 +192,8 @@ class PagerDutyClient:
         except PagerDutyError as refusal:
             if refusal.status not in (_NOT_IN_THE_PLAN, FORBIDDEN):
                 raise
-            change = {"incident": {"type": "incident_reference", "escalation_level": _SECONDARY}}
+            both = [{"assignee": {"id": user, "type": "user_reference"}} for user in sorted({*assigned, *missing})]
+            change = {"incident": {"type": "incident_reference", "assignments": both}}
             await self._call("PUT", path, json=change, from_email=from_email)
 
     async def webhook_subscriptions(self) -> list[Mapping[str, Any]]:

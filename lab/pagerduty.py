@@ -103,7 +103,7 @@ class PagerDuty:
                 urgency="high" if payload["severity"] in {"critical", "error"} else "low",
                 created_at=self._stamp(),
                 changed_at=self._stamp(),
-                assigned_to=ON_CALL,
+                assigned_to=(ON_CALL,),
             )
             self.incidents[incident.id] = incident
         if not any(alert["alert_key"] == key for alert in incident.alerts):
@@ -149,6 +149,8 @@ class PagerDuty:
             incident.title = str(wish["title"])
         if wish.get("escalation_level") or wish.get("escalation_policy"):
             self._escalate(incident, wish, user)
+        elif wish.get("assignments"):
+            self._reassign(incident, wish, user)
         return incident
 
     def _escalate(self, incident: Incident, wish: Mapping[str, Any], user: User) -> None:
@@ -161,10 +163,24 @@ class PagerDuty:
         if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= len(levels):
             raise PagerDutyError(400, 2001, "Invalid Input Provided", ("Escalation level is not valid",))
         incident.policy, incident.changed_at = (policy_id, ESCALATION_POLICIES[policy_id][0]), self._stamp()
-        incident.assigned_to, incident.acknowledged_by = levels[level - 1], []
-        incident.status = "triggered"
-        self._log("escalate", incident, user)
-        self._tell("incident.escalated", incident, user)
+        self._assign(incident, (levels[level - 1],), user, "escalate", "incident.escalated")
+
+    def _reassign(self, incident: Incident, wish: Mapping[str, Any], user: User) -> None:
+        """To people by name, which ends the way through the escalation policy. Raises PagerDutyError."""
+        if incident.status == "resolved" or wish.get("escalation_level"):
+            raise PagerDutyError(400, 2001, "Invalid Input Provided", ("Assignments are not valid",))
+        known = {each.id: each for each in USERS}
+        wanted = [str(each["assignee"]["id"]) for each in wish["assignments"]]
+        if not set(wanted) <= set(known):
+            raise PagerDutyError(400, 2001, "Invalid Input Provided", ("Assignee is not valid",))
+        self._assign(incident, tuple(known[each] for each in wanted), user, "assign", "incident.reassigned")
+
+    def _assign(self, incident: Incident, people: tuple[User, ...], user: User, entry: str, kind: str) -> None:
+        """Whoever has it now is paged anew."""
+        incident.assigned_to, incident.acknowledged_by, incident.status = people, [], "triggered"
+        incident.changed_at = self._stamp()
+        self._log(entry, incident, user)
+        self._tell(kind, incident, user)
 
     def _set_status(self, incident: Incident, status: str, user: User | None) -> None:
         was, incident.status = incident.status, status

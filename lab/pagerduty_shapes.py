@@ -44,7 +44,7 @@ class Incident:
     resolved_at: str | None = None
     last_changed_by: User | None = None
     acknowledged_by: list[tuple[str, User]] = field(default_factory=list)
-    assigned_to: User | None = None
+    assigned_to: tuple[User, ...] = ()
     alerts: list[Json] = field(default_factory=list)
     notes: list[Json] = field(default_factory=list)
     log: list[Json] = field(default_factory=list)  # newest first
@@ -94,7 +94,7 @@ def webhook_incident(incident: Incident) -> Json:
         "title": incident.title,
         "incident_type": {"name": "incident_default"},
         "service": service_reference(),
-        "assignees": [incident.assigned_to.reference()] if incident.assigned_to else [],
+        "assignees": [user.reference() for user in incident.assigned_to],
         "escalation_policy": policy_reference(*incident.policy),
         "teams": [],
         "priority": None,
@@ -108,7 +108,6 @@ def rest_incident(incident: Incident) -> Json:
     """An incident as REST gives it: `incident_number`, `assignments` and a summary."""
     about = reference("incident", incident.id, f"[#{incident.number}] {incident.title}")
     resolved = incident.status == "resolved"
-    assigned = incident.assigned_to
     count = len(incident.alerts)
     return {
         **about,
@@ -128,9 +127,9 @@ def rest_incident(incident: Incident) -> Json:
         "service": service_reference(),
         "escalation_policy": policy_reference(*incident.policy),
         "incidents_responders": incident.responders,
-        "assignments": (
-            [] if resolved or assigned is None else [{"at": incident.created_at, "assignee": assigned.reference()}]
-        ),
+        "assignments": [
+            {"at": incident.created_at, "assignee": user.reference()} for user in incident.assigned_to if not resolved
+        ],
         "acknowledgements": [{"at": at, "acknowledger": user.reference()} for at, user in incident.acknowledged_by],
         "teams": [],
         "pending_actions": [],

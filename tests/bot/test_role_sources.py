@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from bot.doctor import roles as doctor
 from bot.doctor.advice import State
 from bot.given_roles import given_by
 from bot.incidents import Incident, NotAllowedError, Person, PlanState, StaleError
+from bot.pagerduty import parse_event
 from bot.pagerduty_client import PagerDutyClient
 from bot.policy import Policy, accounts
 from bot.role_watch import RoleWatch
@@ -26,7 +29,8 @@ from bot.store.people import PeopleTable
 from bot.store.role_sources import RoleSources
 from bot.store.trust_tables import role_source
 from lab.listening import listening, new_socket
-from lab.pagerduty import PagerDuty
+from lab.pagerduty import PagerDuty, PagerDutyError
+from lab.pagerduty_shapes import webhook_incident
 from lab.pagerduty_web import pagerduty_app
 from lab.people import WATCHKEEPER_EMAIL
 from lab.serve import write_certificates
@@ -200,3 +204,26 @@ async def test_alone_at_night_somebody_pages_the_secondary(house: House) -> None
     asked = [await house.store.incidents.ask_secondary(INCIDENT, "plan-1", by=alice, now=NOW) for _ in range(2)]
     [parcel] = await house.store.outbox.due("pagerduty", now=NOW)
     assert (asked, parcel.kind) == ([True, False], "escalate")
+
+
+async def test_who_approved_on_call_keeps_the_incident(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account has no responders: the secondary is assigned beside Alice, so that her approval still counts."""
+
+    def not_in_the_plan(*_: object) -> None:
+        raise PagerDutyError(402, 2012, "Payment Required")
+
+    monkeypatch.setattr("lab.pagerduty_response._add_responders", not_in_the_plan)
+    account = house.account
+    account.enqueue({"routing_key": "0" * 32, "event_action": "trigger", "dedup_key": "x", "payload": PAYLOAD})
+    [incident] = account.incidents.values()
+    for _ in range(2):
+        await house.pagerduty.ask_secondary(incident.id, "a second person is needed", WATCHKEEPER_EMAIL)
+
+    assert [each["type"] for each in incident.log] == ["assign_log_entry", "trigger_log_entry"]
+    head = {"id": "01", "event_type": "incident.reassigned", "occurred_at": (NOW + timedelta(minutes=1)).isoformat()}
+    told = parse_event(json.dumps({"event": {**head, "data": webhook_incident(incident)}}).encode())
+    await house.store.inbox.deliver(replace(told, incident_id=INCIDENT), now=NOW)
+    await house.store.inbox.fold(now=NOW)
+    folded = await house.store.incidents.get(INCIDENT)
+    assert set(folded.assignees) == {"PALICE1", "PBOB001"}
+    assert "on-call" in house.policy.roles_of(await house.person("alice"), folded)

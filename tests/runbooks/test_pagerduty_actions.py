@@ -97,8 +97,7 @@ async def test_an_escalation_to_a_level_says_whom_it_pages(
     before = await done(action, pagerduty)
 
     assert "level 2 of Default: Bob Brandt gets paged" in action.effect(params_of(action, pagerduty), before)
-    assert pagerduty.incident.assigned_to is not None
-    assert pagerduty.incident.assigned_to.id == BOB.pagerduty
+    assert [user.id for user in pagerduty.incident.assigned_to] == [BOB.pagerduty]
     [put] = pagerduty.of("PUT")
     assert put.json == {"incident": {"type": "incident_reference", "escalation_level": 2}}
 
