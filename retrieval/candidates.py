@@ -159,11 +159,7 @@ def candidates(
     `without` leaves out documents by id: how the evaluation asks what happens when the right one does not exist.
     """
     question, asked, documents = comparison.question, comparison.asked, comparison.corpus.documents
-    eligible = [
-        at
-        for at, document in enumerate(documents)
-        if _serves(document, question.service) and document.doc_id not in without
-    ]
+    eligible = [at for at in comparison.corpus.open_to(question.service) if documents[at].doc_id not in without]
     linked = linked_document(documents, eligible, question.runbook_url)
     if not eligible or not (asked.stems or asked.expr or question.causes or linked is not None):
         return []
@@ -196,11 +192,6 @@ def _treated(document: Document, question: Question) -> tuple[str, float]:
     """The likeliest diagnosed cause that this runbook declares, and its probability within 0..1."""
     treated = [(cause, min(max(likely, 0.0), 1.0)) for cause, likely in question.causes if cause in document.causes]
     return max(treated, key=lambda pair: pair[1], default=("", 0.0))
-
-
-def _serves(document: Document, service: str) -> bool:
-    """A runbook written for some services is no candidate for another one; a question without a service sees all."""
-    return not document.services or not service or service in document.services
 
 
 def _never_surer_than_the_one_above(hits: list[Hit]) -> list[Hit]:

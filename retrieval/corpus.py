@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -34,8 +35,26 @@ class Corpus:
     @cached_property
     def chunks_each(self) -> NDArray[np.int64]:
         """How many chunks each document has; at least 1."""
-        counts = np.bincount([chunk.document for chunk in self.chunks], minlength=len(self.documents))
+        counts = np.bincount(self._document_of_row, minlength=len(self.documents))
         return np.maximum(counts, 1).astype(np.int64)
+
+    def open_to(self, service: str) -> list[int]:
+        """
+        The places of the documents that may be answered to this service; a question without one may see all.
+
+        A runbook that was written for some services is no candidate for another one, whatever was asked.
+        """
+        return [
+            at for at, each in enumerate(self.documents) if not each.services or not service or service in each.services
+        ]
+
+    def rows_of(self, places: Sequence[int]) -> NDArray[np.int64]:
+        """The rows of these documents in the index."""
+        return np.flatnonzero(np.isin(self._document_of_row, places)).astype(np.int64)
+
+    @cached_property
+    def _document_of_row(self) -> NDArray[np.int64]:
+        return np.array([chunk.document for chunk in self.chunks], np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +82,17 @@ def indexed(corpus: Corpus, rows: Vectors) -> Corpus:
     return replace(corpus, index=VectorIndex(rows))
 
 
-def nearest(corpus: Corpus, vector: Vectors) -> Meaning | None:
-    """Compare one vector, shape (1, dimensions), with every chunk; None without vectors. For the heavy thread."""
+def nearest(corpus: Corpus, vector: Vectors, service: str = "") -> Meaning | None:
+    """
+    Compare one vector, shape (1, dimensions), with every chunk that this service may see; None without vectors.
+
+    What it may not see takes no place among the neighbours. For the heavy thread.
+    """
     if corpus.index is None:
         return None
-    [cosines], [rows] = corpus.index.search(vector, NEIGHBOURS)
+    places = corpus.open_to(service)
+    among = None if len(places) == len(corpus.documents) else corpus.rows_of(places)
+    [cosines], [rows] = corpus.index.search(vector, NEIGHBOURS, among)
     found = [(float(cosine), int(row)) for cosine, row in zip(cosines, rows, strict=True) if row >= 0]
     # A document with no chunk among the neighbours is at best as near as the farthest of them.
     far = min((cosine for cosine, _ in found), default=0.0)

@@ -107,7 +107,7 @@ class RunbookSearch:
         if corpus is None or not corpus.documents:
             return None
         asked = Asked.of(question)
-        meaning = await self._meaning(corpus, asked.for_embedding)
+        meaning = await self._meaning(corpus, asked.for_embedding, question.service)
         return Comparison(corpus=corpus, question=question, asked=asked, meaning=meaning)
 
     async def _with_vectors(self, corpus: Corpus, embedder: Embedder) -> Corpus:
@@ -123,13 +123,13 @@ class RunbookSearch:
         rows = np.stack([known[chunk.text] for chunk in corpus.chunks])
         return await in_heavy_thread(partial(indexed, corpus, rows))
 
-    async def _meaning(self, corpus: Corpus, text: str) -> Meaning | None:
+    async def _meaning(self, corpus: Corpus, text: str, service: str) -> Meaning | None:
         if self._embedder is None or not self._embedder.ready or corpus.index is None or not text:
             return None
         try:
             async with asyncio.timeout(self._patience_s):
                 vector = await self._embedder.embed([text])
-                return await in_heavy_thread(partial(nearest, corpus, vector))
+                return await in_heavy_thread(partial(nearest, corpus, vector, service))
         except TimeoutError:  # a refresh keeps the thread busy; words answer now
             return None
         except EmbeddingError as error:
