@@ -30,6 +30,7 @@ def add_runbook_commands(app: typer.Typer, require_schema: Callable[[Settings], 
     app.add_typer(runbooks, name="runbook")
     _add_lint(runbooks)
     _add_test(runbooks)
+    _add_sign(runbooks)
     add_rehearsal_commands(runbooks, require_schema)
     _add_writers(runbooks)
 
@@ -71,6 +72,28 @@ def _add_test(runbooks: typer.Typer) -> None:
         print(f"{tested.runbooks} runbooks, {tested.cases} cases, {len(tested.problems)} failures{without}")
         if tested.problems:
             raise typer.Exit(FOUND_FAULTS)
+
+
+def _add_sign(runbooks: typer.Typer) -> None:
+    @runbooks.command("sign")
+    def sign(
+        folder: Annotated[Path, typer.Argument(help="A folder of runbooks and pages.", exists=True, file_okay=False)],
+        *,
+        key: Annotated[Path, typer.Option(help="Your Ed25519 private key in PEM: openssl genpkey -algorithm ed25519.")],
+    ) -> None:
+        """Vouch for a folder's files as they are: write SHA256SUMS and its signature; says what changed since."""
+        from bot.pages import markdown_files
+        from runbooks.engine.signed import LIST, SIGNATURE, UnsignedError
+        from runbooks.engine.signed import sign as write
+
+        names = markdown_files(folder)
+        try:
+            changed = write(folder, names, key)
+        except UnsignedError as error:
+            raise WatchkeeperError(str(error)) from error
+        for line in changed:
+            print(line)
+        print(f"signed {len(names)} files: {folder / LIST}, {folder / SIGNATURE}")
 
 
 def _add_writers(runbooks: typer.Typer) -> None:

@@ -12,10 +12,11 @@ from runbooks.engine.problems import Problem
 def show_hits(hits: Sequence[Hit], problems: Sequence[Problem] | None, out: TextIO) -> None:
     """The best first. With problems (none is a list, too) it says where each came from, and what was left out."""
     for hit in hits:
-        print(f"{hit.score:4.0%}  {hit.title}, {hit.heading} ({hit.doc_id})", file=out)
+        heading = f", {hit.heading}" if hit.heading not in {"", hit.title} else ""
+        print(f"{hit.score:4.0%}  {hit.title}{heading} ({hit.doc_id})", file=out)
         print(f"      {'; '.join(hit.reasons)}", file=out)
         if problems is not None:
-            print(f"      {hit.url or hit.origin.file}{hit.anchor}", file=out)
+            print(f"      {hit.link or hit.origin.file + hit.anchor}", file=out)
             print(f"      from {hit.origin}", file=out)
     if not hits:
         print("none fits", file=out)

@@ -87,11 +87,11 @@ class LiveShelf:
 
 def _tell(problems: Sequence[Problem]) -> None:
     for problem in problems:
-        log.error("runbook cannot be run", problem=str(problem))
+        log.error("runbook is not as written", problem=str(problem))
 
 
 def _changes(before: Shelf, after: Shelf) -> dict[str, list[str]]:
-    """The names of runbooks that came, went and changed."""
-    old, new = before.runbooks, after.runbooks
+    """The names of runbooks and pages that came, went and changed."""
+    old, new = ({**shelf.pages, **shelf.runbooks} for shelf in (before, after))
     changed = [name for name, book in new.items() if name in old and book != old[name]]
     return {"added": sorted(new.keys() - old.keys()), "removed": sorted(old.keys() - new.keys()), "changed": changed}

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.corpus import Corpus, Meaning
-from retrieval.documents import Document, Hit, Question
+from retrieval.documents import Document, Hit, Question, Section
 from retrieval.fusion import Evidence, Signals, Weights, fused, probability
 from retrieval.links import linked_document
 from retrieval.markdown import anchor
@@ -101,15 +101,15 @@ class Comparison:
         """
         document = self.corpus.documents[at]
         reasons = self._reasons(at)
-        heading = self._heading(at)
+        section = self._section(at)
         return Hit(
             doc_id=document.doc_id,
             title=document.title,
-            heading=heading,
+            heading=section.heading,
             score=1.0 if linked else round(probability(self.evidence(at, lead)), 3),
             reasons=("linked by the alert's runbook_url", *reasons) if linked else reasons,
             url=document.url,
-            anchor=anchor(heading),
+            anchor=section.anchor or anchor(section.heading),
             origin=document.origin,
         )
 
@@ -140,14 +140,16 @@ class Comparison:
             reasons.append(f"similar in meaning ({self.meaning.cosines[at]:.2f} of 1)")
         return tuple(reasons)
 
-    def _heading(self, at: int) -> str:
+    def _section(self, at: int) -> Section:
         """The section to open first: the nearest by meaning, else the one that shares most words."""
-        if self.meaning is not None and self.meaning.best_chunks[at] >= 0:
-            return self.corpus.chunks[self.meaning.best_chunks[at]].heading
-        wanted = set(self.asked.stems)
         sections = self.corpus.documents[at].sections
+        if not sections:
+            return Section(heading="", text="")
+        if self.meaning is not None and self.meaning.best_chunks[at] >= 0:
+            return sections[self.corpus.chunks[self.meaning.best_chunks[at]].section]
+        wanted = set(self.asked.stems)
         shared = [len(wanted.intersection(stems(f"{section.heading} {section.text}"))) for section in sections]
-        return sections[int(np.argmax(shared))].heading if sections else ""
+        return sections[int(np.argmax(shared))]
 
 
 def candidates(

@@ -1,4 +1,4 @@
-"""Documents cut into what the embedding model reads at once: a section with its title and heading in front."""
+"""Documents cut into what the embedding model reads at once: a section behind the path of its headings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MOST_PER_DOCUMENT = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A piece of a document: its place in the list of documents, its heading, and the text to embed."""
+    """A piece of a document: its place in the list of documents, its section's place there, and the text to embed."""
 
     document: int
-    heading: str
+    section: int
     text: str
 
 
@@ -32,10 +32,11 @@ def chunks_of(documents: Sequence[Document]) -> list[Chunk]:
 def _cut(at: int, document: Document) -> Iterator[Chunk]:
     title = spaced(document.title)
     if not document.sections:
-        yield Chunk(document=at, heading="", text=f"{title}.")
-    for section in document.sections:
-        front = f"{title}." if section.heading in {"", document.title} else f"{title}. {section.heading}."
+        yield Chunk(document=at, section=-1, text=f"{title}.")
+    for place, section in enumerate(document.sections):
+        path = [name for name in (*section.path, section.heading) if name not in {"", document.title}]
+        front = f"{'. '.join((title, *path))}."
         prose = section.text.split()
         for start in range(0, max(1, len(prose)), WORDS):
             piece = " ".join(prose[start : start + WORDS])
-            yield Chunk(document=at, heading=section.heading, text=f"{front} {piece}".strip())
+            yield Chunk(document=at, section=place, text=f"{front} {piece}".strip())

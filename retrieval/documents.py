@@ -7,21 +7,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One heading of a document and the prose beneath it."""
+    """
+    One heading of a document and the prose beneath it.
+
+    `anchor` is its place on the page (`#before-you-start`) where a heading that stands there twice has a number;
+    `path` the headings above it, the outermost first.
+    """
 
     heading: str
     text: str
+    anchor: str = ""
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     """
-    Where a document came from: the file, its owner, and exactly which text of it.
+    Where a document came from: the folder and file, its owner, and exactly which text of it.
 
-    `sha256` (hex) is of its content; `commit` (hex) is the reviewed one that holds it, empty when nobody was asked.
+    `folder` is the configured one that `file` lies in. `sha256` (hex) is of the file's content; `commit` (hex) is the
+    reviewed one that holds it, empty when nobody was asked.
     """
 
     file: str = ""
+    folder: str = ""
     owner: str = ""
     commit: str = ""
     sha256: str = ""
@@ -37,8 +46,9 @@ class Document:
     """
     A runbook as retrieval sees it.
 
-    `alerts` are the alert names and `causes` the catalogue ids that its author declared. `services` limits it to these
-    services; empty means any. `origin` says where it came from.
+    `alerts` are the alert names, `causes` the catalogue ids and `signals` the metrics that its author declared, and
+    `labels` how it was sorted. `services` limits it to these services; empty means any. `origin` says where it came
+    from.
     """
 
     doc_id: str
@@ -47,6 +57,8 @@ class Document:
     alerts: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    signals: tuple[str, ...] = ()
     url: str = ""
     origin: Origin = Origin()
 
@@ -84,3 +96,8 @@ class Hit:
     url: str = ""
     anchor: str = ""
     origin: Origin = Origin()
+
+    @property
+    def link(self) -> str:
+        """The section's address; empty when nobody said where the page is read."""
+        return f"{self.url}{self.anchor}" if self.url else ""

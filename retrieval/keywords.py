@@ -152,8 +152,10 @@ def _bm25(texts: list[list[str]]) -> Any:
 
 
 def _body(document: Document) -> str:
-    sections = "\n".join(f"{section.heading}\n{section.text}" for section in document.sections)
-    return f"{document.title}\n{sections}"
+    own = {document.title, *(section.heading for section in document.sections)}
+    above = dict.fromkeys(name for section in document.sections for name in section.path if name not in own)
+    sections = (f"{section.heading}\n{section.text}" for section in document.sections)
+    return "\n".join((document.title, *above, *document.labels, *document.signals, *sections))
 
 
 def _title(document: Document) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bot.config.fields import (
     CredentialName,
@@ -318,12 +318,22 @@ class RunbookFolder(Entry):
     """
     A folder of the team's own runbooks; `url` is where people read it, with the file's name put behind it.
 
-    `reviewed` is a remote-tracking branch of the work tree that the folder is in; only what it holds counts.
+    `reviewed` is a remote-tracking branch of the work tree that the folder is in; only what it holds counts. `signed`
+    is a public key instead; only what the list that it signed holds counts. `split` says which headings of a plain page
+    begin a document of their own.
     """
 
     path: Path
     url: WebAddress | None = None
     reviewed: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+$", max_length=200)
+    signed: Path | None = None
+    split: Literal["alerts", "heading"] = "alerts"
+
+    @model_validator(mode="after")
+    def _reviewed_in_one_way(self) -> Self:
+        if self.reviewed is not None and self.signed is not None:
+            raise ValueError("`reviewed` and `signed` are two ways to say the same: keep one")
+        return self
 
 
 class PolicyRule(Entry):

@@ -19,10 +19,7 @@ from retrieval.weights import WeightsError
 
 async def examine(settings: Settings, config: Config) -> list[Advice]:
     shelf = await asyncio.to_thread(open_shelf, config.runbooks)
-    found = [
-        Advice.bad("runbook index", f"cannot be run: {problem}", "run `watchkeeper runbook lint` on its folder")
-        for problem in shelf.problems
-    ]
+    found = [Advice.bad("runbook index", f"not as written: {problem}", "mend the file") for problem in shelf.problems]
     found += folders_said(config.runbooks)
     search = RunbookSearch(embedder_for(settings.watchkeeper_embedding_model, settings.watchkeeper_embedding_hash))
     began = time.monotonic()
@@ -53,8 +50,8 @@ def folders_said(folders: Sequence[RunbookFolder]) -> list[Advice]:
         Advice.unknown(
             "runbook folder",
             f"nobody can tell whether the files in {folder.path} were reviewed; all of them count",
-            'make it part of a Git work tree and write reviewed = "origin/main" in its [[runbooks]]',
+            'make it part of a Git work tree and write reviewed = "origin/main" in its [[runbooks]], or sign it',
         )
         for folder in folders
-        if folder.reviewed is None
+        if folder.reviewed is None and folder.signed is None
     ]

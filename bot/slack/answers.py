@@ -45,7 +45,7 @@ def hits(query: str, found: Sequence[Hit]) -> Message:
     for hit in found[:5]:
         heading = f", “{inline(hit.heading, 100)}”" if hit.heading else ""
         reasons = "; ".join(inline(reason, 120) for reason in hit.reasons[:3])
-        lines.append(f"• {link(hit.url, hit.title)}{heading}" + (f" · {reasons}" if reasons else ""))
+        lines.append(f"• {link(hit.link, hit.title)}{heading}" + (f" · {reasons}" if reasons else ""))
     return Message(text=f"Runbooks for “{asked}”", blocks=[section(lines_within(lines, SECTION))])
 
 

@@ -146,7 +146,7 @@ def next_check(diagnosis: Diagnosis) -> str:
 
 
 def runbook(hit: Hit) -> RunbookLine:
-    return RunbookLine(title=hit.title, reasons=hit.reasons, url=hit.url, heading=hit.heading, score=hit.score)
+    return RunbookLine(title=hit.title, reasons=hit.reasons, url=hit.link, heading=hit.heading, score=hit.score)
 
 
 def seen(item: Seen, began: datetime) -> SeenLine:

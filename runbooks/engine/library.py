@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from runbooks.engine.problems import Problem, RunbookError
 from runbooks.engine.values import Runbook
 
 NOT_A_RUNBOOK = "README.md"  # explains the folder
+MOST_BYTES = 4 * MAX_CHARS  # a character of UTF-8 has at most four bytes
+_CLAIM = re.compile(rb"(?:\xef\xbb\xbf)?---[ \t]*\r?\n(?:(?!---[ \t]*\r?\n).*\n)*?[\"']?format[\"']?[ \t]*:")
 
 
 Objection = Callable[[str, bytes], str | None]
@@ -27,8 +30,8 @@ def load_folder(
     """
     Every runbook that can be read, by name, and what is wrong with the rest. Blocks: call it in a thread.
 
-    A file with an objection is not parsed: what was not reviewed says nothing. One whose bytes are those of its runbook
-    in `known` (by id) is not parsed again.
+    Markdown that does not claim to be a runbook is none. A file with an objection is not parsed: what was not reviewed
+    says nothing. One whose bytes are those of its runbook in `known` (by id) is not parsed again.
     """
     try:
         files = runbook_files(path)
@@ -38,7 +41,10 @@ def load_folder(
     problems: list[Problem] = []
     for file in files:
         try:
-            runbooks.append(load_file(file, objection, (known or {}).get(file.stem)))
+            content = read_file(file)
+            if claims_format(content):
+                refused(file.name, content, objection)
+                runbooks.append(_parsed(file, content, (known or {}).get(file.stem)))
         except RunbookError as error:
             problems += error.problems
     return tuple(runbooks), tuple(problems)
@@ -55,25 +61,41 @@ def runbook_files(path: Path) -> list[Path]:
     return [file for file in files if file.suffix == ".md" and file.name != NOT_A_RUNBOOK]
 
 
-def load_file(file: Path, objection: Objection | None = None, known: Runbook | None = None) -> Runbook:
-    """One runbook. Raises RunbookError, also when the file cannot be read or does not count."""
+def claims_format(content: bytes) -> bool:
+    """Does its front matter have a `format`, as a runbook's has? Other Markdown is a page for people."""
+    return _CLAIM.match(content) is not None
+
+
+def load_file(file: Path) -> Runbook:
+    """One runbook. Raises RunbookError, also when the file cannot be read."""
+    return _parsed(file, read_file(file))
+
+
+def read_file(file: Path) -> bytes:
+    """A file's content, of a longer one MOST_BYTES and one more. Raises RunbookError."""
     try:
         with file.open("rb") as stream:
-            content = stream.read(4 * MAX_CHARS + 1)  # a character of UTF-8 has at most four bytes
-        if objection is not None and (message := objection(file.name, content)):
-            raise RunbookError([_unreadable(file, message, "have it reviewed and merged, and update this work tree")])
-        if known is not None and known.revision == hashlib.sha256(content).hexdigest():
-            return known
-        text = content.decode()
+            return stream.read(MOST_BYTES + 1)
     except OSError as error:
-        raise RunbookError(
-            [_unreadable(file, error.strerror or "cannot be read", "check its path and permissions")]
-        ) from error
+        message = error.strerror or "cannot be read"
+        raise RunbookError([_unreadable(file.name, message, "check its path and permissions")]) from error
+
+
+def refused(name: str, content: bytes, objection: Objection | None) -> None:
+    """Raises RunbookError when there is an objection to this file of this content."""
+    if objection is not None and (message := objection(name, content)):
+        raise RunbookError([_unreadable(name, message, "have it reviewed, and update this folder")])
+
+
+def _parsed(file: Path, content: bytes, known: Runbook | None = None) -> Runbook:
+    if known is not None and known.revision == hashlib.sha256(content).hexdigest():
+        return known
+    try:
+        return parse(content.decode(), file.stem)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise RunbookError([_unreadable(file, "not UTF-8", "save the file as UTF-8", line)]) from error
-    return parse(text, file.stem)
+        raise RunbookError([_unreadable(file.name, "not UTF-8", "save the file as UTF-8", line)]) from error
 
 
-def _unreadable(file: Path, message: str, remedy: str, line: int = 1) -> Problem:
-    return Problem(path=file.name, line=line, message=message, remedy=remedy)
+def _unreadable(name: str, message: str, remedy: str, line: int = 1) -> Problem:
+    return Problem(path=name, line=line, message=message, remedy=remedy)

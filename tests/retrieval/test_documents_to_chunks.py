@@ -45,7 +45,7 @@ def test_a_chunk_carries_title_and_heading() -> None:
 
     [chunk] = chunks_of([document])
 
-    assert (chunk.text, chunk.heading) == ("Node Down. Meaning. A node is gone.", "Meaning")
+    assert (chunk.text, chunk.section) == ("Node Down. Meaning. A node is gone.", 0)
 
 
 def test_a_long_section_is_cut_where_the_model_stops_reading() -> None:
