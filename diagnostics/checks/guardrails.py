@@ -29,6 +29,7 @@ GATEWAY_CALLS = "litellm_guardrail_requests_total"
 LABELS = ("rail", "policy_version", "surface", "decision")
 _RAIL, _POLICY, _SURFACE = range(3)
 
+SLOWER_S = 0.3
 _HARDLY = 0.05
 _OFTEN = 0.2
 _BLOCKS = 20  # that many were due: then none at all is no chance
@@ -38,7 +39,7 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     look = Look(target, telemetry, frame)
     if not {"application", "gateway"} & target.selectors.keys():
         look.where("application")
-    rates, time, errors = await asyncio.gather(_decisions(look), _time(look), _errors(look))
+    rates, time, errors = await asyncio.gather(decisions_of(look), seconds_of(look), _errors(look))
     if not rates and time == NOTHING and errors == NOTHING:
         raise CannotTellError(
             f"neither {DECISIONS} nor {STAGE} with a guardrail stage is exported by the application, "
@@ -51,10 +52,10 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     blocked = whole.compared()
     if blocked.now is not None:
         measures += [measure("guardrail_block_ratio", blocked, "ratio"), *_policies(decisions)]
-    complaints = [f"Time in guardrails: {compared(time, 's')}."] if (time.gain or 0.0) >= 0.3 else []
+    complaints = [f"Time in guardrails: {compared(time, 's')}."] if (time.gain or 0.0) >= SLOWER_S else []
     if (errors.gain or 0.0) >= 0.02:
         complaints.append(f"Failing guardrails: {compared(errors, 'ratio')}.")
-    if _blocks_more(whole):
+    if blocks_more(whole):
         parts = _blocking(decisions)
         measures += parts
         names = ", ".join(" ".join(part for part in where if part) for where in _risen(decisions))
@@ -66,11 +67,12 @@ async def run(target: Target, telemetry: Telemetry, frame: Frame) -> Finding:
     return Finding.ok("guardrails", "Guardrails are as quick and as strict as usual.", *measures)
 
 
-async def _decisions(look: Look) -> dict[Key, Compared]:
+async def decisions_of(look: Look) -> dict[Key, Compared]:
+    """How many decisions a second, by LABELS; empty where the application exports none."""
     return await look.rates(DECISIONS, "application", by=LABELS) if "application" in look.target.selectors else {}
 
 
-async def _time(look: Look) -> Compared:
+async def seconds_of(look: Look) -> Compared:
     """Seconds per request in all guardrail stages together, from the application or else from the gateway."""
     if "application" in look.target.selectors:
         stages = await look.means(STAGE, "application", by=("stage",))
@@ -88,7 +90,8 @@ async def _errors(look: Look) -> Compared:
     return share(failed, called) if called != NOTHING else NOTHING
 
 
-def _blocks_more(cell: Share) -> bool:
+def blocks_more(cell: Share) -> bool:
+    """Whether the share that is blocked tripled or gained five points, beyond chance."""
     ratio = cell.compared()
     gain = ratio.gain or 0.0
     has_grown = gain >= 0.05 or ((ratio.factor or 0.0) >= 3 and gain >= 0.01)
@@ -101,12 +104,18 @@ def _is_open(cell: Share, errors: Compared) -> bool:
     return (errors.gain or 0.0) >= 0.02 and due >= _BLOCKS and cell.hits_now < 0.1 * due
 
 
-def _policies(decisions: Mapping[Key, Share]) -> list[Measure]:
-    """Whether a policy version decides that hardly decided before, and which; nothing where none is named."""
+def new_policies(decisions: Mapping[Key, Share]) -> list[str] | None:
+    """The policy versions that decide and hardly decided before; None where no version is named."""
     versions = folded(decisions, _RAIL, _POLICY)
     if not any(policy for _, policy in versions):
+        return None
+    return sorted({policy for rail, policy in versions if _is_new(versions, rail, policy)})
+
+
+def _policies(decisions: Mapping[Key, Share]) -> list[Measure]:
+    newcomers = new_policies(decisions)
+    if newcomers is None:
         return []
-    newcomers = sorted({policy for rail, policy in versions if _is_new(versions, rail, policy)})
     found = [Measure(signal="new_policy", value=float(bool(newcomers)), baseline=0.0)]
     return found + [Measure(signal="new_policy", value=1.0, baseline=0.0, scope=(("policy", p),)) for p in newcomers]
 
@@ -124,7 +133,7 @@ def _risen(decisions: Mapping[Key, Share]) -> dict[Key, Share]:
     for (rail, policy), cell in sorted(folded(decisions, _RAIL, _POLICY).items()):
         past = cell if cell.all_then >= ENOUGH_EVENTS else rails[rail,]
         against = Share(hits_now=cell.hits_now, all_now=cell.all_now, hits_then=past.hits_then, all_then=past.all_then)
-        if _blocks_more(against):
+        if blocks_more(against):
             found[rail, policy] = against
     return found
 
@@ -139,5 +148,5 @@ def _blocking(decisions: Mapping[Key, Share]) -> list[Measure]:
     return found + [
         measure("guardrail_block_ratio", cell.compared(), "ratio", ("surface", surface))
         for (surface,), cell in sorted(folded(decisions, _SURFACE).items())
-        if surface and _blocks_more(cell)
+        if surface and blocks_more(cell)
     ]

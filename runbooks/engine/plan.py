@@ -32,10 +32,7 @@ from runbooks.engine.values import (
     UndoneByAnother,
 )
 
-__all__ = ["HARM", "PlanContext", "fresh", "plan", "undo_plan", "without_a_click"]
-
-HARM = "impact"
-"""The check that says whether users are hurt."""
+__all__ = ["PlanContext", "fresh", "plan", "undo_plan", "without_a_click"]
 
 
 async def plan(runbook: Runbook, context: PlanContext, actions: Mapping[str, Action]) -> Plan:
@@ -56,7 +53,6 @@ async def plan(runbook: Runbook, context: PlanContext, actions: Mapping[str, Act
         action = _action(actions, template.action, template.title)
         steps.append(await _planned(index, template, action, context))
     _refuse_same_target(steps)
-    mends = _mends(steps, context)
     uses_suspect = any(_leans_on_suspect(template.params, context) for template in templates)
     return Plan(
         plan_id=f"plan-{secrets.token_hex(8)}",
@@ -66,7 +62,7 @@ async def plan(runbook: Runbook, context: PlanContext, actions: Mapping[str, Act
         runbook_id=runbook.runbook_id,
         runbook_revision=runbook.revision,
         title=runbook.title,
-        steps=tuple(_proving(steps, mends)),
+        steps=tuple(steps),
         policy_version=context.policy_version,
         nonce=secrets.token_hex(16),
         made_at=context.now,
@@ -76,32 +72,22 @@ async def plan(runbook: Runbook, context: PlanContext, actions: Mapping[str, Act
         frame=context.frame,
         params=context.params,
         undoes_itself=context.undoes_itself and any(step.undo is not None for step in steps),
-        mends=mends,
+        mends=_mends(steps, context),
     )
 
 
 def _mends(steps: Sequence[PlannedStep], context: PlanContext) -> tuple[str, ...] | None:
     """
-    The checks that were bad and that are good at the end of a fix that helped: what it verifies, and users' harm.
+    The checks that it verifies and that were bad: good at the end of a fix that helped.
 
     Where that is nothing, the verification can show that no harm was done, and not that the fix helped. None where
     nobody can say so: nobody looked, nothing is verified, or only queries are, which nobody asked before.
     """
     if not context.answers or not any(step.is_verified for step in steps):
         return None
-    watched = {check for step in steps for check in step.verify} | {HARM}
+    watched = {check for step in steps for check in step.verify}
     bad = tuple(sorted(check for check in watched if context.answers.get(check) == "bad"))
     return None if not bad and any(step.verify_ranges for step in steps) else bad
-
-
-def _proving(steps: Sequence[PlannedStep], mends: Sequence[str] | None) -> list[PlannedStep]:
-    """Where users were hurt, the last step that is verified, or changes anything, has to end that as well."""
-    last = max((step.index for step in steps if step.is_verified or step.tier > Tier.R0), default=None)
-    more = (HARM,) if HARM in (mends or ()) else ()
-    return [
-        replace(step, verify=tuple(dict.fromkeys((*step.verify, *more)))) if step.index == last else step
-        for step in steps
-    ]
 
 
 def _with_params(runbook: Runbook, context: PlanContext) -> PlanContext:

@@ -245,8 +245,8 @@ class Plan:
     of the change that it takes back, if any. `requester` is the person who asked for it or edited it; None for an
     unedited plan of Watchkeeper's own. `undoes` is the id of the plan that this one takes back. `params` are the values
     of the parameters that the runbook declares. `undoes_itself`: its undo runs without a click if it does not verify.
-    `mends` are the checks that were bad when it was made and have to be good at its end: with none of them nothing can
-    show that it helped. None: nobody looked.
+    `mends` are those of the checks which it verifies that were bad when it was made: with none of them nothing can show
+    that it helped. None: nobody looked.
     """
 
     plan_id: str

@@ -77,6 +77,7 @@ NEED_TELEMETRY_OF_THEIR_OWN = {  # what no serving equation says: see test_check
     "output_quality",
     "answers_apart",
     "evaluator",
+    "guardrail_policy",
     "model_answers",
     "tool_calls",
     "injection",

@@ -153,18 +153,23 @@ async def test_a_new_policy_that_blocks_is_named() -> None:
     assert of_service(finding, "new_policy").value == 1.0
     assert values(finding, "policy") == {"15"}
     assert "(by input 15)" in finding.summary
+    policy = await answer("guardrail_policy", replaced("14", "15", 0.12))
+    assert (policy.status, policy.summary) == (Status.BAD, "Guardrail policy 15 is new.")
 
 
 async def test_a_harmless_new_policy_is_no_complaint() -> None:
     """New, and it blocks as the old one did."""
     finding = await answer("guardrails", replaced("14", "15", 0.008))
     assert (finding.status, of_service(finding, "new_policy").value) == (Status.OK, 1.0)
+    assert (await answer("guardrail_policy", replaced("14", "15", 0.008))).status is Status.OK
 
 
 async def test_an_old_policy_that_blocks_more_is_no_new_one() -> None:
     """Attacks raise blocks too."""
     finding = await answer("guardrails", rails("14", 0.008, 0.05))
     assert (finding.status, of_service(finding, "new_policy").value) == (Status.BAD, 0.0)
+    assert (await answer("guardrail_policy", rails("14", 0.008, 0.05))).status is Status.OK
+    assert (await answer("guardrail_policy", rails("", 0.008, 0.05))).status is Status.UNKNOWN
 
 
 async def test_guardrails_that_fail_open_are_told() -> None:
