@@ -182,7 +182,7 @@ class Cards:
         line = portrait.plan(
             row.plan,
             row.state,
-            may_approve=(self._policy.who(row.plan, incident),),
+            may_approve=(self._policy.approvers(row.plan, incident),),
             needed=requirement.count if requirement else 1,
             approved_by=approvers,
             decided_by=self._name(denier),

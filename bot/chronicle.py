@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -113,6 +113,7 @@ class PlanStory:
     line: PlanLine
     refusal: str
     may_break_glass: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)  # of who decided on it
     code_missing: str = ""  # what this reader has to set up before they can give the code that it needs
 
     @property
@@ -195,6 +196,7 @@ class Chronicle:
             line=line,
             refusal=refusal,
             may_break_glass=may_break_glass,
+            names={each.person_id: self._name(each.person_id) for each in row.approvals},
             code_missing=missing,
         )
 
@@ -254,6 +256,8 @@ def _in_words(row: AuditRow) -> str:
     if row.action == "step.outcome":
         ending = "done" if facts.get("ok") else "refused, and nothing was changed"
         return f"acted{step}: {ending}. {facts.get('detail') or ''}".strip()
+    if isinstance(facts.get("happened"), str):
+        facts["happened"] = facts["happened"].replace("_", " ")
     if facts.get("already"):
         return f"saw that the step had happened already{step}; nobody acted"
     if row.action in _ENDED and row.action not in _WORDS:

@@ -294,6 +294,7 @@ class PagerDutyCourier:
             effects=[step.effect for step in line.steps] if line else [],
             plan_id=line.plan_id if line else "",
             may_approve=line.may_approve if line else (),
+            needed=line.needed if line else 1,
             page=f"{self._public_url}/incidents/{view.incident_id}" if self._public_url else "",
         )
 

@@ -286,12 +286,13 @@ def slack_down_opening(run: int) -> str:
 
 
 def slack_down_note(
-    run: int, verdict: str, *, effects: Sequence[str], plan_id: str, may_approve: Sequence[str], page: str
+    run: int, verdict: str, *, effects: Sequence[str], plan_id: str, may_approve: Sequence[str], needed: int, page: str
 ) -> str:
     """What people need who cannot see the card: the verdict, the fix, and how to approve it elsewhere."""
     lines = [slack_down_opening(run), verdict]
     if plan_id:
-        lines.append(f"Proposed fix: {' '.join(effects)} It may be approved by: {', '.join(may_approve)}.")
+        count = "" if needed == 1 else f"{needed} of: "
+        lines.append(f"Proposed fix: {' '.join(effects)} It may be approved by: {count}{', '.join(may_approve)}.")
         ways = [f"on {page}"] if page else []
         lines.append(f"To approve it without Slack: {' or '.join([*ways, f'with `watchkeeper approve {plan_id}`'])}.")
     elif page:

@@ -219,7 +219,13 @@ class Policy:
         raise NotAllowedError(f"Nobody may break the glass for {plan.service}: no [[break_glass]] entry names it.")
 
     def who(self, plan: Plan, incident: Incident) -> str:
-        """Who may approve, in words: the roles and the people who have them now."""
+        """Who may approve, in words: how many, the roles, and the people who have them now."""
+        requirement = self.requirement(plan)
+        count = "" if requirement is None or requirement.count == 1 else f"{requirement.count} of: "
+        return count + self.approvers(plan, incident)
+
+    def approvers(self, plan: Plan, incident: Incident) -> str:
+        """The same without how many of them."""
         requirement = self.requirement(plan)
         if requirement is None:
             return "a policy rule (there is none for it)"
@@ -233,9 +239,8 @@ class Policy:
             lost = self._given.lost(role, plan.service)
             has = [", ".join(people) or "nobody has this role", *([lost] if lost else [])]
             named.append(f"{role} ({'; '.join(has)})")
-        count = "" if requirement.count == 1 else f"{requirement.count} of: "
         other = ", one of them of another team" if requirement.other_team else ""
-        return count + " or ".join(named) + other
+        return " or ".join(named) + other
 
     def _as_given(self, person_id: str) -> Person:
         return replace(person_of(self._config, person_id), given=self._given.of(person_id))
