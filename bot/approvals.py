@@ -197,6 +197,7 @@ class Approvals:
         `said_at` is when a person last spoke for it after the approval (settled a doubt). Raises StaleError with the
         reason when they do not.
         """
+        self._plans.seals.refuse_unsealed(row)
         spoken = max([each.at for each in row.approvals] + ([said_at] if said_at else []), default=row.plan.made_at)
         if now - spoken > ACT_WITHIN:
             raise StaleError("nobody has said a word for it in the last hour")

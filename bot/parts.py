@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from bot.shelf import LiveShelf
 from bot.slack.authorise import Authoriser
 from bot.slack.client import SlackClient, web_client
 from bot.step_up import Seal, StepUp
+from bot.store.approval_seals import ApprovalSeals
 from bot.store.audit import AuditLog
 from bot.store.break_glass import BrokenGlass
 from bot.store.database import Database, sync_url
@@ -52,7 +54,8 @@ class Parts:
         self.url = settings.database_url.get_secret_value()
         self.database = Database(self.url)
         self.incidents = Incidents(self.database)
-        self.plans = Plans(self.database)
+        self.seal_key = seal_key_of(settings)
+        self.plans = Plans(self.database, ApprovalSeals(approvals_key(settings, self.seal_key)))
         self.journal = Journal(self.database)
         self.outbox = Outbox(self.database)
         self.errands = Errands(self.database)
@@ -69,7 +72,6 @@ class Parts:
         self.shelf = LiveShelf(config.runbooks)
         self.past = PastIncidents(self.database, self._treated_by)
         self.record = AuditLog(self.database)
-        self.seal_key = seal_key_of(settings)
         self.registry = CollectorRegistry()
         self.chain = ChainWatch(self.record, self.registry)
         self.cards = Cards(
@@ -114,7 +116,7 @@ class Parts:
 
     def _glass(self) -> BreakGlass:
         return BreakGlass(
-            glass=BrokenGlass(self.database),
+            glass=BrokenGlass(self.database, self.plans.seals),
             approvals=self.approvals,
             plans=self.plans,
             incidents=self.incidents,
@@ -134,6 +136,18 @@ def seal_key_of(settings: Settings) -> SealKey | None:
     """What checkpoints are signed with; None where nobody set it. Raises WatchkeeperError for one that is none."""
     key = settings.watchkeeper_seal_key
     return SealKey(key.get_secret_value()) if key is not None else None
+
+
+def approvals_key(settings: Settings, key: SealKey | None) -> bytes:
+    """
+    What approvals are sealed with; the same in every process, and nowhere in the database.
+
+    Without a key of its own from Slack's token, which every process has; without both nobody else's seal counts.
+    """
+    if key is not None:
+        return key.for_approvals
+    token = reveal(settings.slack_bot_token).encode() or secrets.token_bytes(32)
+    return hmac.digest(token, b"watchkeeper: approvals", "sha256")
 
 
 def public_url(settings: Settings) -> str:
@@ -173,8 +187,8 @@ def vectors_key(settings: Settings) -> bytes:
 
     Another token or database makes another key, and the sections are embedded once more.
     """
-    secrets = "\0".join((settings.database_url.get_secret_value(), reveal(settings.slack_bot_token)))
-    return hmac.digest(secrets.encode(), b"watchkeeper: cached vectors", "sha256")
+    known = "\0".join((settings.database_url.get_secret_value(), reveal(settings.slack_bot_token)))
+    return hmac.digest(known.encode(), b"watchkeeper: cached vectors", "sha256")
 
 
 def reveal(secret: Any) -> str:

@@ -1,5 +1,5 @@
 """
-The key that no database holds, and what is made from it: the signature of checkpoints.
+The key that no database holds, and what is made from it: the signature of checkpoints, the seal of approvals.
 
 One secret for each deployment, `WATCHKEEPER_SEAL_KEY`; every purpose has a key of its own that is derived from it.
 """
@@ -31,6 +31,8 @@ class SealKey:
         if len(raw) != _BYTES:
             remedy = "make one with `watchkeeper audit new-key`"
             raise WatchkeeperError(f"{SEAL_KEY} has to be {_BYTES} bytes in URL-safe base64: {remedy}")
+        self.for_approvals = _derived(raw, b"watchkeeper: approvals")
+        """What approvals are sealed with (HMAC-SHA256)."""
         self._signing = Ed25519PrivateKey.from_private_bytes(_derived(raw, b"watchkeeper: audit checkpoints"))
 
     @property

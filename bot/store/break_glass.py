@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.incidents import AlreadyDecidedError, NotAllowedError, NotFoundError, PlanState
 from bot.store import audit as chain
+from bot.store.approval_seals import ApprovalSeals
 from bot.store.database import Database
 from bot.store.kill_switch import refuse_if_stopped
 from bot.store.outbox import post
-from bot.store.plan_rows import PlanRow
+from bot.store.plan_rows import Approval, PlanRow
 from bot.store.plans import hold_proposed, note, refuse_beside_another
 from bot.store.statements import insert_new, lock_targets, touch
 from bot.store.tables import approval, plan
@@ -51,8 +52,9 @@ class Review:
 class BrokenGlass:
     """Every method is one transaction. Raises StoreUnavailableError."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, seals: ApprovalSeals | None = None) -> None:
         self._database = database
+        self._seals = seals or ApprovalSeals()
 
     async def start_alone(
         self,
@@ -81,8 +83,8 @@ class BrokenGlass:
             await refuse_beside_another(connection, item.plan)
             await _refuse_too_often(connection, now)
             how = {"role": role, "digest": item.digest, "channel": channel, "step_up": step_up}
-            decision = {"decision": BREAK_GLASS, "at": now, **how}
-            if not await insert_new(connection, approval, {"plan_id": plan_id, "person_id": by, **decision}):
+            decision = self._seals.row(plan_id, Approval(person_id=by, decision=BREAK_GLASS, at=now, **how))
+            if not await insert_new(connection, approval, decision):
                 mine = (approval.c.plan_id == plan_id, approval.c.person_id == by, approval.c.decision == "approve")
                 await connection.execute(approval.update().where(*mine).values(**decision))
             approved = {"state": PlanState.APPROVED.value, "state_at": now, "start_by": start_by}

@@ -19,7 +19,7 @@ from runbooks.engine.values import Plan, plan_from_json, plan_json
 class Approval:
     """
     One person's decision on one plan, with the role in which they decided; `step_up` is how they proved it, `channel`
-    the way they came by (`Person.channel`).
+    the way they came by (`Person.channel`), `seal` shows that we wrote it down.
     """
 
     person_id: str
@@ -29,6 +29,7 @@ class Approval:
     at: datetime
     step_up: str | None = None
     channel: str = "slack"
+    seal: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from bot.incidents import AlreadyDecidedError, NotFoundError, PlanState, StaleEr
 from bot.limits import Act
 from bot.store import audit as chain
 from bot.store.acts import UNDER_WAY, recent_acts
+from bot.store.approval_seals import ApprovalSeals
 from bot.store.database import Database
 from bot.store.errands import put_own
 from bot.store.kill_switch import refuse_if_stopped, stops_so_far
@@ -29,8 +30,9 @@ _ON_THE_TABLE = (PlanState.PROPOSED.value, PlanState.ALTERNATIVE.value)
 class Plans:
     """Every method is one transaction. Raises StoreUnavailableError, and NotFoundError for an unknown plan."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, seals: ApprovalSeals | None = None) -> None:
         self._database = database
+        self.seals = seals or ApprovalSeals()
 
     async def save(self, item: Plan, *, run: int, rank: int | None, state: PlanState, now: datetime) -> None:
         """
@@ -76,8 +78,9 @@ class Plans:
         Keep the undo of a plan, approved by what approved that one: whoever said yes to `by` was shown that this runs.
 
         It remembers as many stops as `by`: the kill switch ends it like its plan. Raises AlreadyDecidedError when
-        another fix is approved or running.
+        another fix is approved or running, StaleError when an approval of `by` is none of ours.
         """
+        self.seals.refuse_unsealed(by)
         async with self._database.write() as connection:
             await touch(connection, item.incident_id)
             await refuse_beside_another(connection, item)
@@ -89,7 +92,7 @@ class Plans:
             )
             said = [each for each in by.approvals if each.decision == "approve" and each.digest == by.digest]
             for each in said:
-                await insert_new(connection, approval, {**asdict(each), "plan_id": item.plan_id, "digest": item.digest})
+                await insert_new(connection, approval, self.seals.row(item.plan_id, replace(each, digest=item.digest)))
             approvers = [each.person_id for each in said]
             await note(
                 connection,
@@ -187,11 +190,12 @@ class Plans:
                 await refuse_if_stopped(connection, plan_id)
                 await refuse_beside_another(connection, item.plan)
             how = {"role": role, "digest": item.digest, "channel": channel}
-            entry = {"plan_id": plan_id, "person_id": by, "decision": decision, "at": now, "step_up": step_up, **how}
-            if not await insert_new(connection, approval, entry):
+            word = Approval(person_id=by, decision=decision, at=now, step_up=step_up, **how)
+            if not await insert_new(connection, approval, self.seals.row(plan_id, word)):
                 raise AlreadyDecidedError("You have decided on this fix already.")
             said = (await approvals_of(connection, [plan_id]))[plan_id]
-            carrying = [each for each in said if each.decision == "approve" and each.digest == item.digest]
+            of_it = [each for each in said if each.decision == "approve" and each.digest == item.digest]
+            carrying = [each for each in of_it if self.seals.holds(plan_id, each)]
             settles = decision == "deny" or suffice(carrying)
             if settles:
                 state = PlanState.DENIED if decision == "deny" else PlanState.APPROVED

@@ -173,6 +173,7 @@ approval = Table(
     Column("at", Utc, nullable=False),
     Column("step_up", String(16)),  # totp: proved outside Slack with a one-time code
     Column("channel", String(16), nullable=False, server_default="slack"),  # slack | operator | policy
+    Column("seal", String(64)),  # HMAC with a key that is not here; null in rows of schema 7, which start nothing
 )
 
 # The journal of a remediation: intents, outcomes, probes, verifications, people's answers.

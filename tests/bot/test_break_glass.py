@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,7 @@ async def test_it_goes_past_a_freeze_and_a_limit(room: Room, tmp_path: Path) -> 
 
 
 async def test_it_holds_at_the_start_only_for_who_still_may(room: Room, tmp_path: Path) -> None:
-    """The role is gone from the configuration; or a row was written by hand, without its code."""
+    """The role is gone from the configuration; or a row has no code, whoever wrote it."""
     await room.start("paul")
     row = await room.store.plans.get("plan-1")
     without = Policy(config_in(tmp_path, configuration()))
@@ -209,8 +210,9 @@ async def test_it_holds_at_the_start_only_for_who_still_may(room: Room, tmp_path
         await room.approvals.still_hold(row, now=LATER)
 
     room.approvals._policy = room.store.policy
+    unproven = room.store.plans.seals.row("plan-1", replace(row.approvals[0], step_up=None))
     async with room.store.database.write() as connection:
-        await connection.execute(tables.approval.update().values(step_up=None))
+        await connection.execute(tables.approval.update().values(unproven))
     with pytest.raises(StaleError, match="did not confirm it outside Slack"):
         await room.approvals.still_hold(await room.store.plans.get("plan-1"), now=LATER)
 
