@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import sqlalchemy as sa
 
 from bot.approvals import Approvals
 from bot.config import Config, load_config
@@ -109,7 +113,7 @@ def config_in(folder: Path, text: str = CONFIG) -> Config:
 @asynccontextmanager
 async def open_store(url: str, config: Config) -> AsyncIterator[Store]:
     """A migrated database with the configuration's people in it."""
-    await asyncio.to_thread(schema.upgrade, url)
+    await asyncio.to_thread(_migrate, url)
     database = Database(url)
     store = Store(database, config)
     await store.people.replace(accounts(config))
@@ -117,6 +121,24 @@ async def open_store(url: str, config: Config) -> AsyncIterator[Store]:
         yield store
     finally:
         await database.close()
+
+
+def _migrate(url: str) -> None:
+    """A new SQLite file begins as a copy of one that was migrated before: that is quicker."""
+    parsed = sa.make_url(url)
+    file = Path(parsed.database or "")
+    if parsed.get_backend_name() == "sqlite" and not file.exists():
+        file.write_bytes(_migrated_file())
+    elif schema.current(url) is None:
+        schema.upgrade(url)
+
+
+@cache
+def _migrated_file() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "migrated.sqlite")
+        schema.upgrade(f"sqlite:///{file}")
+        return file.read_bytes()
 
 
 class Store:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from bot.store import schema
+
+
+@pytest.fixture
+def postgres_template() -> str:
+    """Here the databases begin empty."""
+    return "template0"
 
 
 def test_a_migrated_database_has_what_the_code_uses(database_url: str) -> None:

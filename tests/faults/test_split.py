@@ -26,6 +26,12 @@ DEADLINE_S = 240
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(DEADLINE_S + 30)]
 
 
+@pytest.fixture
+def postgres_template() -> str:
+    """Here the databases begin empty."""
+    return "template0"
+
+
 async def test_a_whole_incident_beside_a_killed_worker(database_url: str, tmp_path: Path) -> None:
     """One card, one fix, one outcome; the doors load no model, and each process is on record."""
     options = DrillOptions(
