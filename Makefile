@@ -7,6 +7,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# What is imported is compiled once and kept, where nobody asked for that, too: pip leaves the compiling of two gigabytes
+# to the first import of each part, and the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV := .venv
 STORES := .venv-stores
@@ -27,15 +31,14 @@ demo: $(VENV)/.demo-$(FAISS) ## Play a whole incident on this machine (HEADLESS=
 drill: $(VENV)/.demo-$(FAISS) ## Play faults of the catalogue to their end, judged (ARGS="G01,Q06 --jobs 2"; all 48 without ARGS)
 	$(BIN)/watchkeeper drill --headless $(or $(ARGS),--all --jobs 2)
 
-# On all cores what needs no processes of its own, first without real parts, then with them; two at a time the stories of
-# several processes, which mostly wait.
+# On all cores what needs no processes of its own, a file at a time, since its tests share worlds; then, one by one to
+# whoever is free, the stories of several processes.
 test: $(VENV)/.dev-$(FAISS) ## Run all tests (ARGS="tests/bot -x" for some)
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not integration and not acceptance"
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "integration and not acceptance"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m acceptance
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not acceptance"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m acceptance
 endif
 
 check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks, example configuration
@@ -83,7 +86,7 @@ define install
 	@echo "==> Installing Watchkeeper into $(VENV) ($(1)); the first time this takes one to three minutes."
 	@rm -f $(VENV)/.demo-* $(VENV)/.dev-*
 	@$(BIN)/python -m pip uninstall --quiet --yes faiss-$(OTHER_FAISS) 2>/dev/null
-	$(PIP) -c constraints.txt -e ".[$(1)]"
+	$(PIP) --no-compile -c constraints.txt -e ".[$(1)]"
 endef
 
 $(VENV)/.demo-$(FAISS): pyproject.toml constraints.txt | $(VENV)/bin/pip
