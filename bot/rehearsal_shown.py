@@ -98,6 +98,8 @@ def _step(number: int, step: RehearsedStep) -> Iterator[Text]:
         yield _row("because", step.refusal.removeprefix(f"{template.title}: "))
     else:
         yield _text(f"{number}. {template.title} ({step.planned.action}, {step.planned.tier.name})", "bold")
+        if step.refusal:
+            yield _row("by hand", f"since {step.refusal.removeprefix(f'{template.title}: ')}")
         yield from _planned(step.planned)
 
 

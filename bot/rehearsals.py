@@ -20,7 +20,7 @@ from bot.discretion import discreet
 from bot.incidents import Incident, IncidentState, WatchkeeperError
 from bot.library import vocabulary
 from bot.policy import Policy
-from bot.respond import PROPOSE_FROM, context_of, diagnosis_of, with_diagnosis, without_secrets
+from bot.respond import PROPOSE_FROM, context_of, diagnosis_of, with_diagnosis, with_names, without_secrets
 from bot.settings import Settings
 from bot.store.database import Database
 from bot.store.incidents import Incidents
@@ -100,6 +100,8 @@ async def for_case(file: Path, read: ReadCase, given: Sequence[str], settings: S
         deployments=tuple(each.name for each in target.deployments if each.kind == "engine"),
         params=chosen(runbook, given),
     )
+    if service is not None:
+        context = replace(with_names(context, service), deployments=context.deployments)
     contexts = [with_diagnosis(context, read.found, suspect) for suspect in (*read.found.suspects, None)]
     try:
         rehearsal = await first_possible(runbook, contexts, recorded(vocabulary().actions, read.states))

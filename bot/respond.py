@@ -35,6 +35,7 @@ from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.model import TelemetryError
 from retrieval.documents import Hit, Question
 from retrieval.ranking import RunbookSearch
+from runbooks.engine.otherwise import by_hand_otherwise
 from runbooks.engine.plan import PlanContext, plan
 from runbooks.engine.run import MANUAL
 from runbooks.engine.values import Action, CannotPlanError, Plan, Runbook
@@ -174,22 +175,46 @@ class Respond:
         refusals: list[str] = []
         seen: set[str] = set()
         for hit in HITS.validate_python(run.hits or []):
-            runbook = runbooks.get(hit.doc_id)
-            for suspect in (*found.suspects, None) if runbook else ():
-                context = context_of(incident, service, found, suspect, policy_version=self._config.policy_version)
-                try:
-                    item = self._policy.timed(without_secrets(await plan(runbook, context, self._actions)))  # type: ignore[arg-type]  # None has no suspects
-                except CannotPlanError as refusal:
-                    refusals.append(str(refusal))
-                    continue
+            if (runbook := runbooks.get(hit.doc_id)) is None:
+                continue
+            for item in await self._possible(runbook, incident, service, found, refusals):
                 effects = "\n".join(step.effect for step in item.steps)
                 if effects not in seen and len(drafts) < MOST_PLANS:
                     seen.add(effects)
-                    guilty = item.suspect is None or item.suspect == found.culprit_change
-                    places = [place for place, cause in enumerate(likely) if cause in runbook.causes]  # type: ignore[union-attr]
-                    drafts.append((item, places if guilty else []))
+                    places = [place for place, cause in enumerate(likely) if cause in runbook.causes]
+                    drafts.append((item, places if _is_for_the_guilty(item, found) else []))
         drafts.sort(key=lambda draft: _order(*draft))
         return [(item, bool(places)) for item, places in drafts], refusals
+
+    async def _possible(
+        self, runbook: Runbook, incident: Incident, service: Service, found: Diagnosis, refusals: list[str]
+    ) -> list[Plan]:
+        """
+        The runbook's plans, for each suspect and for none; why others could not be made is added to `refusals`.
+
+        Where none is for the guilty one, a person is asked for what the steps say `otherwise`.
+        """
+        made: list[Plan] = []
+        for suspect in (*found.suspects, None):
+            context = context_of(incident, service, found, suspect, policy_version=self._config.policy_version)
+            try:
+                made.append(await self._plan(runbook, context))
+            except CannotPlanError as refusal:
+                refusals.append(str(refusal))
+        if any(_is_for_the_guilty(item, found) for item in made) or not any(step.otherwise for step in runbook.steps):
+            return made
+        culprits = [suspect for suspect in found.suspects if suspect.change.id == found.culprit_change]
+        for culprit in (*culprits, None):
+            context = context_of(incident, service, found, culprit, policy_version=self._config.policy_version)
+            try:
+                reduced = await by_hand_otherwise(runbook, context, self._actions)
+                return [*made, await self._plan(reduced, context)]
+            except CannotPlanError as refusal:
+                refusals.append(str(refusal))
+        return made
+
+    async def _plan(self, runbook: Runbook, context: PlanContext) -> Plan:
+        return self._policy.timed(without_secrets(await plan(runbook, context, self._actions)))
 
     async def conclude(self, incident_id: str, number: int) -> None:
         """Put the verdict on record, its evidence in the thread, and a note in PagerDuty."""
@@ -240,6 +265,11 @@ class Respond:
         return self._config.service(incident.service) if incident.service else None
 
 
+def _is_for_the_guilty(item: Plan, found: Diagnosis) -> bool:
+    """It takes back what is held guilty, or leans on no change at all."""
+    return item.suspect is None or item.suspect == found.culprit_change
+
+
 def context_of(
     incident: Incident, service: Service, found: Diagnosis, suspect: Suspect | None, *, policy_version: str
 ) -> PlanContext:
@@ -253,10 +283,23 @@ def context_of(
         namespace=service.namespace,
         cluster=service.cluster or "",
         gateway=service.gateway or "",
-        deployments=tuple(each.name for each in service.deployments if each.kind == "engine"),
         undoes_itself=service.undo_on_failure == "run",
     )
-    return with_diagnosis(context, found, suspect)
+    return with_diagnosis(with_names(context, service), found, suspect)
+
+
+def with_names(context: PlanContext, service: Service) -> PlanContext:
+    """The context with what the configuration names for placeholders."""
+    deployed: dict[str, tuple[str, ...]] = {}
+    for each in service.deployments:
+        deployed[each.kind] = (*deployed.get(each.kind, ()), each.name)
+    return replace(
+        context,
+        deployments=deployed.get("engine", ()),
+        deployed=deployed,
+        retrieval=service.retrieval.model_dump() if service.retrieval else {},
+        kill_switches=dict(service.kill_switches.items()),
+    )
 
 
 def with_diagnosis(context: PlanContext, found: Diagnosis, suspect: Suspect | None) -> PlanContext:

@@ -236,6 +236,12 @@ gpu = {{namespace = "chat"}}
 application = {{service = "chat"}}
 gateway = {{model_group = "~chat|chat-overflow|chat-large"}}
 kubernetes = {{namespace = "chat"}}
+[service.kill_switches]
+tool = "tool-{{tool}}"
+agent = "agent-writes-{{agent}}"
+[service.retrieval]
+store = "vectors"
+alias = "manuals"
 [service.budgets]
 ttft_p95_s = 1.0
 [[service.deployments]]

@@ -119,6 +119,7 @@ class QdrantApi:
     def app(self) -> FastAPI:
         app = FastAPI(title="Lab stand-in for Qdrant", docs_url=None, redoc_url=None, openapi_url=None)
         app.add_api_route("/aliases", self.aliases, methods=["GET"])
+        app.add_api_route("/collections", self.listing, methods=["GET"])
         app.add_api_route("/collections/aliases", self.move, methods=["POST"])
         app.add_api_route("/collections/{name}", self.collection, methods=["GET"])
         app.add_api_route("/collections/{name}/points/count", self.count, methods=["POST"])
@@ -138,6 +139,10 @@ class QdrantApi:
     async def aliases(self, request: Request) -> Json:
         self._authorize(request)
         return _ok({"aliases": [{"alias_name": ALIAS, "collection_name": self.store.serves}]})
+
+    async def listing(self, request: Request) -> Json:
+        self._authorize(request)
+        return _ok({"collections": [{"name": name} for name in self.store.collections]})
 
     async def collection(self, request: Request, name: str) -> Json:
         self._authorize(request)

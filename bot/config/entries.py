@@ -13,6 +13,7 @@ from bot.config.fields import (
     Entry,
     GitBranch,
     GitRemote,
+    KillSwitches,
     Matchers,
     Name,
     Pattern,
@@ -275,6 +276,13 @@ class ServiceTraces(Entry):
     service: str | None = Field(default=None, min_length=1)
 
 
+class ServiceRetrieval(Entry):
+    """Where a service's passages come from: the vector store, and the alias (or collection) by which it reads there."""
+
+    store: Name
+    alias: Name
+
+
 class Service(Entry):
     """One LLM service: where its telemetry is, what it promised, and who answers for it."""
 
@@ -298,6 +306,8 @@ class Service(Entry):
     prompts: tuple[PromptRef, ...] = ()
     providers: tuple[Provider, ...] = ()
     traces: ServiceTraces | None = None
+    retrieval: ServiceRetrieval | None = None
+    kill_switches: KillSwitches = Field(default_factory=dict)
     changes: tuple[str, ...] = ()  # datasources beside those of its prompts whose changes may be its trouble
 
     def target(self) -> target.Target:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
@@ -87,6 +87,13 @@ def _git_remote(value: str) -> str:
     return value if value.startswith("/") else _private_address(value)
 
 
+def _kill_switches(value: Mapping[str, str]) -> Mapping[str, str]:
+    for dimension, flag in value.items():
+        if flag.count(f"{{{dimension}}}") != 1 or "{" in flag.replace(f"{{{dimension}}}", ""):
+            raise ValueError(f'the flag of one {dimension} has to be named by it; write "{dimension}-{{{dimension}}}"')
+    return value
+
+
 def _pattern(value: str) -> str:
     try:
         re.compile(value)
@@ -103,6 +110,7 @@ GitRemote = Annotated[str, AfterValidator(_git_remote)]
 PrivateAddress = Annotated[str, AfterValidator(_private_address)]
 CredentialName = Annotated[str, AfterValidator(_variable)]
 SlackId = Annotated[str, AfterValidator(_slack_id)]
+KillSwitches = Annotated[Mapping[Literal["agent", "tool"], str], AfterValidator(_kill_switches)]
 Matchers = Annotated[Mapping[str, str], AfterValidator(_matchers)]
 
 

@@ -75,6 +75,8 @@ def _service(
     yield from _prompts(service, at, kinds, names)
     yield from _changes(service, at, kinds, names)
     yield from _traces(service, at, kinds, names)
+    if service.retrieval is not None:
+        yield from _known(service.retrieval.store, (*at, "retrieval", "store"), "vector_store", names["vector_store"])
     for number, person in enumerate(service.owners):
         yield from _known(person, (*at, "owners", number), "person", names["person"])
     for role, people in service.approvers.items():

@@ -10,6 +10,7 @@ bare token in `Authorization`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -24,6 +25,8 @@ from diagnostics.target import Target
 
 _MOST_PAGES = 25
 _LONGEST_STATE = 20_000
+_TURNED = re.compile(r"turned (on|off)\b")
+_SWITCHES = {"feature-environment-enabled": True, "feature-environment-disabled": False}
 
 
 class _Member(BaseModel):
@@ -122,7 +125,13 @@ class LaunchDarklyFlags:
             summary=f"flag {entry.name or ', '.join(entry.flags)}: {verb}{comment}",
             author=entry.member.person if entry.member else None,
             after=entry.description[:_LONGEST_STATE] or None,
+            undo=self._undo(entry),
         )
+
+    def _undo(self, entry: _Entry) -> dict[str, str]:
+        """Only for one flag that was turned on or off: what else was edited no switch takes back."""
+        turned = _TURNED.match(entry.title_verb)
+        return _taken_back(self.name, entry.flags[0], on=turned[1] == "on") if turned and len(entry.flags) == 1 else {}
 
 
 class _Event(BaseModel):
@@ -206,7 +215,13 @@ class UnleashFlags:
             author=event.created_by or None,
             before=_state(event.before),
             after=_state(event.data),
+            undo=_taken_back(self.name, flag, on=_SWITCHES[event.type]) if event.type in _SWITCHES else {},
         )
+
+
+def _taken_back(source: str, flag: str, *, on: bool) -> dict[str, str]:
+    """What a runbook's step needs to switch the flag back, after it was turned on, or off."""
+    return {"flag": flag, "flag_source": source, "flag_was_on": "false" if on else "true"}
 
 
 def _counts(names: Sequence[str], patterns: Sequence[str]) -> bool:

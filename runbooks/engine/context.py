@@ -28,7 +28,9 @@ class PlanContext:
     """
     What is known when a plan is made.
 
-    `deployments` are the service's engine deployments. `suspect` is the id of the change that the diagnosis holds
+    `deployments` are the service's engine deployments, `deployed` all of them by kind. `retrieval` is the `store` that
+    its passages come from and the `alias` by which it reads there. `kill_switches` are keys of flags by what they
+    switch off (tool, agent), with its name in braces. `suspect` is the id of the change that the diagnosis holds
     guilty and `suspect_undo` its literals (for a prompt: prompt, label, version, previous_version). `scope` is where
     the trouble is: a dimension of the diagnosis (node, pod, api_key, ...) and its values. `answers` are the diagnosis'
     by check (ok, bad, unknown). `params` are values for the parameters that a runbook declares. `requester` is the
@@ -45,6 +47,9 @@ class PlanContext:
     cluster: str = ""
     gateway: str = ""
     deployments: tuple[str, ...] = ()
+    deployed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    retrieval: Mapping[str, str] = field(default_factory=dict)
+    kill_switches: Mapping[str, str] = field(default_factory=dict)
     suspect: str | None = None
     suspect_undo: Mapping[str, str] = field(default_factory=dict)
     scope: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -70,12 +75,17 @@ class PlanContext:
         """What `{name}` stands for. Raises CannotPlanError when nobody knows."""
         if name == "deployment":
             return self._deployment()
-        if name.startswith("suspect."):
-            return self._suspect(name.removeprefix("suspect."))
-        if name.startswith("scope."):
-            return self._only(name.removeprefix("scope."))
-        if name.startswith("params."):
-            return self._chosen(name.removeprefix("params."))
+        group, _, key = name.partition(".")
+        among = {
+            "suspect": self._suspect,
+            "scope": self._only,
+            "params": self._chosen,
+            "deployment": self._deployed,
+            "retrieval": self._retrieval,
+            "kill_switch": self._kill_switch,
+        }
+        if key and group in among:
+            return among[group](key)
         plain = {
             "service": self.service,
             "namespace": self.namespace,
@@ -100,6 +110,28 @@ class PlanContext:
             raise CannotPlanError(f"the service {self.service} has no engine deployment in the configuration")
         names = ", ".join(self.deployments)
         raise CannotPlanError(f"{self.service} has {len(self.deployments)} engine deployments ({names}): choose one")
+
+    def _deployed(self, kind: str) -> str:
+        """The service's one deployment of this kind."""
+        names = self.deployed.get(kind, ())
+        if len(names) == 1:
+            return names[0]
+        told = f"{len(names)} deployments of the kind {kind} ({', '.join(names)})" if names else f"no {kind} deployment"
+        raise CannotPlanError(f"the service {self.service} has {told} in the configuration")
+
+    def _retrieval(self, key: str) -> str:
+        if key not in self.retrieval:
+            raise CannotPlanError(f"the service {self.service} has no [service.retrieval] in the configuration")
+        return self.retrieval[key]
+
+    def _kill_switch(self, dimension: str) -> str:
+        """The flag that switches off the one tool (agent) that the trouble is confined to."""
+        flag = self.kill_switches.get(dimension)
+        if flag is None:
+            raise CannotPlanError(
+                f"the service {self.service} has no kill switch for a {dimension} in the configuration"
+            )
+        return flag.replace(f"{{{dimension}}}", self._only(dimension))
 
     def _only(self, dimension: str) -> str:
         """The one value of this dimension that the trouble is confined to."""

@@ -45,6 +45,9 @@ class Place(_Part):
     cluster: str = "lab"
     gateway: str = "edge"
     deployments: tuple[str, ...] = ("chat-vllm",)
+    deployed: Mapping[str, tuple[str, ...]] = Field(default={}, description="{embedder: [chat-embedder]}")
+    retrieval: Mapping[str, str] = Field(default={}, description="{store: vectors, alias: manuals}")
+    kill_switches: Mapping[str, str] = Field(default={}, description="{tool: 'tool-{tool}'}")
 
 
 class Suspected(_Part):
@@ -161,6 +164,9 @@ def context_of(given: Given, suspect: Suspected | None) -> PlanContext:
         cluster=place.cluster,
         gateway=place.gateway,
         deployments=place.deployments,
+        deployed=place.deployed,
+        retrieval=place.retrieval,
+        kill_switches=place.kill_switches,
         suspect=suspect.id if suspect else None,
         suspect_undo={name: str(value) for name, value in suspect.undo.items()} if suspect else {},
         scope=given.scope,

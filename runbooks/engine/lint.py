@@ -13,12 +13,13 @@ from difflib import get_close_matches
 
 from pydantic import ValidationError
 
+from runbooks.engine.actions.manual import LONGEST_INSTRUCTION
 from runbooks.engine.agreement import disagreements
 from runbooks.engine.context import CONTEXT_DEFAULTS
 from runbooks.engine.declared import CheckAnswers, CheckSays, Range, TextParameter, matches
 from runbooks.engine.placeholders import PlaceholderError, placeholders, texts_in
 from runbooks.engine.problems import Problem
-from runbooks.engine.run import WAIT
+from runbooks.engine.run import MANUAL, WAIT
 from runbooks.engine.values import Action, GuardedAction, Runbook, StepTemplate, only_tells
 
 # Shapes of real credentials. Names of environment variables and `<placeholders>` are fine, values are not.
@@ -128,8 +129,23 @@ def _step(runbook: Runbook, step: StepTemplate, vocabulary: Vocabulary) -> Itera
     if step.check is not None and step.action == WAIT:
         message = "a `wait` does nothing that could have happened"
         yield runbook.problem(step.line_of("check"), message, "remove `check:`")
+    yield from _otherwise(runbook, step, action)
     yield from _ranges(runbook, step, action)
     yield from _params(runbook, step, action)
+
+
+def _otherwise(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Problem]:
+    line = step.line_of("otherwise")
+    if step.otherwise and step.action == MANUAL:
+        yield runbook.problem(line, "a person does this step anyway", "remove `otherwise:`")
+    if len(step.otherwise) > LONGEST_INSTRUCTION:
+        remedy = f"say it in {LONGEST_INSTRUCTION} characters"
+        yield runbook.problem(line, "`otherwise` is too long for a card", remedy)
+    faults = list(_placeholders(runbook, step, "otherwise", step.otherwise, action, "otherwise"))
+    yield from faults
+    if not faults and any(used.from_state for used in placeholders(step.otherwise)):
+        message = "`otherwise` is for where the state may not be read"
+        yield runbook.problem(line, message, "leave out `{replicas_now}` and `{before...}`")
 
 
 def _ranges(runbook: Runbook, step: StepTemplate, action: Action) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ Literal = str | int | float | bool | None
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _GRAMMAR = re.compile(r"\s*([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)\s*(?:([+-])\s*([0-9]{1,9})\s*)?", re.ASCII)
 
-# What the plan's context knows; `suspect.`, `scope.`, `params.` and `before.` carry further names.
+# What the plan's context knows; `suspect.`, `scope.`, `params.`, `before.` and others carry further names.
 CONTEXT_NAMES = ("service", "namespace", "cluster", "gateway", "environment", "deployment", "incident")
 # The dimensions in which the causes' catalogue says where a cause acts; a test across rooms holds the two together.
 SCOPE_KEYS = (
@@ -26,8 +26,20 @@ SCOPE_KEYS = (
 )  # fmt: skip
 SUSPECT_KEYS = (
     "id", "prompt", "label", "alias", "version", "previous_version", "deployment", "revision", "to_revision", "commit",
+    "flag", "flag_source", "flag_was_on",
 )  # fmt: skip
+# What the service's configuration names, once for each.
+DEPLOYMENT_KINDS = ("application", "embedder", "engine", "gateway", "guardrail", "retrieval")
+RETRIEVAL_KEYS = ("store", "alias")
+SWITCH_KEYS = ("agent", "tool")
 STATE_NAMES = ("replicas_now",)
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "suspect": SUSPECT_KEYS,
+    "scope": SCOPE_KEYS,
+    "deployment": DEPLOYMENT_KINDS,
+    "retrieval": RETRIEVAL_KEYS,
+    "kill_switch": SWITCH_KEYS,
+}
 
 
 class PlaceholderError(Exception):
@@ -55,7 +67,7 @@ class Placeholder:
     @property
     def is_known(self) -> bool:
         group, _, key = self.name.partition(".")
-        keys = {"suspect": SUSPECT_KEYS, "scope": SCOPE_KEYS}.get(group, ())
+        keys = _GROUPS.get(group, ())
         return self.name in CONTEXT_NAMES or self.from_state or bool(self.param) or key in keys
 
 

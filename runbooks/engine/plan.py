@@ -215,6 +215,7 @@ async def _planned(index: int, template: StepTemplate, action: Action, context: 
         state = await _state(action, known, title)
         known |= {name: filled(title, name, raw[name], context, state) for name in waiting}
     _stay_at_home(title, known, context)
+    _is_of_the_suspect(title, raw, known, context)
     params = _validated(action.params, known, title)
     before = await _read(action, params, title)
     return _step(
@@ -260,6 +261,16 @@ def _stay_at_home(title: str, params: JsonObject, context: PlanContext) -> None:
         if name in params and params[name] != own:
             whose = f"{context.service}'s own is {own}" if own else f"{context.service} has none in the configuration"
             raise CannotPlanError(f"{title}: {name} {params[name]} is not this service's: {whose}")
+
+
+def _is_of_the_suspect(title: str, raw: JsonObject, params: JsonObject, context: PlanContext) -> None:
+    """A revision counts for its own deployment only: 2 of a guardrail's rollout is another one's 2 by chance."""
+    used = {each.name for name, value in raw.items() for each in parsed(title, name, value)}
+    rolled_out = context.suspect_undo.get("deployment")
+    if used & {"suspect.revision", "suspect.to_revision"} and params.get("deployment", rolled_out) != rolled_out:
+        raise CannotPlanError(
+            f"{title}: the suspected change {context.suspect} is of {rolled_out}, not of {params['deployment']}"
+        )
 
 
 async def _undone(index: int, step: PlannedStep, actions: Mapping[str, Action]) -> PlannedStep:

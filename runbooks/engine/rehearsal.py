@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from runbooks.engine.context import PlanContext
+from runbooks.engine.otherwise import by_hand_otherwise
 from runbooks.engine.plan import plan
 from runbooks.engine.values import (
     Action,
@@ -29,7 +30,11 @@ from runbooks.engine.values import (
 
 @dataclass(frozen=True, kw_only=True)
 class RehearsedStep:
-    """A step of the runbook: planned, refused with a reason, or left out because its `when` does not hold."""
+    """
+    A step of the runbook: planned, refused with a reason, or left out because its `when` does not hold.
+
+    Planned in spite of a `refusal`: a person does what the step says `otherwise`.
+    """
 
     template: StepTemplate
     applies: bool
@@ -64,12 +69,21 @@ async def rehearse(runbook: Runbook, context: PlanContext, actions: Mapping[str,
 
 
 async def first_possible(runbook: Runbook, contexts: Sequence[PlanContext], actions: Mapping[str, Action]) -> Rehearsal:
-    """Of the first context in which a plan can be made, as for an incident with several suspects; else of the first."""
+    """
+    Of the first context in which a plan can be made, as for an incident with several suspects; else of the first.
+
+    Where none can be made as it is written, steps that cannot be planned are what their `otherwise` asks of a person.
+    """
     tried: list[Rehearsal] = []
     for context in contexts:
         tried.append(await rehearse(runbook, context, actions))
         if tried[-1].plan is not None:
             return tried[-1]
+    for context, strict in zip(contexts, tried, strict=True):
+        otherwise = await rehearse(await by_hand_otherwise(runbook, context, actions), context, actions)
+        if otherwise.plan is not None:
+            steps = zip(otherwise.steps, strict.steps, strict=True)
+            return replace(otherwise, steps=tuple(replace(each, refusal=alone.refusal) for each, alone in steps))
     return tried[0]
 
 

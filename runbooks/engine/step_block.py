@@ -19,7 +19,7 @@ from runbooks.engine.declared import (
 from runbooks.engine.fields import Fields
 from runbooks.engine.values import JsonObject, StepTemplate
 
-STEP_KEYS = ("action", "with", "when", "verify", "undo", "irreversible", "check", "settle", "timeout")
+STEP_KEYS = ("action", "with", "when", "verify", "undo", "irreversible", "check", "settle", "timeout", "otherwise")
 FEWEST_WORDS = 3  # of a reason
 SETTLE_S = 120.0
 _RANGE_HELP = "write `{query: {metric: NAME}, below: NUMBER}`"
@@ -41,6 +41,7 @@ def read_step(fields: Fields, *, title: str, prose: str) -> StepTemplate:
         check=_check(fields),
         settle_s=_duration(fields, "settle") or SETTLE_S,
         timeout_s=_duration(fields, "timeout"),
+        otherwise=_otherwise(fields),
         prose=prose,
         line=fields.start + 1,
         lines={name: entry.line + 1 for name, entry in fields.entries.items()},
@@ -132,6 +133,16 @@ def _irreversible(fields: Fields) -> str:
         fields.complain(entry.line, "both `undo` and `irreversible`", "keep the one that is true")
     if not isinstance(entry.value, str) or len(entry.value.split()) < FEWEST_WORDS:
         fields.complain(entry.line, "`irreversible` gives no reason", "say in a few words why it cannot be undone")
+        return ""
+    return " ".join(entry.value.split())
+
+
+def _otherwise(fields: Fields) -> str:
+    entry = fields.entries.get("otherwise")
+    if entry is None:
+        return ""
+    if not isinstance(entry.value, str) or not entry.value.strip():
+        fields.complain(entry.line, "`otherwise` asks for nothing", "say what a person shall do and report")
         return ""
     return " ".join(entry.value.split())
 

@@ -162,6 +162,7 @@ class StepTemplate:
     when: Condition | None = None  # decided when the plan is made
     settle_s: float = 120.0  # how long the change needs to take effect, in telemetry time
     timeout_s: float | None = None  # after how long the call's answer counts as lost; None: the action's own
+    otherwise: str = ""  # what a person is asked to do where the step cannot be planned
     prose: str = ""
     line: int = 0
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)  # of each key of the block, from 1

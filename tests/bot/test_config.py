@@ -144,6 +144,13 @@ def test_paths_count_from_the_file(file: Path) -> None:
         ('kind = "langfuse"', 'kind = "langfus"', ["kind 'langfus' is not known", "did you mean langfuse?"]),
         ('mode = "approve"', 'mode = "aprove"', ['service "chat", mode', "did you mean approve?"]),
         ('mode = "approve"', 'modus = "approve"', ["unknown key modus", "did you mean mode?"]),
+        (
+            'mode = "approve"',
+            'retrieval = {store = "v", alias = "docs"}',
+            ["no vector_store 'v'", "add a [[vector_store]]"],
+        ),
+        ('mode = "approve"', 'kill_switches = {tool = "tool"}', ["kill_switches", 'write "tool-{tool}"']),
+        ('mode = "approve"', 'kill_switches = {tool = "{tool}-{agent}"}', ["kill_switches", "has to be named by it"]),
         ("ttft_p95_s = 1.0", "ttft_p95 = 1.0", ["budgets.ttft_p95: unknown key", "did you mean ttft_p95_s?"]),
         ("ttft_p95_s = 1.0", "ttft_p95_s = 0", ["budgets.ttft_p95_s", "greater than 0"]),
         ("replicas = 4", 'replicas = "four"', ["deployments[1].replicas", "valid integer"]),

@@ -205,6 +205,24 @@ async def test_what_we_can_carry_out_goes_before_what_asks_a_person(store: Store
     ]
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_what_cannot_be_planned_for_the_guilty_one_asks_a_person(store: Store, *, is_known: bool) -> None:
+    """Otherwise the harmless change's fix would be all there is; whoever is guilty, a person has the page's words."""
+    await store.page()
+    culprit = FOUND.suspects[0]
+    undo = culprit.change.undo if is_known else {}
+    suspects = (replace(culprit, change=replace(culprit.change, undo=undo)), *FOUND.suspects[1:])
+    book = replace(RUNBOOK, steps=(replace(RUNBOOK.steps[0], otherwise="Set the thing of {service} back."),))
+    scene = Scene(store, found=replace(FOUND, suspects=suspects), books=(book,))
+
+    await scene.tell()
+
+    by_hand = (PlanState.PROPOSED, "A person does this by hand: Set the thing of chat back.")
+    first = (PlanState.PROPOSED, "Set the thing from 8 to 7.") if is_known else by_hand
+    assert await scene.plans() == [first, (PlanState.ALTERNATIVE, "Set the thing from 8 to 3.")]
+    assert not (await scene.run()).notes
+
+
 async def test_plans_with_the_same_effect_are_one(store: Store) -> None:
     """A runbook that names no suspect would give one plan per suspect."""
     await store.page()

@@ -94,6 +94,17 @@ async def test_a_qdrant_that_lost_its_points_is_seen() -> None:
     assert "Points in the vector database" in finding.summary
 
 
+async def test_a_second_collection_beside_the_first_is_no_loss() -> None:
+    """A reindexing fills one of its own, and its few points are not all there are."""
+    database = [
+        gauge("collection_points", 50000.0, 50000.0, namespace="chat", id="docs-v1"),
+        gauge("collection_points", 0.0, 900.0, namespace="chat", id="docs-v2"),
+    ]
+    finding = await answer("retrieval", [*retrieval("docs", 10), *database])
+    assert finding.status is Status.OK
+    assert of_service(finding, "index_points").value == pytest.approx(50000)
+
+
 def codes(code: str, since: float, *, account: str = "main", provider: str = "openai") -> Series:
     return counter(CODES, 0.005, since, provider=provider, account=account, key="k1", model="gpt-x", code=code)
 

@@ -149,8 +149,30 @@ async def test_a_switched_flag_is_a_change(launchdarkly: LaunchDarklyServer, cli
 
     assert (change.id, change.kind, change.author, change.at) == ("flags:e1", "flag", "Ariel Flores", ago(8))
     assert change.summary == "flag new-prompt: turned on the flag (for the launch)"
+    assert change.undo == {"flag": "new-prompt", "flag_source": "flags", "flag_was_on": "false"}
     [asked] = launchdarkly.seen
     assert "spec=proj%2Fdefault%3Aenv%2Fproduction%3Aflag%2F%2A" in asked.path
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags", "was_on"),
+    [
+        ("turned off the flag", ["a"], "true"),
+        ("updated the rules of the flag", ["a"], None),  # no switch takes that back
+        ("turned on the flag", ["a", "b"], None),
+        ("turned on the flag", [], None),
+    ],
+)
+async def test_one_flag_that_was_switched_can_be_switched_back(
+    launchdarkly: LaunchDarklyServer, client: httpx.AsyncClient, verb: str, flags: list[str], was_on: str | None
+) -> None:
+    """To what it was; where there is no one flag, there is nothing to take back."""
+    resources = [f"proj/default:env/production:flag/{flag}" for flag in flags]
+    launchdarkly.entries = [entry(1, 8, titleVerb=verb, target={"name": "x", "resources": resources})]
+
+    [change] = await darkly(launchdarkly, client).changes(CHAT, SINCE, UNTIL)
+
+    assert change.undo == ({"flag": "a", "flag_source": "flags", "flag_was_on": was_on} if was_on else {})
 
 
 async def test_every_page_of_the_audit_log_is_read(launchdarkly: LaunchDarklyServer, client: httpx.AsyncClient) -> None:
@@ -209,6 +231,7 @@ async def test_an_event_of_a_flag_is_a_change(unleash: UnleashServer, client: ht
 
     assert (change.id, change.kind, change.author, change.at) == ("unleash:1", "flag", "admin@example.com", ago(8))
     assert change.summary == "flag new-prompt: feature environment enabled in production"
+    assert change.undo == {"flag": "new-prompt", "flag_source": "unleash", "flag_was_on": "false"}
     assert (change.before, change.after) == ('{\n "enabled": false\n}', '{\n "enabled": true\n}')
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from tests.runbooks.http_server import RememberingServer
 
 KEY = "qdrant-api-key"
-SIZES = {"docs-v1": 768, "docs-v2": 1024, "docs-empty": 768, "search-v1": 768}
+SIZES = {"docs-v1": 768, "docs-v2": 1024, "docs-v3": 768, "docs-empty": 768, "search-v1": 768}
 
 
 @dataclass(kw_only=True)
@@ -33,7 +33,7 @@ class QdrantServer(RememberingServer):
     def strikes(self, _request: web.Request) -> bool:
         return _request.method != "POST" or self.only in _request.path
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911 - a table
         if request.headers.get("api-key") != KEY:
             return web.json_response({"status": {"error": "Invalid API key"}}, status=401)
         parts = request.path.split("/")[1:]
@@ -41,6 +41,8 @@ class QdrantServer(RememberingServer):
             case "GET", ["aliases"]:
                 pairs = [{"alias_name": alias, "collection_name": name} for alias, name in self.aliases.items()]
                 return _ok({"aliases": pairs})
+            case "GET", ["collections"]:
+                return _ok({"collections": [{"name": name} for name in self.points]})
             case "POST", ["collections", "aliases"]:
                 return self._move((await request.json())["actions"])
             case "GET", ["collections", name] if name in self.points:

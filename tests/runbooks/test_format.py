@@ -111,6 +111,7 @@ def test_everything_is_read() -> None:
         ("irreversible:", "undo: none\nirreversible:", "both `undo` and `irreversible`"),
         ("requests that were dropped are gone", "because so", "`irreversible` gives no reason"),
         ("requests that were dropped are gone", "true", "`irreversible` gives no reason"),
+        ("timeout: 20s", "otherwise: [roll back]", "`otherwise` asks for nothing"),
         ("timeout: 20s", "timeout: 20", "timeout cannot be 20"),
     ],
 )  # fmt: skip

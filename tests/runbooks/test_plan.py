@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from runbooks.engine.context import PlanContext
+from runbooks.engine.otherwise import by_hand_otherwise
 from runbooks.engine.parse import parse
 from runbooks.engine.plan import fresh, plan, undo_plan
 from runbooks.engine.values import Action, CannotPlanError, PlannedStep, Runbook, Tier, plan_from_json, plan_json
@@ -32,6 +33,8 @@ MOVE = (
     "action: langfuse.move_label\n"
     'with: {prompt: "{suspect.prompt}", label: "{suspect.label}", version: "{suspect.previous_version}"}'
 )
+SWITCH = 'action: flag.set\nwith: {flag: "{kill_switch.tool}", on: false}'
+ROLL_BACK = 'action: kubernetes.rollout_undo\nwith: {deployment: "{deployment}", to_revision: "{suspect.to_revision}"}'
 SCALE = 'action: kubernetes.scale\nwith: {deployment: "{service}-vllm", replicas: "{replicas_now + 2}"}'
 
 
@@ -87,6 +90,16 @@ async def test_two_plans_are_never_the_same(actions: dict[str, Action]) -> None:
     ("block", "context", "words"),
     [
         (MOVE, replace(CONTEXT, suspect=None), "no change guilty"),
+        (ROLL_BACK, replace(CONTEXT, suspect_undo={"deployment": "chat-guard", "to_revision": "1"}),
+         "is of chat-guard, not of chat-vllm"),
+        (scale_to("5").replace("{deployment}", "{deployment.embedder}"), CONTEXT, "has no embedder deployment"),
+        (scale_to("5").replace("{deployment}", "{deployment.embedder}"),
+         replace(CONTEXT, deployed={"embedder": ("a", "b")}), r"2 deployments of the kind embedder \(a, b\)"),
+        (scale_to("5").replace("{deployment}", "{retrieval.alias}"), CONTEXT, r"no \[service.retrieval\]"),
+        (SWITCH, replace(CONTEXT, scope={"tool": ("search",)}), "no kill switch for a tool"),
+        (SWITCH, replace(CONTEXT, kill_switches={"tool": "tool-{tool}"}), "does not confine the trouble to one tool"),
+        (SWITCH, replace(CONTEXT, kill_switches={"tool": "tool-{tool}"}, scope={"tool": ("{service}",)}),
+         "not the key of a flag"),
         (MOVE, replace(CONTEXT, suspect_undo={"label": "production"}), "does not say its prompt"),
         (MOVE, replace(CONTEXT, suspect_undo={**CONTEXT.suspect_undo, "previous_version": "7; rm"}), "whole number"),
         (MOVE, replace(CONTEXT, suspect_undo={**CONTEXT.suspect_undo, "prompt": "{service}/../x"}), "name of a prompt"),
@@ -277,3 +290,18 @@ async def _run(steps: tuple[PlannedStep, ...], actions: dict[str, Action]) -> No
     for step in steps:
         action = actions[step.action]
         await action.act(action.params.model_validate(step.params), step.before, token="t")
+
+
+async def test_only_what_cannot_be_planned_is_for_a_person(actions: dict[str, Action]) -> None:
+    """In its place, verified the same way and without an undo; a step that can be planned stays the machine's."""
+    book = runbook(
+        f"{MOVE}\nundo: previous\notherwise: Move the label by hand.",
+        f"{SWITCH}\nundo: previous\nverify: [tool_calls]\nsettle: 3m\notherwise: Switch off what {{service}} calls.",
+    )
+    made = await plan(await by_hand_otherwise(book, CONTEXT, actions), CONTEXT, actions)
+
+    moved, switched = made.steps
+    assert (moved.action, moved.params["version"], moved.undo is not None) == ("langfuse.move_label", 7, True)
+    assert (switched.action, switched.undo, switched.tier) == ("manual", None, Tier.R0)
+    assert switched.effect == "A person does this by hand: Switch off what chat calls."
+    assert (switched.verify, switched.settle_s) == (("tool_calls",), 180.0)

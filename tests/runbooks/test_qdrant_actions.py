@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from runbooks.engine.actions import QdrantAccess, build_actions
 from runbooks.engine.plan import fresh, plan, undo_plan
-from runbooks.engine.values import Action, ActionError, Happened, OutcomeUnknownError, Tier
+from runbooks.engine.values import Action, ActionError, CannotPlanError, Happened, OutcomeUnknownError, Tier
 from tests.runbooks.qdrant_server import KEY, QdrantServer
 from tests.runbooks.test_plan import CONTEXT, NOW, runbook
 
@@ -78,6 +78,57 @@ async def test_an_alias_moves_and_moves_back(actions: dict[str, Action], qdrant:
     back = (await undo_plan(made, [0], actions, now=NOW, policy_version="p")).steps[0]
     await action.act(action.params.model_validate(back.params), back.before, "t-2")
     assert qdrant.aliases["docs"] == "docs-v2"
+
+
+@pytest.mark.parametrize(
+    ("alias", "points", "fuller"),
+    [
+        ("docs-empty", {}, "docs-v1"),
+        ("docs-empty", {"docs-v1": []}, None),  # none: it has as few
+        ("docs-v1", {"docs-v1": [{"id": 1}] * 3, "docs-empty": [{"id": 1}] * 2}, None),  # none: it has fewer
+        ("docs-empty", {"docs-v3": [{"id": 1}]}, None),  # two: a person chooses
+        ("docs-v2", {}, None),  # the others are of other vectors
+    ],
+)
+async def test_the_one_fuller_collection_is_found(
+    actions: dict[str, Action], qdrant: QdrantServer, alias: str, points: dict[str, Any], fuller: str | None
+) -> None:
+    """Only among those that may be worked on (`search-v1` may not); the plan holds its name, and never a guess."""
+    qdrant.aliases["docs"] = alias
+    qdrant.points |= points
+    block = 'action: qdrant.set_alias\nwith: {store: vectors, alias: docs, collection: "{before.fuller}"}'
+    if fuller is None:
+        with pytest.raises(CannotPlanError, match="no `fuller`"):
+            await plan(runbook(block), CONTEXT, actions)
+        return
+
+    made = await plan(runbook(block), CONTEXT, actions)
+
+    assert made.steps[0].params["collection"] == fuller
+    assert await fresh(made, actions) == []
+    assert qdrant.writes() == []
+
+
+async def test_what_is_quarantined_behind_an_alias_is_its_collection(
+    actions: dict[str, Action], qdrant: QdrantServer
+) -> None:
+    """When the alias moves later, the marks are taken off where they are."""
+    block = "action: qdrant.quarantine\nwith: {store: vectors, collection: docs, source: wiki}\nundo: previous"
+    made = await plan(runbook(block), CONTEXT, actions)
+    [step] = made.steps
+    action = actions[step.action]
+    params = action.params.model_validate(step.params)
+    assert "3 points of the source wiki in docs-v2 are marked" in step.effect
+    await action.act(params, step.before, "t-1")
+    assert await action.happened(params, step.before, "t-1") is Happened.YES
+
+    qdrant.aliases["docs"] = "docs-v1"
+
+    assert await action.happened(params, step.before, "t-1") is Happened.CANNOT_TELL
+    assert step.undo is not None
+    back = action.params.model_validate(step.undo)
+    await action.act(back, await action.read(back), "t-2")
+    assert (back.collection, qdrant.marked("docs-v2")) == ("docs-v2", [])  # type: ignore[attr-defined]
 
 
 async def test_a_source_is_kept_out_and_let_in_again(actions: dict[str, Action], qdrant: QdrantServer) -> None:

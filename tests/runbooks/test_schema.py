@@ -110,6 +110,7 @@ STEPS = some_of(
         "irreversible": st.sampled_from(["it is gone", "gone", " a  b ", "", True, ["a", "b", "c"]]),
         "settle": TIMES,
         "timeout": TIMES,
+        "otherwise": st.sampled_from(["roll it back", " ", "", 1, None]),
     }
 )
 

@@ -14,6 +14,7 @@ from diagnostics.checks import CHECKS
 from runbooks.engine.actions import build_actions
 from runbooks.engine.library import load_folder
 from runbooks.engine.lint import Vocabulary, lint
+from runbooks.engine.otherwise import by_hand_otherwise
 from runbooks.engine.plan import plan
 from runbooks.engine.values import Action, GuardedAction, Runbook, Tier
 from tests.runbooks.kubernetes_server import KubernetesServer
@@ -85,7 +86,7 @@ async def test_it_can_be_planned(runbook: Runbook, actions: dict[str, Action], c
     cluster.twins = ("chat-gateway",)
     [container] = cluster.deployment["spec"]["template"]["spec"]["containers"]
     container["resources"] = {"limits": {"cpu": "12"}}
-    made = await plan(runbook, INCIDENT, actions)
+    made = await plan(await by_hand_otherwise(runbook, INCIDENT, actions), INCIDENT, actions)
     assert all("{" not in step.effect for step in made.steps)
     assert made.tier <= Tier.R2
     for step in made.steps:

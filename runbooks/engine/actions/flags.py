@@ -135,13 +135,18 @@ class SetFlag:
         self._sources = dict(sources)
 
     def effect(self, params: SetFlagParams, before: JsonObject) -> str:
+        turned = f"is turned {_word(params.on)}"
+        if not self._sources:  # a rehearsal without a configuration
+            return f"The flag {params.flag} {turned} (before: {_word(before['on'])})."
         access = self._access(params)
         return (
-            f"In {access.system}, the flag {params.flag} of the project {access.project} is turned {_word(params.on)} "
+            f"In {access.system}, the flag {params.flag} of the project {access.project} {turned} "
             f"in the environment {access.environment} (before: {_word(before['on'])})."
         )
 
     def target(self, params: SetFlagParams) -> str:
+        if not self._sources:
+            return f"flag/{params.flag}"
         access = self._access(params)
         return f"flag/{access.project}/{access.environment}/{params.flag}"
 

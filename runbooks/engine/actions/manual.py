@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from runbooks.engine.values import ActionError, DryRun, Happened, JsonObject, Tier
 
+LONGEST_INSTRUCTION = 1000
+
 
 def printable(value: str) -> str:
     """Stripped; raises ValueError for an empty text and for one that people could not see all of."""
@@ -24,7 +26,7 @@ class ManualParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    instruction: Annotated[str, Field(max_length=1000), AfterValidator(printable)]
+    instruction: Annotated[str, Field(max_length=LONGEST_INSTRUCTION), AfterValidator(printable)]
 
 
 class Manual:

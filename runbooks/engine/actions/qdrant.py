@@ -4,8 +4,9 @@ Qdrant vector stores: move an alias to another collection, and keep one data sou
 
 Retrieval reads by an alias, so moving it takes back a bad index at once; Qdrant removes and sets it in one atomic
 operation. A quarantine marks points with a payload key, which retrieval leaves out by `must_not`.
-Facts: GET /aliases, POST /collections/aliases with `actions`, GET /collections/{name}, POST .../points/count (`exact`),
-POST .../points/payload and .../points/payload/delete with a `filter`; `wait=true` answers when it is applied.
+Facts: GET /aliases, GET /collections, POST /collections/aliases with `actions`, GET /collections/{name}, POST
+.../points/count (`exact`), POST .../points/payload and .../points/payload/delete with a `filter`; `wait=true` answers
+when it is applied. Points may be asked for by an alias, too.
 """
 
 from __future__ import annotations
@@ -80,14 +81,40 @@ class MoveAlias(StoreAction[QdrantAccess]):
         return params.model_copy(update={"collection": before["collection"]}).model_dump(mode="json")
 
     async def read(self, params: AliasRef) -> JsonObject:
-        """The collection that the alias names, and what vectors it and the wanted one hold."""
+        """
+        The collection that the alias names, and what vectors it and the wanted one hold.
+
+        Before one is wanted also the `fuller` one: the only other that may be worked on, is of the same vectors and
+        holds more points. None where no collection is, or several are.
+        """
         wanted = (params.collection,) if isinstance(params, SetAliasParams) else ()
         async with self.access(params, *wanted).client() as client:
             now = await _named_by(client, params.alias)
             self.access(params, now)  # taking an alias from a collection is work on it, too
             vectors_now, _ = await _described(client, now)
             vectors, is_empty = await _described(client, wanted[0] if wanted else now)
-        return {"collection": now, "vectors_now": vectors_now, "vectors": vectors, "is_empty": is_empty}
+            fuller = {} if wanted else {"fuller": await self._fuller(client, params, now, vectors_now)}
+        return {"collection": now, "vectors_now": vectors_now, "vectors": vectors, "is_empty": is_empty, **fuller}
+
+    async def _fuller(self, client: httpx.AsyncClient, params: AliasRef, now: str, vectors_now: str) -> str | None:
+        """Raises ActionError."""
+        held = await _count(client, now, None)
+        found = [
+            name
+            for name in await _collections(client)
+            if name != now
+            and self._may_change(params, name)
+            and (await _described(client, name))[0] == vectors_now
+            and await _count(client, name, None) > held
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def _may_change(self, params: AliasRef, collection: str) -> bool:
+        try:
+            self.access(params, collection)
+        except ActionError:
+            return False
+        return True
 
     async def act(self, params: SetAliasParams, before: JsonObject, token: str) -> JsonObject:
         async with self.access(params, params.collection).client() as client:
@@ -119,6 +146,13 @@ class Quarantine(QuarantineAction[QdrantAccess]):
 
     name = "qdrant.quarantine"
 
+    async def read(self, params: QuarantineParams) -> JsonObject:
+        """Also the `collection` itself, where an alias was given: the alias may move, and the marks stay."""
+        async with self.access(params).client() as client:
+            collection = (await _aliases(client)).get(params.collection, params.collection)
+        state = await super().read(params.model_copy(update={"collection": collection}))
+        return {**state, "collection": collection}
+
     async def counted(self, access: QdrantAccess, params: QuarantineParams) -> tuple[int, int]:
         async with access.client() as client:
             points = await _count(client, params.collection, _of_source(access, params))
@@ -131,7 +165,7 @@ class Quarantine(QuarantineAction[QdrantAccess]):
             path, body["payload"] = "payload", {before["key"]: True}
         else:
             path, body["keys"] = "payload/delete", [before["key"]]
-        where = f"{_collection(params.collection)}/points/{path}?wait=true"
+        where = f"{_collection(before['collection'])}/points/{path}?wait=true"
         async with access.client() as client:
             answer = await change(client, _SYSTEM, "POST", where, body, token)
         result = answer.get("result")
@@ -153,11 +187,26 @@ def _collection(name: str) -> str:
 
 async def _named_by(client: httpx.AsyncClient, alias: str) -> str:
     """The collection that the alias names. Raises ActionError."""
+    if (collection := (await _aliases(client)).get(alias)) is None:
+        raise ActionError(f"Qdrant has no alias {alias}")
+    return collection
+
+
+async def _aliases(client: httpx.AsyncClient) -> dict[str, str]:
+    """Alias -> collection. Raises ActionError."""
     found = (await _get(client, "/aliases")).get("aliases")
-    for each in found if isinstance(found, list) else []:
-        if isinstance(each, dict) and each.get("alias_name") == alias and isinstance(each.get("collection_name"), str):
-            return str(each["collection_name"])
-    raise ActionError(f"Qdrant has no alias {alias}")
+    pairs = [(each.get("alias_name"), each.get("collection_name")) for each in _mappings(found)]
+    return {alias: name for alias, name in pairs if isinstance(alias, str) and isinstance(name, str)}
+
+
+async def _collections(client: httpx.AsyncClient) -> list[str]:
+    """All there are. Raises ActionError."""
+    found = (await _get(client, "/collections")).get("collections")
+    return [each["name"] for each in _mappings(found) if isinstance(each.get("name"), str)]
+
+
+def _mappings(found: Any) -> list[dict[str, Any]]:
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 async def _described(client: httpx.AsyncClient, collection: str) -> tuple[str, bool]:

@@ -117,7 +117,7 @@ class QuarantineAction(StoreAction[AnyAccess], ABC):
         """Set the mark or take it off. Raises ActionError, PartlyDoneError, OutcomeUnknownError."""
 
     def effect(self, params: QuarantineParams, before: JsonObject) -> str:
-        which = f"points of the source {params.source} in {params.collection}"
+        which = f"points of the source {params.source} in {_found_in(params, before)}"
         if params.quarantined:
             marked = f" ({before['marked']} of them are already)" if before["marked"] else ""
             what = f"{before['points']} {which} are marked with {before['key']} and no longer retrieved{marked}"
@@ -131,7 +131,7 @@ class QuarantineAction(StoreAction[AnyAccess], ABC):
 
     def refusal(self, params: QuarantineParams, before: JsonObject) -> str | None:
         if not before["points"]:
-            return f"{params.collection} has no points of the source {params.source}"
+            return f"{_found_in(params, before)} has no points of the source {params.source}"
         if before["marked"] == (before["points"] if params.quarantined else 0):
             return f"the source {params.source} is {'' if params.quarantined else 'not '}quarantined already"
         return None
@@ -140,7 +140,8 @@ class QuarantineAction(StoreAction[AnyAccess], ABC):
         """None where only some points were marked before: which ones nobody could tell afterwards."""
         if before["marked"] not in (0, before["points"]):
             return None
-        return params.model_copy(update={"quarantined": not params.quarantined}).model_dump(mode="json")
+        back = {"collection": _found_in(params, before), "quarantined": not params.quarantined}
+        return params.model_copy(update=back).model_dump(mode="json")
 
     async def read(self, params: QuarantineParams) -> JsonObject:
         """How many points the source has, and how many of them are marked."""
@@ -155,7 +156,7 @@ class QuarantineAction(StoreAction[AnyAccess], ABC):
     async def act(self, params: QuarantineParams, before: JsonObject, token: str) -> JsonObject:
         if await self.read(params) != before:
             raise ActionError(f"the points of {params.source} are not as they were any more: nothing was changed")
-        await self.mark(self.access(params, params.collection), params, before, token)
+        await self.mark(self.access(params, _found_in(params, before)), params, before, token)
         return {"points": before["points"], "quarantined": params.quarantined}
 
     async def happened(self, params: QuarantineParams, before: JsonObject, token: str) -> Happened:
@@ -164,7 +165,14 @@ class QuarantineAction(StoreAction[AnyAccess], ABC):
             now = await self.read(params)
         except ActionError:
             return Happened.CANNOT_TELL
+        if _found_in(params, now) != _found_in(params, before):
+            return Happened.CANNOT_TELL
         if now["marked"] == before["marked"]:
             return Happened.NO
         done = now["marked"] >= before["points"] if params.quarantined else now["marked"] == 0
         return Happened.YES if done else Happened.CANNOT_TELL
+
+
+def _found_in(params: QuarantineParams, state: JsonObject) -> str:
+    """The collection that holds the points, where the store says what is behind an alias."""
+    return str(state.get("collection", params.collection))
