@@ -132,7 +132,7 @@ class Cards:
 
     async def _stopped(self) -> str:
         state = await self._switch.read()
-        return narrate.stopped(state.who, state.reason, state.at) if state.is_stopped else ""
+        return narrate.stopped(state.who, state.reason, state.at, datetime.now(UTC)) if state.is_stopped else ""
 
     async def _merged(self, view: CardView, target_id: str) -> CardView:
         """Where the story goes on; the address of one that we do not know is like ours."""

@@ -238,6 +238,11 @@ class Desk:
             is_new = await self._switch.go(by=by.person_id, name=by.name, channel=by.channel, now=datetime.now(UTC))
         return narrate.DONE["go"] if is_new else narrate.NOTHING_STOPPED
 
+    async def stopped(self) -> str:
+        """That everything is stopped, since when and why, in a sentence; "" when nothing is."""
+        state, now = await self._switch.read(), datetime.now(UTC)
+        return narrate.stopped(state.who, state.reason, state.at, now) if state.is_stopped else ""
+
     async def status(self) -> list[IncidentLine]:
         """Every open incident in a line."""
         lines = []

@@ -84,7 +84,7 @@ class SwitchWatch:
     def trouble(self) -> str:
         """What `/healthz` says while everything is stopped, "" otherwise."""
         state = self._state
-        return narrate.stopped(state.who, state.reason, state.at) if state.is_stopped else ""
+        return narrate.stopped(state.who, state.reason, state.at, datetime.now(UTC)) if state.is_stopped else ""
 
     async def sweep(self) -> None:
         """Raises StoreUnavailableError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from bot.incidents import PlanState
 from runbooks.engine.values import Tier
@@ -139,12 +139,20 @@ def refused_errand(name: str, what: str, why: str) -> str:
     return f"{name} asked for {_ERRAND.get(what, what)}, and it was not done. {why}"
 
 
-def stopped(who: str, reason: str, at: datetime | None) -> str:
-    """While the kill switch is on: on every card, in the channel, and to whoever is refused."""
+STOPPED_LONG = timedelta(hours=1)
+
+
+def stopped(who: str, reason: str, at: datetime | None, now: datetime | None = None) -> str:
+    """
+    While the kill switch is on: on every card, in the channel, and to whoever is refused; with `now` also a reminder
+    when it has been for long.
+    """
     when = f" since {clock(at)}" if at else ""
     by = f", by {who}" if who else ""
     why = f" ({reason})" if reason else ""
-    return f"Everything is stopped{when}{by}{why}. No fix starts until somebody says /oncall go."
+    is_long = now is not None and at is not None and now - at > STOPPED_LONG
+    reminder = " That was more than an hour ago: is it still needed?" if is_long else ""
+    return f"Everything is stopped{when}{by}{why}. No fix starts until somebody says /oncall go.{reminder}"
 
 
 def frozen(service: str, name: str, reason: str, until: datetime) -> str:

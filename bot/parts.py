@@ -106,8 +106,8 @@ class Parts:
         self.narrowing = Narrowing(
             incidents=self.incidents, plans=self.plans, policy=self.policy, runbooks=self.shelf.runbooks
         )
-        self.troubles: list[Callable[[], str]] = [self.slack.line.trouble]  # what /healthz calls degraded
         self.vitals = Vitals(self.database, self.registry)
+        self.troubles: list[Callable[[], str]] = [self.slack.line.trouble, self.vitals.overdue]  # /healthz: degraded
 
     def _treated_by(self, runbook_id: str) -> tuple[str, ...]:
         """The causes that a runbook declares; none of one that is gone."""

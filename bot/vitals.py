@@ -67,6 +67,14 @@ class Vitals:
         """What waits, by name, as it was at the last look; empty before the first."""
         return dict(self.stock.counts) if self.stock else {}
 
+    def overdue(self) -> str:
+        """A sentence while a review of broken glass is late, "" while none is."""
+        late = self.stock.reviews_overdue if self.stock else 0
+        if not late:
+            return ""
+        found = "A review of broken glass is" if late == 1 else f"{late} reviews of broken glass are"
+        return f"{found} overdue; `watchkeeper audit reviews` lists them."
+
     async def fresh(self) -> None:
         """Look again unless that was just done. Never raises and never hangs: the last numbers stay otherwise."""
         self._gauges.show_loops(self._loops)
@@ -147,6 +155,12 @@ class _Gauges:
         self._doubt_oldest = Gauge(
             "watchkeeper_doubt_oldest_age_seconds", "How long the oldest step in doubt has waited", registry=registry
         )
+        self._stopped = Gauge(
+            "watchkeeper_stopped_seconds",
+            "How long the kill switch has stopped everything; 0 when not",
+            registry=registry,
+        )
+        self._overdue = Gauge("watchkeeper_reviews_overdue", "Reviews of broken glass that are late", registry=registry)
         lanes = ["lane"]
         self._waiting = Gauge("watchkeeper_outbox_waiting", "Messages not taken yet", lanes, registry=registry)
         self._dead = Gauge("watchkeeper_outbox_dead", "Messages refused for good", lanes, registry=registry)
@@ -176,6 +190,8 @@ class _Gauges:
             self._counts[name].set(number)
         self._inbox_oldest.set(stock.inbox_oldest_s)
         self._doubt_oldest.set(stock.doubt_oldest_s)
+        self._stopped.set(stock.stopped_s)
+        self._overdue.set(stock.reviews_overdue)
         lanes = {lane.lane: lane for lane in stock.lanes}
         for name in {*LANES, *lanes}:
             lane = lanes.get(name)

@@ -123,6 +123,9 @@ class FakeDesk:
         await self._do("go", by.person_id)
         return narrate.DONE["go"]
 
+    async def stopped(self) -> str:
+        return ""
+
     async def status(self) -> list[IncidentLine]:
         await self._do("status")
         return [

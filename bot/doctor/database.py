@@ -7,13 +7,16 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from bot import narrate
 from bot.config import Config
 from bot.doctor.advice import Advice
 from bot.incidents import StoreUnavailableError
 from bot.settings import Settings
 from bot.store import schema
 from bot.store.audit import AuditLog
+from bot.store.break_glass import BrokenGlass
 from bot.store.database import Database
+from bot.store.kill_switch import KillSwitch
 from bot.store.workers import DEAD_AFTER_S, Workers, clock
 
 CLOCKS_MAY_DIFFER = timedelta(seconds=2)
@@ -32,7 +35,8 @@ async def examine(settings: Settings, config: Config) -> list[Advice]:  # noqa: 
         return [Advice.bad("database", f"{found}; this program needs {schema.head()}", "run `watchkeeper migrate`")]
     database = Database(url)
     try:
-        return [*await _clock(database), await _processes(database), await _record(database)]
+        seen = [*await _clock(database), await _processes(database), await _record(database)]
+        return [*seen, await _switch(database), *await _reviews(database)]
     except StoreUnavailableError as error:
         return [Advice.bad("database", str(error), "see why it does not take writes: disk full, read-only, locked")]
     finally:
@@ -65,6 +69,28 @@ async def _processes(database: Database) -> Advice:
             "processes", "nobody works on this database at the moment", "start `watchkeeper serve`, or a `worker`"
         )
     return Advice.ok("processes", f"{len(alive)} alive, {len(working)} of them do the work")
+
+
+async def _switch(database: Database) -> Advice:
+    state = await KillSwitch(database).read()
+    if state.is_stopped:
+        says = narrate.stopped(state.who, state.reason, state.at, datetime.now(UTC))
+        return Advice.bad("kill switch", says, "when it is not needed any more: `/oncall go`, or `watchkeeper go`")
+    return Advice.ok("kill switch", "nothing is stopped")
+
+
+async def _reviews(database: Database) -> list[Advice]:
+    """Nothing is said where nobody owes one."""
+    now = datetime.now(UTC)
+    owed = await BrokenGlass(database).reviews(open_only=True)
+    late = [each for each in owed if now > each.due_at]
+    remedy = "somebody else than who broke the glass: `watchkeeper audit reviews`, then `watchkeeper audit review ID`"
+    if late:
+        oldest = min(late, key=lambda each: each.at)
+        about = f"{oldest.plan_id}, which {oldest.person_id} started alone"
+        says = f"{len(late)} overdue, the oldest since {oldest.due_at:%d %b %H:%M} UTC: {about}"
+        return [Advice.bad("reviews", says, remedy)]
+    return [Advice.unknown("reviews", f"{len(owed)} open, none of them overdue", remedy)] if owed else []
 
 
 async def _record(database: Database) -> Advice:

@@ -25,14 +25,15 @@ def elsewhere(text: str, url: str) -> Message:
     return Message(text=shown, blocks=[section(f"{shown}\n{link(url, 'Open the page')}" if url else shown)])
 
 
-def status(lines: Sequence[IncidentLine]) -> Message:
-    """Every open incident in a line: what, where, how it stands, and for whom it waits."""
+def status(lines: Sequence[IncidentLine], stopped: str = "") -> Message:
+    """Every open incident in a line: what, where, how it stands, and for whom it waits; above them the kill switch."""
+    above = [section(f"\u26d4 *{inline(stopped, 600)}*")] if stopped else []
     if not lines:
-        return Message(text=narrate.NO_OPEN_INCIDENTS, blocks=[section(narrate.NO_OPEN_INCIDENTS)])
+        return Message(text=narrate.NO_OPEN_INCIDENTS, blocks=[*above, section(narrate.NO_OPEN_INCIDENTS)])
     shown = [_status_line(line) for line in lines]
     title = f"*{len(lines)} open {'incident' if len(lines) == 1 else 'incidents'}*"
     rest = "… ({} more in PagerDuty)"
-    return Message(text=f"{len(lines)} open", blocks=[section(lines_within([title, *shown], SECTION, rest))])
+    return Message(text=f"{len(lines)} open", blocks=[*above, section(lines_within([title, *shown], SECTION, rest))])
 
 
 def hits(query: str, found: Sequence[Hit]) -> Message:

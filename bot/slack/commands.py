@@ -62,7 +62,7 @@ class Commands:
         return self._list()
 
     async def _status(self, _: str, __: Person) -> Message:
-        return answers.status(await self._desk.status())
+        return answers.status(await self._desk.status(), await self._desk.stopped())
 
     async def _runbook(self, text: str, _: Person) -> Message:
         if not text:

@@ -54,6 +54,9 @@ class Desk(Protocol):
     async def go(self, by: Person) -> str:
         """End that; the sentence for the person."""
 
+    async def stopped(self) -> str:
+        """The sentence about the kill switch while it stops everything, "" while not."""
+
     async def status(self) -> Sequence[IncidentLine]: ...
 
     async def search(self, text: str) -> Sequence[Hit]: ...

@@ -11,8 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.incidents import IncidentState, PlanState
+from bot.store.break_glass import REVIEW_WITHIN
 from bot.store.database import Database
-from bot.store.tables import audit, delivery, incident, outbox, plan
+from bot.store.tables import audit, delivery, incident, kill_switch, outbox, plan
+from bot.store.trust_tables import break_glass
 from bot.store.workers import clock
 
 COUNTS: Mapping[str, tuple[str, sa.ColumnElement[bool]]] = {
@@ -24,6 +26,10 @@ COUNTS: Mapping[str, tuple[str, sa.ColumnElement[bool]]] = {
     "plans_in_doubt": ("Fixes that wait for a person's answer", plan.c.state == PlanState.IN_DOUBT.value),
     "plans_waiting": ("Fixes whose next step is for a person to do", plan.c.state == PlanState.WAITING.value),
     "plans_proposed": ("Fixes that wait for approval", plan.c.state == PlanState.PROPOSED.value),
+    "reviews_open": (
+        "Times that the glass was broken, and nobody reviewed it yet",
+        break_glass.c.reviewed_at.is_(None),
+    ),
     "cards_behind": ("Cards that Slack shows in an older state", incident.c.revision > incident.c.shown),
 }
 """What is counted: a name, what it is in words, and which rows."""
@@ -47,6 +53,8 @@ class Stock:
     counts: Mapping[str, int]
     inbox_oldest_s: float
     doubt_oldest_s: float
+    stopped_s: float
+    reviews_overdue: int
     lanes: tuple[Lane, ...]
     record_rows: int
 
@@ -64,9 +72,16 @@ async def take_stock(database: Database) -> Stock:
             counts=counts,
             inbox_oldest_s=await _age(connection, delivery.c.received_at, COUNTS["inbox_waiting"][1], now),
             doubt_oldest_s=await _age(connection, plan.c.state_at, COUNTS["plans_in_doubt"][1], now),
+            stopped_s=await _age(connection, kill_switch.c.at, kill_switch.c.is_stopped, now),
+            reviews_overdue=(await connection.execute(_overdue(now))).scalar_one(),
             lanes=await _lanes(connection, now),
             record_rows=(await connection.execute(sa.select(sa.func.max(audit.c.seq)))).scalar_one() or 0,
         )
+
+
+def _overdue(now: datetime) -> sa.Select[int]:
+    late = (COUNTS["reviews_open"][1], break_glass.c.at < now - REVIEW_WITHIN)
+    return sa.select(sa.func.count()).select_from(break_glass).where(*late)
 
 
 async def _age(

@@ -70,6 +70,19 @@ def test_only_workers_hold_what_reaches_the_cluster() -> None:
     assert container(deployments["wk-watchkeeper-worker"])["args"] == ["worker"]
 
 
+def test_a_config_map_stops_everything_also_without_the_database() -> None:
+    """Every process looks at a file that is there as soon as somebody makes the map, and starts without it."""
+    deployments = of_kind(rendered(), "Deployment")
+
+    assert len(deployments) == 2
+    for deployment in deployments.values():
+        [volume] = [each for each in deployment["spec"]["template"]["spec"]["volumes"] if each["name"] == "stop"]
+        [mount] = [each for each in container(deployment)["volumeMounts"] if each["name"] == "stop"]
+        path = {each["name"]: each.get("value") for each in container(deployment)["env"]}["WATCHKEEPER_STOP_FILE"]
+        assert volume["configMap"] == {"name": "wk-watchkeeper-stop", "optional": True}
+        assert mount == {"name": "stop", "mountPath": str(Path(path).parent), "readOnly": True}
+
+
 def test_the_clusters_own_certificate_is_there_to_be_trusted() -> None:
     """Without a mounted account token Kubernetes does not put it into the pod by itself."""
     pod = of_kind(rendered(), "Deployment")["wk-watchkeeper-worker"]["spec"]["template"]["spec"]

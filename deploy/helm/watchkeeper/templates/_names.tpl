@@ -23,6 +23,7 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities: {drop: [ALL]}
 volumeMounts:
+  - {name: stop, mountPath: /etc/watchkeeper-stop, readOnly: true}
   - {name: config, mountPath: /etc/watchkeeper, readOnly: true}
   - {name: state, mountPath: /var/lib/watchkeeper}
   - {name: tmp, mountPath: /tmp}
@@ -49,6 +50,8 @@ securityContext:
   fsGroup: 10001
   seccompProfile: {type: RuntimeDefault}
 volumes:
+  - name: stop   # the kill switch for when the database is away: it stops everything while somebody has made this
+    configMap: {name: {{ include "watchkeeper.name" . }}-stop, optional: true}
   - name: config
     configMap: {name: {{ include "watchkeeper.name" . }}}
   - {name: state, emptyDir: {}}
