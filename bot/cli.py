@@ -178,13 +178,16 @@ def search(
     from bot.search_shown import show_hits
     from retrieval.documents import Question
     from retrieval.embedder import EmbeddingError, embedder_for
+    from retrieval.reranker import RerankedSearch, reranker_for
     from retrieval.weights import WeightsError
 
     settings = _settings()
     folders = _configured()[1].runbooks if settings.watchkeeper_config.exists() else ()
     embedder = embedder_for(settings.watchkeeper_embedding_model, settings.watchkeeper_embedding_hash)
+    reranker = reranker_for(settings.watchkeeper_rerank_model, settings.watchkeeper_rerank_hash)
+    finder = RerankedSearch(embedder, reranker=reranker)
     with _told(WeightsError, EmbeddingError):
-        shelf, hits = asyncio.run(search_runbooks(Question(text=text, service=service), folders, embedder))
+        shelf, hits = asyncio.run(search_runbooks(Question(text=text, service=service), folders, finder))
     show_hits(hits, shelf.problems if explain else None, sys.stdout)
 
 

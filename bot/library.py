@@ -16,7 +16,6 @@ from bot.pages import Page, markdown_files, read_pages
 from diagnostics.causes import knowledge
 from diagnostics.checks import CHECKS
 from retrieval.documents import Document, Hit, Origin, Question, Section
-from retrieval.embedder import Embedder
 from retrieval.ranking import RunbookSearch
 from runbooks.engine.actions import build_actions
 from runbooks.engine.library import FolderUnreadableError, Objection, load_file, load_folder, runbook_files
@@ -224,14 +223,13 @@ def _read(path: Path) -> tuple[Path, Sequence[Runbook], Sequence[Problem]]:
 
 
 async def search_runbooks(
-    question: Question, folders: Sequence[RunbookFolder], embedder: Embedder
+    question: Question, folders: Sequence[RunbookFolder], search: RunbookSearch
 ) -> tuple[Shelf, list[Hit]]:
     """
     The runbooks that fit a person's words, and the shelf they stand on.
 
     Raises WeightsError when the embedding model is not ours, EmbeddingError when it does not work.
     """
-    search = RunbookSearch(embedder)
     await search.warm()
     shelf = await asyncio.to_thread(open_shelf, folders)
     await search.refresh(shelf.documents())

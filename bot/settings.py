@@ -46,6 +46,8 @@ PROCESS = (
     "WATCHKEEPER_CONFIG",
     "WATCHKEEPER_EMBEDDING_MODEL",
     "WATCHKEEPER_EMBEDDING_HASH",
+    "WATCHKEEPER_RERANK_MODEL",
+    "WATCHKEEPER_RERANK_HASH",
     "WATCHKEEPER_STOP_FILE",
     "WATCHKEEPER_HOST",
     "WATCHKEEPER_PORT",
@@ -119,6 +121,8 @@ class Settings(BaseSettings):
     watchkeeper_stop_file: Path | None = None
     watchkeeper_embedding_model: str | None = None
     watchkeeper_embedding_hash: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    watchkeeper_rerank_model: str | None = None
+    watchkeeper_rerank_hash: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     watchkeeper_host: str = "127.0.0.1"
     watchkeeper_port: int = Field(default=8080, ge=0, le=65535)
 

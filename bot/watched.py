@@ -13,7 +13,7 @@ from bot.far_ends import FarEnds
 from diagnostics.telemetry.model import Matrix, Query, Telemetry, TelemetryError, Vector
 from retrieval.documents import Hit, Question
 from retrieval.embedder import Embedder
-from retrieval.ranking import RunbookSearch
+from retrieval.reranker import RerankedSearch, Reranker
 from retrieval.vectors import VectorCache
 
 Answer = TypeVar("Answer")
@@ -50,11 +50,13 @@ class WatchedTelemetry:
         return answer
 
 
-class WatchedSearch(RunbookSearch):
+class WatchedSearch(RerankedSearch):
     """Says how long runbooks are searched for, and whether the embedding model takes part."""
 
-    def __init__(self, registry: CollectorRegistry, embedder: Embedder, cache: VectorCache) -> None:
-        super().__init__(embedder, cache)
+    def __init__(
+        self, registry: CollectorRegistry, embedder: Embedder, cache: VectorCache, reranker: Reranker | None = None
+    ) -> None:
+        super().__init__(embedder, cache, reranker=reranker)
         self._seconds = Histogram(
             "watchkeeper_runbook_search_seconds",
             "How long the search for runbooks took",

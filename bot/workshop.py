@@ -40,6 +40,7 @@ from bot.vitals import CHAIN_EVERY_S
 from bot.watched import WatchedSearch, WatchedTelemetry
 from retrieval.embedder import EmbeddingError, embedder_for
 from retrieval.forgetting import ForgettingVectors
+from retrieval.reranker import reranker_for
 from retrieval.similar import IncidentSearch
 from retrieval.vectors import SqliteVectors
 from retrieval.weights import WeightsError
@@ -69,7 +70,8 @@ class Workshop:
         )
         vectors = SqliteVectors(vectors_path(parts.url), vectors_key(settings))
         embedder = embedder_for(settings.watchkeeper_embedding_model, settings.watchkeeper_embedding_hash)
-        self.search = WatchedSearch(parts.registry, embedder, vectors)
+        reranker = reranker_for(settings.watchkeeper_rerank_model, settings.watchkeeper_rerank_hash)
+        self.search = WatchedSearch(parts.registry, embedder, vectors, reranker)
         past_vectors = ForgettingVectors(past_vectors_path(parts.url), vectors_key(settings))
         self.similar = SimilarIncidents(
             past=parts.past,

@@ -56,7 +56,7 @@ def checked_folder(folder: Path | None = None, sha256: str = SHA256) -> Path:
     return folder
 
 
-def named_folder(model: str) -> Path:
+def named_folder(model: str, what: str = "embedding model") -> Path:
     """
     The folder of a model given by path, or by its name on the Hugging Face hub when it was fetched before.
 
@@ -72,7 +72,7 @@ def named_folder(model: str) -> Path:
         return Path(snapshot_download(model, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError) as error:
         raise WeightsError(
-            f"the embedding model {model} is no folder here and was never fetched to this machine; "
+            f"the {what} {model} is no folder here and was never fetched to this machine; "
             f"fetch it with `hf download {model}`, or give the folder's path"
         ) from error
 

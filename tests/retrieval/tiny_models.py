@@ -49,7 +49,8 @@ def _bert(kind: Any, folder: Path, seed: int, **more: Any) -> str:
     ends = ("[SEP]", known["[SEP]"]), ("[CLS]", known["[CLS]"])
     tokenizer.post_processor = processors.BertProcessing(*ends)
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **special).save_pretrained(str(folder))
+    wrapped: Any = PreTrainedTokenizerFast  # without types of its own
+    wrapped(tokenizer_object=tokenizer, model_max_length=64, **special).save_pretrained(str(folder))
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(words),
