@@ -64,6 +64,9 @@ async def test_an_operator_approves_from_a_terminal(terminal: Terminal) -> None:
     _, listed, _ = await terminal.type("operator", "list")
     _, incidents, _ = await terminal.type("incidents", token=token)
     _, shown, _ = await terminal.type("show", INCIDENT, token=token)
+    _, alike, _ = await terminal.type("similar", INCIDENT, token=token)
+    await terminal.store.incidents.record(INCIDENT, 1, similar=[])
+    _, none, _ = await terminal.type("similar", INCIDENT, "--json", token=token)
     done, said, errors = await terminal.type("approve", "plan-1", token=token, answer="yes\n")
 
     assert made == 0
@@ -73,6 +76,8 @@ async def test_an_operator_approves_from_a_terminal(terminal: Terminal) -> None:
     assert "laptop" in listed
     assert f"{INCIDENT}  triggered" in incidents
     assert "A prompt change broke the prefix cache" in shown
+    assert alike.startswith("not compared yet")
+    assert json.loads(none) == []
     assert (done, errors) == (0, "")
     for words in ("Set the thing from 8 to 7.", "R1, reversible", "fake.set to: 8", "Your approval is recorded."):
         assert words in said
