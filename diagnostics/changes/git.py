@@ -106,6 +106,8 @@ class GitPrompts:
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_ALLOW_PROTOCOL": "none",  # a partial clone fetches what it lacks, by any command of .git/config
+            "GIT_SSH_COMMAND": "false",
         }
         try:
             process = await asyncio.create_subprocess_exec(

@@ -23,7 +23,9 @@ _ENVIRONMENT = {
     "GIT_GRAFT_FILE": os.devnull,
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_NO_LAZY_FETCH": "1",  # not known to every Git; so no way to fetch is left, whatever .git/config says
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_SSH_COMMAND": "false",
 }
 _PATIENCE_S = 10.0
 

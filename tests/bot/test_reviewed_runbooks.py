@@ -11,6 +11,8 @@ import pytest
 from bot.config import RunbookFolder
 from bot.doctor.search import folders_said
 from bot.library import FOLDER, Shelf, open_shelf
+from diagnostics.changes.change import ChangeSourceError
+from diagnostics.changes.git import GitPrompts
 from retrieval.documents import Question
 from retrieval.ranking import RunbookSearch
 from tests.bot.test_library import GOOD
@@ -103,6 +105,40 @@ def test_when_git_cannot_say_nothing_counts(folder: Path, broken: str) -> None:
     assert set(shelf.runbooks) == set(open_shelf().runbooks)
     [problem] = shelf.problems
     assert "none of its files counts" in problem.message
+
+
+async def test_a_hostile_git_config_runs_nothing(folder: Path) -> None:
+    """Whoever may write .git/config can name commands; reading the folder's runbooks or changes runs none of them."""
+    mark, work = folder.parent / "was-run", folder.parent
+    command = f"touch {mark}"
+    for key, value in {
+        "core.repositoryformatversion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.promisor": "true",
+        "remote.origin.url": f"ext::{command}",
+        "protocol.ext.allow": "always",
+        "core.sshCommand": command,
+        "core.fsmonitor": command,
+        "core.pager": command,
+        "core.hooksPath": str(work / "hooks"),
+        "diff.external": command,
+        "gpg.program": command,
+    }.items():
+        git(work, "config", key, value)
+    blob = git(folder, "-c", "core.fsmonitor=false", "rev-parse", "HEAD:./good.md")
+    mark.unlink(missing_ok=True)
+    (work / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(subprocess.CalledProcessError):
+        git(folder, "cat-file", "-p", blob)
+    assert mark.exists(), "the bait is taken where nobody takes care"
+    mark.unlink()
+
+    shelf = shelf_of(folder)
+    with pytest.raises(ChangeSourceError):
+        await GitPrompts(name="prompts", folder=folder)._git("cat-file", "blob", blob)
+
+    assert "good" not in shelf.runbooks
+    assert not mark.exists()
 
 
 def test_the_doctor_names_folders_that_nobody_reviews(folder: Path) -> None:
