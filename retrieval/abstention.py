@@ -94,7 +94,13 @@ def draw(found: Abstention, path: Path, title: str) -> None:
     )
     missed, suggested = (found.right < FLOOR).mean(), (found.cannot >= FLOOR).mean()
     axes.plot(missed, suggested, "o", color="#0b5fff")
-    axes.annotate(f"floor {FLOOR:g}", (missed, suggested), textcoords="offset points", xytext=(8, 4))
+    axes.annotate(
+        f"floor {FLOOR:g}",
+        (missed, suggested),
+        textcoords="offset points",
+        xytext=(60, 20),
+        arrowprops={"arrowstyle": "-", "color": "#888888"},
+    )
     axes.set(xlim=(0, 1), ylim=(0, 1.02), title=title)
     axes.set_xlabel("right runbooks missed")
     axes.set_ylabel("wrong runbooks suggested where none fits")

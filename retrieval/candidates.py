@@ -93,21 +93,23 @@ class Comparison:
     def _named(self) -> NDArray[np.float64]:
         return self.corpus.keywords.name_coverage(self.asked.stems)
 
-    def hit(self, at: int, *, lead: float, linked: bool) -> Hit:
+    def hit(self, at: int, *, lead: float, linked: bool, copies: int = 0) -> Hit:
         """
         This document as a candidate; a link is taken at its word.
 
-        `lead` is by how much its score is above that of the one after the next.
+        `lead` is by how much its score is above that of the one after the next, `copies` how many near copies of it are
+        not shown.
         """
         document = self.corpus.documents[at]
-        reasons = self._reasons(at)
         section = self._section(at)
+        before = ("linked by the alert's runbook_url",) if linked else ()
+        after = (f"near copies of it in the same folder, not shown: {copies}",) if copies else ()
         return Hit(
             doc_id=document.doc_id,
             title=document.title,
             heading=section.heading,
             score=1.0 if linked else round(probability(self.evidence(at, lead)), 3),
-            reasons=("linked by the alert's runbook_url", *reasons) if linked else reasons,
+            reasons=(*before, *self._reasons(at), *after),
             url=document.url,
             anchor=section.anchor or anchor(section.heading),
             origin=document.origin,
@@ -168,12 +170,20 @@ def candidates(
 
     scores = fused(comparison.signals(eligible), weights)
     places = np.lexsort((np.array([documents[at].doc_id for at in eligible]), -scores))  # equal scores by id
-    lead_of = {eligible[at]: lead for at, lead in zip(places, leads(scores[places]), strict=True)}
-    order = list(lead_of)
+    score_of = {eligible[at]: float(scores[at]) for at in places}
+    order = list(score_of)
     if linked is not None:
         order.remove(linked)
         order.insert(0, linked)
-    hits = [comparison.hit(at, lead=lead_of[at], linked=at == linked) for at in order[:WORTH_A_LOOK]]
+    copies = comparison.corpus.copies.families(
+        order, WORTH_A_LOOK + 2
+    )  # two more: a lead is over the one after the next
+    ranked = sorted(copies, key=lambda at: -score_of[at])
+    lead_of = dict(zip(ranked, leads(np.array([score_of[at] for at in ranked])), strict=True))
+    hits = [
+        comparison.hit(at, lead=lead_of[at], linked=at == linked, copies=copies[at])
+        for at in list(copies)[:WORTH_A_LOOK]
+    ]
     return [hit for hit in _never_surer_than_the_one_above(hits) if hit.score >= floor]
 
 

@@ -14,6 +14,7 @@ from retrieval.chunks import Chunk, chunks_of
 from retrieval.documents import Document
 from retrieval.embedder import Vectors
 from retrieval.keywords import KeywordIndex
+from retrieval.near_copies import NearCopies
 
 if TYPE_CHECKING:
     from retrieval.index import VectorIndex
@@ -30,6 +31,7 @@ class Corpus:
     documents: tuple[Document, ...]
     chunks: tuple[Chunk, ...]
     keywords: KeywordIndex
+    copies: NearCopies
     index: VectorIndex | None = None
 
     @cached_property
@@ -72,7 +74,9 @@ class Meaning:
 
 def counted(documents: tuple[Document, ...]) -> Corpus:
     """The documents cut and counted; blocks for about 2 ms a document."""
-    return Corpus(documents=documents, chunks=tuple(chunks_of(documents)), keywords=KeywordIndex(documents))
+    keywords = KeywordIndex(documents)
+    copies = NearCopies(documents, keywords)
+    return Corpus(documents=documents, chunks=tuple(chunks_of(documents)), keywords=keywords, copies=copies)
 
 
 def indexed(corpus: Corpus, rows: Vectors) -> Corpus:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from retrieval.words import stem, stems, words
 
 Scores = NDArray[np.float64]
 
+_WRITTEN = re.compile(r"\w+")
+
 
 class KeywordIndex:
     """
@@ -31,12 +35,12 @@ class KeywordIndex:
     """
 
     def __init__(self, documents: Sequence[Document]) -> None:
-        bodies = [stems(_body(document)) for document in documents]
+        bodies = [stems(body(document)) for document in documents]
         titles = [stems(_title(document)) for document in documents]
         self._count = len(documents)
         self._body = _bm25(bodies)
         self._title = _bm25(titles)
-        self._has = [frozenset(body) for body in bodies]
+        self._has = [frozenset(said) for said in bodies]
         self._documents_with = Counter(word for has in self._has for word in has)
         self._names = _Names([(document.title, *document.alerts) for document in documents], self.rarity)
         self._percentages = [_percentages(document) for document in documents]
@@ -72,8 +76,13 @@ class KeywordIndex:
         return math.log(1 + (self._count - with_it + 0.5) / (with_it + 0.5))
 
     def coverage(self, asked: Sequence[str], document: int) -> float:
-        """The share of what was asked, weighted by rarity, that this document mentions at all: 0 to 1."""
-        weights = {word: self.rarity(word) for word in asked}
+        """
+        The share of what was asked, weighted by rarity, that this document mentions at all: 0 to 1.
+
+        Words that no document has (hosts, tags, the names of people) tell no two documents apart and do not count;
+        with the weight of the rarest, a long alert would fit nothing.
+        """
+        weights = {word: self.rarity(word) for word in asked if self._documents_with[word]}
         total = sum(weights.values())
         return sum(weight for word, weight in weights.items() if word in self._has[document]) / total if total else 0.0
 
@@ -82,13 +91,21 @@ class KeywordIndex:
         wanted = frozenset(asked)
         return np.array([len(wanted & has) for has in self._has], np.float64)
 
+    def words_of(self, document: int) -> frozenset[str]:
+        """The stems of its body."""
+        return self._has[document]
+
     def shared_words(self, text: str, document: int, most: int = 4) -> list[str]:
-        """The rarest words, as the question wrote them, that this document has too."""
+        """The rarest words that this document has too, as the question wrote them: PCIe, and not "pc" and "ie"."""
         spelled: dict[str, str] = {}
-        for word in words(text):
-            spelled.setdefault(stem(word), word)
-        shared = [word for word in spelled if word in self._has[document]]
-        return [spelled[word].lower() for word in sorted(shared, key=self.rarity, reverse=True)[:most]]
+        for written in _WRITTEN.findall(text):
+            for is_shared, run in groupby(words(written), key=lambda word: stem(word) in self._has[document]):
+                together = list(run) if is_shared else []
+                joined = written if written in together else "".join(together)
+                for word in together:
+                    spelled.setdefault(stem(word), joined if joined in written else word)
+        rarest = sorted(spelled, key=self.rarity, reverse=True)
+        return list(dict.fromkeys(spelled[word] for word in rarest))[:most]
 
     def _scores(self, bm25: Any, asked: Sequence[str]) -> Scores:
         if bm25 is None or not asked:
@@ -151,7 +168,8 @@ def _bm25(texts: list[list[str]]) -> Any:
     return index
 
 
-def _body(document: Document) -> str:
+def body(document: Document) -> str:
+    """All that a document says, its title, the headings above its sections, labels and signals included."""
     own = {document.title, *(section.heading for section in document.sections)}
     above = dict.fromkeys(name for section in document.sections for name in section.path if name not in own)
     sections = (f"{section.heading}\n{section.text}" for section in document.sections)

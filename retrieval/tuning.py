@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +21,7 @@ from retrieval.benchmark import Benchmark, BenchmarkError, Case, Field
 from retrieval.candidates import Comparison, leads
 from retrieval.embedder import Embedder, EmbeddingError, MiniLmEmbedder
 from retrieval.fusion import BY_WORDS_AND_MEANING, TEXT, Weights, fused, stretched
-from retrieval.ranking import RunbookSearch
+from retrieval.ranking import FLOOR, RunbookSearch
 from retrieval.vectors import VectorCache
 from retrieval.weights import WeightsError
 
@@ -40,7 +40,8 @@ class Heldout:
     """
     One group of sources and one field: recall@1 with weights learned on the others and with those in use, and the
     AUROC of the probability, learned on the others and in use, at telling a right first answer from the first answer
-    when every right runbook is taken away.
+    when every right runbook is taken away. At the floor, with the probability learned on the others: the share of
+    right first answers that are `kept`, and of first answers `refused` when every right runbook is taken away.
     """
 
     group: str
@@ -50,6 +51,8 @@ class Heldout:
     in_use_first: float
     learned_auroc: float
     in_use_auroc: float
+    kept: float
+    refused: float
 
 
 class _Data:
@@ -58,7 +61,6 @@ class _Data:
     def __init__(self, cases: Sequence[Case], ids: Sequence[str], comparisons: dict[Field, list[Comparison]]) -> None:
         everything = range(len(ids))
         self.right = np.array([[id_ in case.relevance for id_ in ids] for case in cases])
-        self.comparisons = comparisons
         self.signals: dict[Field, Array] = {}
         for field, compared in comparisons.items():
             rows = [[stretched(getattr(each.signals(everything), name)) for name in TEXT] for each in compared]
@@ -72,9 +74,10 @@ class _Data:
 
 async def cross_validate(
     benchmark: Benchmark, embedder: Embedder, cache: VectorCache | None = None
-) -> tuple[list[Heldout], Array, Array]:
+) -> tuple[list[Heldout], Array, Array, Array]:
     """
-    One row per group and field; then the weights and the curve learned on all. Groups share no runbook.
+    One row per group and field; then, learned on all, the weights and the curves with and without meaning. Groups share
+    no runbook.
 
     Raises WeightsError.
     """
@@ -87,7 +90,11 @@ async def cross_validate(
     data = _Data(benchmark.cases, [document.doc_id for document in benchmark.documents], comparisons)
     groups = _groups(benchmark)
     in_use = _numbers(Weights())
-    evidence = {field: _evidence(data, field) for field in comparisons}
+    evidence = {field: _evidence(data, compared) for field, compared in comparisons.items()}
+    by_words = {
+        field: _evidence(data, [replace(each, meaning=None) for each in compared])
+        for field, compared in comparisons.items()
+    }
 
     rows = []
     for group in sorted(set(groups)):
@@ -103,11 +110,14 @@ async def cross_validate(
                 in_use_first=data.firsts(field, here, in_use),
                 learned_auroc=_auroc(evidence[field], here, curve),
                 in_use_auroc=_auroc(evidence[field], here, np.array(BY_WORDS_AND_MEANING)),
+                kept=1 - _below_floor(evidence[field], here, curve, without=False),
+                refused=_below_floor(evidence[field], here, curve, without=True),
             )
             for field in comparisons
         ]
     everywhere = np.ones(len(groups), bool)
-    return rows, _learned_weights(data, everywhere), _learned_curve(evidence, everywhere)
+    curve, words_curve = (_learned_curve(each, everywhere) for each in (evidence, by_words))
+    return rows, _learned_weights(data, everywhere), curve, words_curve
 
 
 async def _compared(search: RunbookSearch, case: Case, field: Field) -> Comparison:
@@ -158,10 +168,10 @@ class _Judged:
     is_without: NDArray[np.bool_]
 
 
-def _evidence(data: _Data, field: Field) -> _Judged:
+def _evidence(data: _Data, comparisons: Sequence[Comparison]) -> _Judged:
     facts, is_right, case, is_without = [], [], [], []
     weights = Weights(alert=0)
-    for at, comparison in enumerate(data.comparisons[field]):
+    for at, comparison in enumerate(comparisons):
         for without in (False, True):
             eligible = np.flatnonzero(~data.right[at]) if without else np.arange(data.right.shape[1])
             scores = fused(comparison.signals(eligible.tolist()), weights)
@@ -215,27 +225,36 @@ def _auroc(judged: _Judged, some: NDArray[np.bool_], curve: Array) -> float:
     return float(((right[:, None] > cannot).mean() + (right[:, None] >= cannot).mean()) / 2)
 
 
+def _below_floor(judged: _Judged, some: NDArray[np.bool_], curve: Array, *, without: bool) -> float:
+    """Of right first answers, or of those given without the right runbooks, the share that is not shown."""
+    these = some[judged.case] & (judged.is_without if without else judged.is_right & ~judged.is_without)
+    return float((1 / (1 + np.exp(-(judged.facts[these] @ curve))) < FLOOR).mean())
+
+
 def _numbers(weights: Weights) -> Array:
     return np.array([getattr(weights, name) for name in TEXT])
 
 
-def report(rows: Sequence[Heldout], weights: Array, curve: Array) -> str:
+def report(rows: Sequence[Heldout], weights: Array, curve: Array, by_words: Array) -> str:
     """One line per group and field, the means over all alerts, and what was learned on all."""
-    lines = ["held out             field        n | R@1 learned, in use | AUROC learned, in use"]
+    lines = ["held out             field        n | R@1 learned, in use | AUROC learned, in use | kept, refused"]
     lines += [
         f"{row.group:20} {row.field:10} {row.n:3} |       {row.learned_first:.3f}   {row.in_use_first:.3f} |"
-        f"         {row.learned_auroc:.3f}   {row.in_use_auroc:.3f}"
+        f"         {row.learned_auroc:.3f}   {row.in_use_auroc:.3f} | {row.kept:.3f}  {row.refused:.3f}"
         for row in rows
     ]
     for field in get_args(Field):
         some = [row for row in rows if row.field == field]
         n = sum(row.n for row in some)
-        learned, in_use = (
-            sum(getattr(row, of) * row.n for row in some) / n for of in ("learned_first", "in_use_first")
+        learned, in_use, kept, refused = (
+            sum(getattr(row, of) * row.n for row in some) / n
+            for of in ("learned_first", "in_use_first", "kept", "refused")
         )
-        lines.append(f"{'all':20} {field:10} {n:3} |       {learned:.3f}   {in_use:.3f} |")
+        lines.append(f"{'all':20} {field:10} {n:3} |       {learned:.3f}   {in_use:.3f} |{kept:31.3f}  {refused:.3f}")
     named = ", ".join(f"{name} {value:.2f}" for name, value in zip(TEXT, weights, strict=True))
-    lines += [f"learned on all: {named}", f"curve: {', '.join(f'{value:.2f}' for value in curve)}"]
+    lines.append(f"learned on all: {named}")
+    for name, numbers in (("words and meaning", curve), ("words alone", by_words)):
+        lines.append(f"curve of {name}: {', '.join(f'{value:.2f}' for value in numbers)}")
     return "\n".join(lines)
 
 

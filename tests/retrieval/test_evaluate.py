@@ -93,7 +93,7 @@ async def test_the_report_is_readable(folder: Path) -> None:
 
 async def test_weights_are_learned_without_the_group_they_are_judged_on(folder: Path) -> None:
     """One row per group and field, all alerts counted once."""
-    rows, weights, curve = await cross_validate(read(folder), HashingEmbedder())
+    rows, weights, curve, by_words = await cross_validate(read(folder), HashingEmbedder())
 
     assert {(row.group, row.field): row.n for row in rows} == {
         ("a", "text_full"): 2,
@@ -102,8 +102,9 @@ async def test_weights_are_learned_without_the_group_they_are_judged_on(folder: 
         ("b", "text_blind"): 2,
     }
     assert np.isfinite(weights).all()
-    assert np.isfinite(curve).all()
-    assert f"body {weights[0]:.2f}" in tuning_report(rows, weights, curve)
+    assert np.isfinite([*curve, *by_words]).all()
+    assert all(0 <= share <= 1 for row in rows for share in (row.kept, row.refused))
+    assert f"body {weights[0]:.2f}" in tuning_report(rows, weights, curve, by_words)
 
 
 def answer(relevance: dict[str, int], *ranked: str) -> Answer:

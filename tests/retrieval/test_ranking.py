@@ -329,3 +329,25 @@ def test_importing_the_search_is_light() -> None:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert run.stdout.strip() == "[]"
+
+
+async def test_reasons_name_words_as_the_question_wrote_them() -> None:
+    """Names are taken apart to be compared; nobody knows "pc" and "ie". What is shared in part is shown in part."""
+    search = RunbookSearch(floor=0.0)
+    await search.refresh([runbook("link", "PCIe link", "The PCIe link of a GPU trains at half its width."), QUEUE])
+
+    [best, *_] = await search.search(Question(text="PCIe replays on the GPU link, see PCIeReplayCounter"))
+
+    [words] = [reason for reason in best.reasons if reason.startswith("words: ")]
+    assert set(words.removeprefix("words: ").split(", ")) == {"PCIe", "GPU", "link"}
+
+
+async def test_hosts_and_tags_of_an_alert_do_not_make_a_runbook_unfit() -> None:
+    """What no runbook says tells none from another; a page full of it is still about the queue."""
+    search = RunbookSearch(floor=0.0)
+    await search.refresh(RUNBOOKS)
+    noise = " ".join(f"zone{letter}q host{letter}w tag{letter}z" for letter in "abcdefghijklmnop")
+
+    plain, noisy = [(await search.search(Question(text=f"{QUEUE.sections[0].text} {more}")))[0] for more in ("", noise)]
+
+    assert (noisy.doc_id, noisy.score) == (plain.doc_id, plain.score)
