@@ -16,10 +16,12 @@ from bot.kill_switch import StopFile
 from bot.policy import Policy
 from bot.redact import safe_text
 from bot.step_up import Proof
-from bot.store.break_glass import MOST_WORDS, BrokenGlass
+from bot.store.break_glass import BrokenGlass
 from bot.store.incidents import Incidents
 from bot.store.plans import Plans
 
+MOST_REASON = 300
+_LONGEST_QUERY = 1500
 START_WITHIN = timedelta(minutes=10)
 """What somebody starts alone starts by then or not at all."""
 
@@ -62,13 +64,17 @@ class BreakGlass:
         if digest not in (None, row.digest):
             raise StaleError("This is not the fix that you read; look at it again.")
         self._approvals.refuse_stale(row, incident, now)
-        reason = safe_text(reason).strip()[:MOST_WORDS]
+        reason = safe_text(reason).strip()
+        if len(reason) > MOST_REASON:
+            raise StaleError(f"The reason has {len(reason)} characters, and {MOST_REASON} fit the notice: shorten it.")
         if not reason:
             raise StaleError("Breaking the glass needs a reason, for whoever reviews it.")
         try:
             step_up = await self._proof.prove(by, code, plan_id=plan_id, digest=row.digest, now=now, deed="break-glass")
         except StepUpNeededError as asked:
-            page = f"{asked.url}?reason={quote(reason[:300], safe='')}#break-glass" if asked.url else ""
+            quoted = quote(reason, safe="")
+            query = f"?reason={quoted}" if len(quoted) <= _LONGEST_QUERY else ""  # Slack drops links that are longer
+            page = f"{asked.url}{query}#break-glass" if asked.url else ""
             raise StepUpNeededError(str(asked), url=page) from asked
         return await self._glass.start_alone(
             row,
