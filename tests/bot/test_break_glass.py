@@ -201,7 +201,10 @@ async def test_it_goes_past_a_freeze_and_a_limit(room: Room, tmp_path: Path) -> 
 
 async def test_a_reason_fits_the_notice_and_the_link(room: Room) -> None:
     """One that is too long is refused, with its length; one whose link would be too long leaves the link whole."""
-    for reason, error, says in (("x" * 301, StaleError, "has 301 characters, and 300 fit"), ("\u2603" * 300, None, ".")):
+    for reason, error, says in (
+        ("x" * 301, StaleError, "has 301 characters, and 300 fit"),
+        ("\u2603" * 300, None, "."),
+    ):
         with pytest.raises(error or StepUpNeededError, match=says) as refusal:
             await room.break_glass.start(
                 "plan-1", by=room.store.person("paul"), reason=reason, now=LATER, digest=None, code=None
