@@ -25,6 +25,7 @@ from bot.store.outbox import Outbox
 from bot.store.past import PastIncidents
 from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
+from bot.store.votes import Tally, Votes
 from diagnostics.diagnosis import Diagnosis
 from diagnostics.findings import Status
 from diagnostics.impact import who_is_hurt
@@ -83,6 +84,7 @@ class Cards:
         switch: KillSwitch,
         record: AuditLog,
         past: PastIncidents,
+        votes: Votes,
         config: Config,
         policy: Policy,
     ) -> None:
@@ -93,6 +95,7 @@ class Cards:
         self._switch = switch
         self._record = record
         self._past = past
+        self._votes = votes
         self._config = config
         self._policy = policy
 
@@ -125,7 +128,8 @@ class Cards:
         )
         if incident.merged_into:
             view = await self._merged(view, incident.merged_into)
-        view = _with_runbooks(view, HITS.validate_python(run.hits or []) if run else [])
+        if run is not None and run.hits:
+            view = _with_runbooks(view, HITS.validate_python(run.hits), await self._votes.tallies(incident_id))
         view = await self._with_past(view, run)
         view = self._with_diagnosis(view, found) if found else view
         return await self._with_plans(view, incident)
@@ -331,6 +335,7 @@ def _after(entry: JournalEntry, step: PlannedStep, note: str) -> tuple[StepState
             return {"ran": acted, "did_not_run": StepState.WAITING, "stop": StepState.SKIPPED}[answer], note
 
 
-def _with_runbooks(view: CardView, hits: Sequence[Hit]) -> CardView:
-    lines = [portrait.runbook(hit) for hit in hits]
+def _with_runbooks(view: CardView, hits: Sequence[Hit], tallies: Mapping[str, Tally]) -> CardView:
+    votes = [tallies.get(hit.doc_id, Tally()) for hit in hits]
+    lines = [portrait.runbook(hit, helpful=n.helpful, wrong=n.wrong) for hit, n in zip(hits, votes, strict=True)]
     return replace(view, runbook=lines[0] if lines else None, other_runbooks=tuple(lines[1:]))

@@ -70,6 +70,11 @@ _WORDS: Mapping[str, str] = {
     "step_up.locked": "takes no more codes from {subject} until {until}",
     "switch.stopped": "stopped everything: {reason}",
     "switch.released": "ended the stop",
+    "ranking.offered": "learned a ranking from votes: {digest}",
+    "ranking.adopted": "adopted the learned ranking {digest}",
+    "ranking.rolled_back": "took the learned ranking {former} back",
+    "runbook.voted": "found the runbook {runbook} {verdict}",
+    "runbook.vote_withdrawn": "took back what they found of the runbook {runbook}",
     "refused": "was refused ({what}): {why}",
 }
 _ENDED = {f"plan.{state.value}": words for state, words in narrate.PLAN_STATE.items()}

@@ -26,6 +26,7 @@ from bot.cli_changes import add_change_commands
 from bot.cli_operator import add_operator_commands
 from bot.cli_policy import add_policy_commands
 from bot.cli_probe import add_probe_command
+from bot.cli_retrieval import add_retrieval_commands
 from bot.cli_runbook import add_runbook_commands
 from bot.incidents import DeclaredDeadError, WatchkeeperError
 
@@ -203,8 +204,7 @@ def check_config(
         return
     settings, config = _configured()
     print(config.summary)
-    missing = (*settings.missing_for_serving(), *settings.missing_credentials(config.credentials()))
-    if missing:
+    if missing := (*settings.missing_for_serving(), *settings.missing_credentials(config.credentials())):
         raise WatchkeeperError("\n".join(("to serve, this is still missing:", *missing)))
 
 
@@ -394,6 +394,7 @@ add_change_commands(app, _configured, _require_schema)
 add_probe_command(app)
 add_policy_commands(app, _configured, _require_schema)
 add_runbook_commands(app, _require_schema)
+add_retrieval_commands(app, _configured, _require_schema)
 
 if __name__ == "__main__":
     main()

@@ -90,7 +90,7 @@ def _add_views(app: typer.Typer) -> None:
         """List the open incidents. Works while Slack is down."""
         from bot.operator_client import incidents_in_words
 
-        answer = _client().incidents()
+        answer = operator_client().incidents()
         print(json.dumps(answer, indent=2) if as_json else incidents_in_words(answer))
 
     @app.command("show")
@@ -100,7 +100,7 @@ def _add_views(app: typer.Typer) -> None:
         """Show an incident with its evidence, fixes and timeline, or a plan as it would be approved."""
         from bot.operator_client import thing_in_words
 
-        answer = _client().show(thing)
+        answer = operator_client().show(thing)
         print(json.dumps(answer, indent=2) if as_json else thing_in_words(answer))
 
     @app.command("similar")
@@ -113,7 +113,7 @@ def _add_views(app: typer.Typer) -> None:
         """List past incidents that resemble one: their cause, the fix that ran, and what became of it."""
         from bot.operator_client import seen_in_words
 
-        answer = _client().incident(incident)
+        answer = operator_client().incident(incident)
         print(json.dumps(answer["seen"], indent=2) if as_json else seen_in_words(answer, explain=explain))
 
 
@@ -123,7 +123,7 @@ def _add_deeds(app: typer.Typer) -> None:
     @app.command("approve")
     def approve(plan: PlanId, *, yes: Yes = False, digest: Digest = None, code: Code = None) -> None:
         """Approve a plan, after showing exactly what it changes. Works while Slack is down."""
-        client = _client()
+        client = operator_client()
         read = _read(client, plan, "approve", yes=yes, digest=digest)
         if read["needs_code"] and code is None and not yes:
             code = typer.prompt("One-time code")
@@ -132,14 +132,14 @@ def _add_deeds(app: typer.Typer) -> None:
     @app.command("deny")
     def deny(plan: PlanId, *, yes: Yes = False, digest: Digest = None) -> None:
         """Refuse a plan for good. Works while Slack is down."""
-        client = _client()
+        client = operator_client()
         read = _read(client, plan, "deny", yes=yes, digest=digest)
         _said(client.deny(plan, read["digest"]))
 
     @app.command("revoke")
     def revoke(plan: PlanId, *, yes: Yes = False, digest: Digest = None) -> None:
         """Take the approval of a plan back that has not begun; it is offered again. Works while Slack is down."""
-        client = _client()
+        client = operator_client()
         read = _read(client, plan, "revoke the approval of", yes=yes, digest=digest)
         _said(client.revoke(plan, read["digest"]))
 
@@ -151,7 +151,7 @@ def _add_deeds(app: typer.Typer) -> None:
     ) -> None:
         """Make a plan anew with other values. The old one is void, and somebody else has to approve the new one."""
         values = dict(_named(each) for each in param)
-        client = _client()
+        client = operator_client()
         print(client.narrow(plan, values, client.plan(plan)["digest"])["said"])
 
 
@@ -168,7 +168,7 @@ def _add_break_glass(app: typer.Typer) -> None:
         code: Code = None,
     ) -> None:
         """Start a plan alone, in an emergency, for a role that may; on record, told to all, and reviewed."""
-        client = _client()
+        client = operator_client()
         read = _read(client, plan, "start alone", yes=yes, digest=digest)
         if read["on_failure"]:
             typer.echo(narrate.OFFERED_ALONE)
@@ -187,7 +187,7 @@ def _add_switch(app: typer.Typer, require_schema: Callable[[Settings], None]) ->
         """Stop every fix on every machine before its next step. Works while Slack is down."""
         settings = _settings()
         if settings.watchkeeper_token is not None and not database:
-            print(_client().stop(reason)["said"])
+            print(operator_client().stop(reason)["said"])
             return
         require_schema(settings)
         from bot.operate import stop_beside_the_database
@@ -199,7 +199,7 @@ def _add_switch(app: typer.Typer, require_schema: Callable[[Settings], None]) ->
         """End the stop: fixes may start again, but none from before it."""
         settings = _settings()
         if settings.watchkeeper_token is not None and not database:
-            print(_client().go()["said"])
+            print(operator_client().go()["said"])
             return
         require_schema(settings)
         from bot.operate import go_beside_the_database
@@ -235,7 +235,8 @@ def _named(param: str) -> tuple[str, str]:
     return name.strip(), value
 
 
-def _client() -> OperatorClient:
+def operator_client() -> OperatorClient:
+    """Speaks for the bearer of WATCHKEEPER_TOKEN. Raises WatchkeeperError without one."""
     from bot.operator_client import OperatorClient
 
     settings = _settings()

@@ -40,6 +40,7 @@ from bot.store.kill_switch import SUBJECT as SWITCH
 from bot.store.kill_switch import KillSwitch
 from bot.store.plan_rows import PlanRow
 from bot.store.plans import Plans
+from bot.store.votes import Ballot, Verdict, Votes
 from retrieval.documents import Hit, Question
 from retrieval.ranking import RunbookSearch
 from runbooks.engine.records import AskPerson, Settled, record_from_json, record_json
@@ -65,6 +66,7 @@ class Desk:
         switch: KillSwitch,
         stop_file: StopFile,
         narrowing: Narrowing,
+        votes: Votes,
         ring: Callable[[], None],
     ) -> None:
         self._incidents = incidents
@@ -78,6 +80,7 @@ class Desk:
         self._switch = switch
         self._stop_file = stop_file
         self._narrowing = narrowing
+        self._votes = votes
         self._ring = ring
 
     @asynccontextmanager
@@ -222,6 +225,27 @@ class Desk:
         if not ended:
             raise AlreadyDecidedError("This doubt is settled already.")
 
+    async def vote(self, incident_id: str, run: int, runbook: str, verdict: Verdict, by: Person) -> str:
+        """
+        Say whether a runbook that a diagnosis suggested helps; the same again takes it back. What to tell the person.
+
+        Whoever the configuration knows may: a vote changes nothing but, after a review, an order.
+        """
+        async with self._deed("vote", incident_id, by):
+            found = await self._incidents.run(incident_id, run)
+            if found is None or runbook not in {hit["doc_id"] for hit in found.hits or ()}:
+                raise NotFoundError(f"Diagnosis {run} of {incident_id} did not suggest a runbook {runbook}.")
+            ballot = Ballot(
+                incident_id=incident_id,
+                runbook=runbook,
+                person_id=by.person_id,
+                verdict=verdict,
+                run=run,
+                at=datetime.now(UTC),
+            )
+            counts, tally = await self._votes.cast(ballot, channel=by.channel)
+        return narrate.voted(verdict if counts else "", tally.helpful, tally.wrong)
+
     async def stop(self, reason: str, by: Person) -> str:
         """Stop every fix on every machine before its next step. What to tell the person."""
         async with self._deed("stop", SWITCH, by):
@@ -281,11 +305,12 @@ class Desk:
         self._ring()
 
     async def _incident_of(self, subject: str) -> str:
-        """Buttons carry an incident's id, a plan's, or a plan's with a step ("<plan>:<step>")."""
+        """Buttons carry an incident's id or a plan's, maybe with more behind a colon."""
+        thing = subject.partition(":")[0]
         try:
-            return (await self._plans.get(subject.partition(":")[0])).plan.incident_id
+            return (await self._plans.get(thing)).plan.incident_id
         except NotFoundError:
-            return subject
+            return thing
 
 
 def _asks_about(step: int, row: PlanRow, entries: list[JournalEntry]) -> bool:

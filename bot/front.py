@@ -54,6 +54,7 @@ class Front:
             switch=parts.switch,
             stop_file=parts.stop_file,
             narrowing=parts.narrowing,
+            votes=parts.votes,
             ring=self._ring,
         )
 

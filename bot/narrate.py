@@ -101,6 +101,8 @@ DONE = {
     "request": "Requested; the card shows the new fix.",
     "narrow": "The fix is made anew with these values; the card follows. Somebody else has to approve it.",
     "settle": "Recorded.",
+    "adopt": "Adopted: it counts from the next incident on. `watchkeeper retrieval rollback` takes it back.",
+    "vote": "Thank you; your vote is recorded.",
     "stop": "Everything is stopped. A call that was already sent ends; nothing new starts, on any machine.",
     "go": "Fixes may start again. Those from before the stop will not: diagnose again for fresh ones.",
 }
@@ -109,6 +111,9 @@ OTHER_VALUES = (
     "Other values make a new fix. This one ends with its approvals, and somebody else has to approve the new one."
 )
 NO_FORM = "The form could not be opened ({why}). Click again, or use `watchkeeper narrow {plan}`."
+RANKING_BACK = "Taken back; the ranking {digest} counts again."
+NO_RANKING = "Taken back; no learned ranking counts any more."
+VOTE = {"helpful": "Helpful", "wrong": "Wrong runbook"}
 STOPPED_ALREADY = "Everything was stopped already."
 NOTHING_STOPPED = "Nothing is stopped."
 
@@ -312,3 +317,19 @@ def outcome_note(effects: Sequence[str], state: str, approved_by: Sequence[str],
     """How a fix ended, as a PagerDuty note."""
     who = f" Approved by {', '.join(approved_by)}." if approved_by else ""
     return f"Watchkeeper, {plan_id}: {state}. {' '.join(effects)}{who}"
+
+
+def tally(helpful: int, wrong: int) -> str:
+    """Votes on a runbook: "2 found it helpful, 1 wrong"; "" without any."""
+    if helpful and wrong:
+        return f"{helpful} found it helpful, {wrong} wrong"
+    return f"{helpful} found it helpful" if helpful else f"{wrong} found it wrong" if wrong else ""
+
+
+def voted(verdict: str, helpful: int, wrong: int) -> str:
+    """To whoever voted; "" for a vote that was taken back."""
+    begun = (
+        f"Recorded: {VOTE[verdict].lower()}. The same click takes it back." if verdict else "Your vote is taken back."
+    )
+    now = tally(helpful, wrong)
+    return f"{begun} In this incident {now}." if now else begun

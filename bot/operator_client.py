@@ -79,6 +79,18 @@ class OperatorClient:
         """End that."""
         return self._ask("POST", "/api/go")
 
+    def ranking(self, digest: str) -> Json:
+        """A learned ranking that was offered under this hash."""
+        return self._ask("GET", f"/api/ranking/{quote(digest, safe='')}")
+
+    def adopt_ranking(self, digest: str) -> Json:
+        """Let it count."""
+        return self._ask("POST", f"/api/ranking/{quote(digest, safe='')}/adopt")
+
+    def roll_back_ranking(self) -> Json:
+        """Let what counted before count again."""
+        return self._ask("POST", "/api/ranking/rollback")
+
     def _ask(self, method: str, path: str, **more: Any) -> Json:
         """Raises WatchkeeperError in a sentence, NotFoundError for a 404."""
         try:

@@ -40,7 +40,9 @@ from bot.store.outbox import Outbox
 from bot.store.past import PastIncidents
 from bot.store.people import PeopleTable
 from bot.store.plans import Plans
+from bot.store.rankings import Rankings
 from bot.store.step_up import StepUpCodes
+from bot.store.votes import Votes
 from bot.store.workers import Duties, Workers
 from bot.vitals import ChainWatch, Vitals
 
@@ -72,19 +74,11 @@ class Parts:
         self.shelf = LiveShelf(config.runbooks)
         self.past = PastIncidents(self.database, self._treated_by)
         self.record = AuditLog(self.database)
+        self.votes = Votes(self.database)
+        self.rankings = Rankings(self.database)
         self.registry = CollectorRegistry()
         self.chain = ChainWatch(self.record, self.registry)
-        self.cards = Cards(
-            incidents=self.incidents,
-            plans=self.plans,
-            journal=self.journal,
-            outbox=self.outbox,
-            switch=self.switch,
-            record=self.record,
-            past=self.past,
-            config=config,
-            policy=self.policy,
-        )
+        self.cards = self._cards()
         self.far_ends = FarEnds(self.registry, "slack")
         self.slack_web = web_client(
             reveal(settings.slack_bot_token), settings.slack_api_base_url, far_ends=self.far_ends
@@ -108,6 +102,20 @@ class Parts:
         )
         self.vitals = Vitals(self.database, self.registry)
         self.troubles: list[Callable[[], str]] = [self.slack.line.trouble, self.vitals.overdue]  # /healthz: degraded
+
+    def _cards(self) -> Cards:
+        return Cards(
+            incidents=self.incidents,
+            plans=self.plans,
+            journal=self.journal,
+            outbox=self.outbox,
+            switch=self.switch,
+            record=self.record,
+            past=self.past,
+            votes=self.votes,
+            config=self.config,
+            policy=self.policy,
+        )
 
     def _treated_by(self, runbook_id: str) -> tuple[str, ...]:
         """The causes that a runbook declares; none of one that is gone."""

@@ -191,6 +191,13 @@ class Policy:
 
         Where no rule of the policy names R2: the service's owners and the platform team. Raises NotAllowedError.
         """
+        self._refuse_below_r2(person, "end the stop")
+
+    def may_adopt(self, person: Person) -> None:
+        """May this person let a learned ranking count, or take it back? As for the end of a stop."""
+        self._refuse_below_r2(person, "decide on a learned ranking")
+
+    def _refuse_below_r2(self, person: Person, what: str) -> None:
         wanted: set[str] = set()
         for service in self._config.services:
             rule = self._rule(Tier.R2, service.environment, service.name)
@@ -198,7 +205,7 @@ class Policy:
             if roles & _standing_roles(person, service):
                 return
             wanted |= roles
-        raise NotAllowedError(f"Only who may approve an R2 fix may end the stop: {' or '.join(sorted(wanted))}.")
+        raise NotAllowedError(f"Only who may approve an R2 fix may {what}: {' or '.join(sorted(wanted))}.")
 
     def may_break_glass(self, person: Person, plan: Plan, incident: Incident) -> str:
         """

@@ -11,6 +11,7 @@ from bot.doors import Readiness
 from bot.journal import ChangeBook
 from bot.operators import Operators
 from bot.parts import Parts
+from bot.ranking_review import RankingReview
 from bot.reporters import Reporters
 from bot.status import Status
 from bot.store import schema
@@ -22,6 +23,7 @@ from bot.web.change_door import ChangeDoor
 from bot.web.entrance import Entrance
 from bot.web.operator_api import OperatorApi
 from bot.web.pages import DecisionDesk, Pages
+from bot.web.ranking_api import RankingApi
 from bot.web.render import Renderer
 from bot.web.statusz import Statusz
 
@@ -68,7 +70,9 @@ def operator_routes(parts: Parts, desk: DecisionDesk, readiness: Readiness) -> S
         config=parts.config,
         now=utc_now,
     )
-    return (*pages.routes(), *api.routes(), *statusz.routes(), *door.routes())
+    review = RankingReview(rankings=parts.rankings, policy=parts.policy, refusals=desk)
+    ranking = RankingApi(review=review, entrance=entrance)
+    return (*pages.routes(), *api.routes(), *ranking.routes(), *statusz.routes(), *door.routes())
 
 
 def _left_out(parts: Parts) -> list[str]:

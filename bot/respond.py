@@ -9,7 +9,7 @@ drawn. Nobody waits here for a person: the story ends when the verdict stands, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -33,6 +33,7 @@ from bot.stories import Checkpoint, Stories
 from diagnostics.diagnosis import Diagnosis, Frame, Suspect
 from diagnostics.runner import Diagnoser
 from diagnostics.telemetry.model import TelemetryError
+from retrieval.candidates import WORTH_A_LOOK
 from retrieval.documents import Hit, Question
 from retrieval.ranking import RunbookSearch
 from runbooks.engine.otherwise import by_hand_otherwise
@@ -73,6 +74,7 @@ class Respond:
         approvals: Approvals,
         diagnosers: Mapping[str, Diagnoser],
         search: RunbookSearch,
+        by_experience: Callable[[Question, list[Hit]], Awaitable[list[Hit]]],
         runbooks: Callable[[], Mapping[str, Runbook]],
         actions: Mapping[str, Action],
         pagerduty: AlertReader,
@@ -85,6 +87,7 @@ class Respond:
         self._approvals = approvals
         self._diagnosers = diagnosers
         self._search = search
+        self._by_experience = by_experience
         self._runbooks = runbooks
         self._actions = actions
         self._pagerduty = pagerduty
@@ -128,7 +131,8 @@ class Respond:
     async def find_runbooks(self, incident_id: str, number: int) -> int:
         """Up to three runbooks that fit, or none."""
         incident = await self._incidents.get(incident_id)
-        hits = await self._search.search(question(incident, await self._run(incident_id, number)))
+        asked = question(incident, await self._run(incident_id, number))
+        hits = await self._by_experience(asked, await self._search.search(asked, limit=WORTH_A_LOOK))
         await self._incidents.record(
             incident_id, number, hits=safe_values(HITS.dump_python(hits, mode="json"), ("doc_id", "url"))
         )

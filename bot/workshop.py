@@ -13,6 +13,7 @@ from bot.checkpoint_places import LOG_EVERY_S, CheckpointWriter, LogPlace, place
 from bot.connections import Connections, connect, connect_actions
 from bot.engine import Engine, Sweeper
 from bot.errands import ErrandRunner
+from bot.feedback import AdoptedExperience
 from bot.heartbeat import Heartbeat
 from bot.journal import ChangeWatch, JournalledChanges
 from bot.keeper import CardKeeper, Mailroom, PagerDutyCourier, SlackCourier
@@ -263,6 +264,7 @@ class Workshop:
             approvals=parts.approvals,
             diagnosers=self.diagnosers,
             search=self.search,
+            by_experience=AdoptedExperience(parts.rankings, parts.config).order,
             runbooks=parts.shelf.runbooks,
             actions=self.actions,
             pagerduty=self.pagerduty,

@@ -113,6 +113,7 @@ class Comparison:
             url=document.url,
             anchor=section.anchor or anchor(section.heading),
             origin=document.origin,
+            standing=2 if linked else int(bool(_alert_reason(document, self.question))),
         )
 
     def evidence(self, at: int, lead: float) -> Evidence:
@@ -184,7 +185,7 @@ def candidates(
         comparison.hit(at, lead=lead_of[at], linked=at == linked, copies=copies[at])
         for at in list(copies)[:WORTH_A_LOOK]
     ]
-    return [hit for hit in _never_surer_than_the_one_above(hits) if hit.score >= floor]
+    return [hit for hit in never_surer_than_the_one_above(hits) if hit.score >= floor]
 
 
 def leads(scores: NDArray[np.float64]) -> list[float]:
@@ -206,7 +207,7 @@ def _treated(document: Document, question: Question) -> tuple[str, float]:
     return max(treated, key=lambda pair: pair[1], default=("", 0.0))
 
 
-def _never_surer_than_the_one_above(hits: list[Hit]) -> list[Hit]:
+def never_surer_than_the_one_above(hits: list[Hit]) -> list[Hit]:
     """Order weighs, probability counts; where they disagree, people should not see a less likely one on top."""
     ceiling = 1.0
     shown = []

@@ -85,7 +85,8 @@ class Hit:
     """
     One candidate: the document, its best section, a score from 0 to 1, and why, in words.
 
-    `anchor` is the section's place on the page (`#before-you-start`), as GitHub and GitLab name it.
+    `anchor` is the section's place on the page (`#before-you-start`), as GitHub and GitLab name it. `standing` is 2
+    when the alert links it, 1 when it declares the alert or is named like it: no vote brings another one past it.
     """
 
     doc_id: str
@@ -96,6 +97,7 @@ class Hit:
     url: str = ""
     anchor: str = ""
     origin: Origin = Origin()
+    standing: int = 0
 
     @property
     def link(self) -> str:

@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from bot.approvals import Approvals
 from bot.config import load_config
 from bot.engine import Engine
+from bot.feedback import AdoptedExperience
 from bot.parts import engine_url
 from bot.pulse import Pulse
 from bot.remediate import Remediate, RemediateWorkflow
@@ -149,6 +150,7 @@ async def work(store: Store, lifeline: Database, folder: Path) -> None:
         config=store.config,
         approvals=approvals,
         diagnosers={},
+        by_experience=AdoptedExperience(store.rankings, store.config).order,
         search=nobody,
         runbooks=dict,
         actions={},

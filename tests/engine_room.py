@@ -23,6 +23,7 @@ from dbos._dbos import _get_or_create_dbos_registry
 from bot.approvals import Approvals
 from bot.cli import DECLARED_DEAD
 from bot.engine import Engine
+from bot.feedback import AdoptedExperience
 from bot.parts import engine_url
 from bot.pulse import Pulse
 from bot.remediate import Remediate, RemediateWorkflow
@@ -90,7 +91,7 @@ class Neighbours(FakePagerDuty, FakeAction):
         await self.diary.write("check")
         return [Finding.ok(name, "is ok") for name in names]
 
-    async def search(self, question: Question) -> list[Hit]:
+    async def search(self, question: Question, limit: int) -> list[Hit]:
         await self.diary.write("runbooks")
         return [HIT]
 
@@ -142,6 +143,7 @@ class EngineRoom:
             approvals=self.approvals,
             diagnosers={"chat": fakes},
             search=fakes,
+            by_experience=AdoptedExperience(self.store.rankings, self.store.config).order,
             runbooks=lambda: {RUNBOOK.runbook_id: RUNBOOK},
             actions={"fake.set": fakes},
             pagerduty=fakes,

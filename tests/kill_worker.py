@@ -305,6 +305,7 @@ def cards_of(store: Store) -> Cards:
         switch=store.switch,
         record=AuditLog(store.database),
         past=PastIncidents(store.database, lambda _: ()),
+        votes=store.votes,
         config=store.config,
         policy=store.policy,
     )

@@ -31,6 +31,8 @@ from bot.store.kill_switch import KillSwitch
 from bot.store.outbox import Outbox
 from bot.store.people import PeopleTable
 from bot.store.plans import Plans
+from bot.store.rankings import Rankings
+from bot.store.votes import Votes
 from bot.store.workers import Duties, Workers
 from runbooks.engine.values import Plan, PlannedStep, Tier
 
@@ -155,6 +157,8 @@ class Store:
         self.journal = Journal(database)
         self.outbox = Outbox(database)
         self.people = PeopleTable(database)
+        self.votes = Votes(database)
+        self.rankings = Rankings(database)
         self.switch = KillSwitch(database)
         self.policy = Policy(config)
         self.workers = Workers(database)

@@ -115,6 +115,10 @@ class FakeDesk:
     async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None:
         await self._do("settle", plan_id, step, answer, by.person_id)
 
+    async def vote(self, incident_id: str, run: int, runbook: str, verdict: str, by: Person) -> str:
+        await self._do("vote", incident_id, run, runbook, verdict, by.person_id)
+        return narrate.DONE["vote"]
+
     async def stop(self, reason: str, by: Person) -> str:
         await self._do("stop", reason, by.person_id)
         return narrate.DONE["stop"]

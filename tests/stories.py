@@ -143,9 +143,9 @@ class FakeSearch:
         self.hits = list(hits)
         self.asked: list[Question] = []
 
-    async def search(self, question: Question) -> list[Hit]:
+    async def search(self, question: Question, limit: int) -> list[Hit]:
         self.asked.append(question)
-        return self.hits
+        return self.hits[:limit]
 
 
 class FakeLook:

@@ -269,7 +269,8 @@ def _runbook(view: CardView) -> str:
 def runbook_text(book: RunbookLine) -> str:
     heading = f", “{inline(book.heading, 100)}”" if book.heading else ""
     reasons = "; ".join(inline(reason, 120) for reason in book.reasons[:3])
-    return f"{link(book.url, book.title)}{heading}" + (f" · {reasons}" if reasons else "")
+    told = [link(book.url, book.title) + heading, reasons, narrate.tally(book.helpful, book.wrong)]
+    return " · ".join(part for part in told if part)
 
 
 def _no_plan(view: CardView) -> str:

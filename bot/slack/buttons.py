@@ -1,8 +1,8 @@
 """
 Which buttons a card has, by state; a button whose time is over is not shown.
 
-Values carry ids only (an incident's, a plan's, or "<plan>:<step>"); who may click, and whether it still makes sense,
-is decided by the server when the click comes.
+Values carry ids only (an incident's, a plan's, "<plan>:<step>", or "<incident>:<diagnosis>:<runbook>"); who may
+click, and whether it still makes sense, is decided by the server when the click comes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from bot import narrate
 from bot.incidents import ASKS_A_PERSON, PlanState
 from bot.slack.escape import plain
-from bot.slack.view import CardState, CardView, PlanLine
+from bot.slack.view import CardState, CardView, PlanLine, RunbookLine
 from runbooks.engine.values import Tier
 
 Block = dict[str, Any]
@@ -30,15 +30,18 @@ CHANGE = "change_values"
 SETTLE_RAN = "settle_ran"
 SETTLE_NOT_RUN = "settle_not_run"
 SETTLE_STOP = "settle_stop"
+VOTE_HELPFUL = "vote_helpful"
+VOTE_WRONG = "vote_wrong"
 
 ACTIONS = (
     ACKNOWLEDGE, RESOLVE, REDIAGNOSE, APPROVE, DENY, REVOKE, ESCALATE, UNDO, REQUEST, SETTLE_RAN, SETTLE_NOT_RUN,
-    SETTLE_STOP,
+    SETTLE_STOP, VOTE_HELPFUL, VOTE_WRONG,
 )  # fmt: skip
 
 _UNDOABLE = (PlanState.NOT_VERIFIED, PlanState.FAILED, PlanState.STOPPED, PlanState.VERIFIED)
 _CONFIRM_TEXT = 300
 _MOST_CHOICES = 20
+MOST_VALUE = 200  # characters of a button's value that we read back
 _MOST_UNDOS = 20  # a message has 50 blocks, and the rest of the card needs less than 30
 
 
@@ -46,6 +49,15 @@ def buttons(view: CardView) -> list[Block]:
     """Rows of buttons: first what happens to the fix, then to earlier fixes, then to the incident."""
     rows = [_row("fix", _for_plan(view)), *_for_earlier_plans(view), _row("incident", _for_incident(view))]
     return [row for row in rows if row["elements"]]
+
+
+def votes(view: CardView, book: RunbookLine) -> list[Block]:
+    """The row beneath a suggested runbook; none where its name is too long for a button."""
+    value = f"{view.incident_id}:{view.run}:{book.doc_id}"
+    if not book.doc_id or len(value) > MOST_VALUE:
+        return []
+    both = [(VOTE_HELPFUL, narrate.VOTE["helpful"]), (VOTE_WRONG, narrate.VOTE["wrong"])]
+    return [_row(f"vote:{book.doc_id}"[:255], [_button(action, label, value) for action, label in both])]
 
 
 def _row(name: str, elements: list[Block]) -> Block:

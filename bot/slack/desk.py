@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from bot.incidents import Choices, IncidentLine, Person
 from retrieval.documents import Hit
@@ -11,8 +11,8 @@ from retrieval.documents import Hit
 
 class Desk(Protocol):
     """
-    What people can do. Every deed is committed when its call returns, is idempotent, and decides by itself whether
-    this person may do it.
+    What people can do. Every deed is committed when its call returns, is idempotent (but for a vote, which the same
+    click takes back), and decides by itself whether this person may do it.
 
     Raises NotAllowedError (the desk has recorded the refusal), AlreadyDecidedError, StaleError, NotFoundError,
     StoreUnavailableError; each message is a sentence for the person who clicked.
@@ -47,6 +47,11 @@ class Desk(Protocol):
 
     async def settle(self, plan_id: str, step: int, answer: str, by: Person) -> None:
         """Say what became of a step in doubt; `answer` is ran, did_not_run or stop."""
+
+    async def vote(
+        self, incident_id: str, run: int, runbook: str, verdict: Literal["helpful", "wrong"], by: Person
+    ) -> str:
+        """Say whether a suggested runbook helps; the sentence for the person. The same again takes it back."""
 
     async def stop(self, reason: str, by: Person) -> str:
         """Stop every fix before its next step; the sentence for the person."""

@@ -11,7 +11,7 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import structlog
 from slack_bolt.async_app import AsyncAck, AsyncRespond
@@ -35,7 +35,8 @@ STILL_AT_IT = "This takes longer than usual; you will hear how it ends. The card
 
 _MENTION = re.compile(r"<@[A-Z0-9]+>")
 
-Deed = Callable[[Desk, str, Person], Awaitable[None]]
+Deed = Callable[[Desk, str, Person], Awaitable[str | None]]
+"""What a button asks of the desk; a sentence of its own takes the place of the click's."""
 Result = TypeVar("Result")
 
 
@@ -61,6 +62,17 @@ def _settle(answer: str) -> Deed:
     return deed
 
 
+def _vote(verdict: Literal["helpful", "wrong"]) -> Deed:
+    async def deed(desk: Desk, value: str, by: Person) -> str:
+        incident_id, _, rest = value.partition(":")
+        run, _, runbook = rest.partition(":")
+        if not incident_id or not runbook or not re.fullmatch(r"[0-9]{1,6}", run):
+            raise OddPayloadError
+        return await desk.vote(incident_id, int(run), runbook, verdict, by)
+
+    return deed
+
+
 async def _nothing(_: Desk, __: str, ___: Person) -> None:
     raise OddPayloadError
 
@@ -80,6 +92,8 @@ CLICKS: Mapping[str, Click] = {
     buttons.SETTLE_RAN: Click(deed=_settle("ran"), done=narrate.DONE["settle"]),
     buttons.SETTLE_NOT_RUN: Click(deed=_settle("did_not_run"), done=narrate.DONE["settle"]),
     buttons.SETTLE_STOP: Click(deed=_settle("stop"), done=narrate.DONE["settle"]),
+    buttons.VOTE_HELPFUL: Click(deed=_vote("helpful"), done=narrate.DONE["vote"]),
+    buttons.VOTE_WRONG: Click(deed=_vote("wrong"), done=narrate.DONE["vote"]),
 }
 UNKNOWN_CLICK = Click(deed=_nothing, done="")
 
@@ -213,17 +227,17 @@ class ClickListener:
         value = _value(body)
         try:
             by = await self._counter.recognise(body, self.action, value)
-            await self._do(body, value, by)
+            said = await self._do(body, value, by)
         except OddPayloadError:
             return sentence(narrate.ODD_CLICK)
         except StepUpNeededError as asked:
             return answers.elsewhere(str(asked), asked.url)
         except (NobodyError, WatchkeeperError) as refusal:  # not allowed, decided before, stale, not found, not stored
             return sentence(str(refusal))
-        return sentence(self._click.done)
+        return sentence(said or self._click.done)
 
-    async def _do(self, _body: Mapping[str, Any], value: str, by: Person) -> None:
-        await self._click.deed(self._counter.desk, value, by)
+    async def _do(self, _body: Mapping[str, Any], value: str, by: Person) -> str | None:
+        return await self._click.deed(self._counter.desk, value, by)
 
 
 class CommandListener:
@@ -317,7 +331,7 @@ def _value(body: Mapping[str, Any]) -> str:
     actions = body.get("actions")
     action = _mapping(actions[0]) if isinstance(actions, list) and actions else {}
     value = action.get("value") or _mapping(action.get("selected_option")).get("value")
-    return value if isinstance(value, str) and len(value) <= 200 else ""
+    return value if isinstance(value, str) and len(value) <= buttons.MOST_VALUE else ""
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

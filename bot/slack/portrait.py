@@ -145,8 +145,17 @@ def next_check(diagnosis: Diagnosis) -> str:
     return f"what moved most: {', '.join(moved)}" if moved else "the service's own logs and its newest changes"
 
 
-def runbook(hit: Hit) -> RunbookLine:
-    return RunbookLine(title=hit.title, reasons=hit.reasons, url=hit.link, heading=hit.heading, score=hit.score)
+def runbook(hit: Hit, *, helpful: int = 0, wrong: int = 0) -> RunbookLine:
+    return RunbookLine(
+        title=hit.title,
+        reasons=hit.reasons,
+        url=hit.link,
+        heading=hit.heading,
+        score=hit.score,
+        doc_id=hit.doc_id,
+        helpful=helpful,
+        wrong=wrong,
+    )
 
 
 def seen(item: Seen, began: datetime) -> SeenLine:

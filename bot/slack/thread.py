@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from bot import narrate
 from bot.slack.blocks import (
     SECTION,
+    Block,
     cause_text,
     evidence_text,
     plan_text,
@@ -15,11 +17,13 @@ from bot.slack.blocks import (
     sentence,
     suspect_text,
 )
+from bot.slack.buttons import votes
 from bot.slack.escape import inline, lines_within
 from bot.slack.view import CardView, CauseLine, Message, PlanLine
 
 _WORTH_A_REASON = 0.01  # what speaks against a cause that nobody considers is known from the others
 _MOST_SECTIONS = 40  # Slack takes 50 blocks
+_MOST_RUNBOOKS = 3
 
 
 def evidence(view: CardView) -> Message:
@@ -31,15 +35,22 @@ def evidence(view: CardView) -> Message:
     ]
     suspects = [view.suspect, *view.other_suspects] if view.suspect else list(view.other_suspects)
     parts += [[suspect_text(suspect, diff_limit=1800, diff_lines=40)] for suspect in suspects[:4]]
-    books = [view.runbook, *view.other_runbooks] if view.runbook else list(view.other_runbooks)
-    parts.append(_titled("Runbooks", [f"• {runbook_text(book)}" for book in books]))
     parts.append(_titled("Not checked", [f"• {inline(spot.sentence, 400)}" for spot in view.blind_spots]))
     if view.next_check:
         parts.append([f"*Check next*  {inline(view.next_check)}"])
-    sections = [text for part in parts for text in _pages(part)][:_MOST_SECTIONS]
+    sections = [section(text) for part in parts for text in _pages(part)][:_MOST_SECTIONS]
     took = f" The diagnosis took {narrate.seconds(view.diagnosis_s)}." if view.diagnosis_s is not None else ""
     title = f"Evidence for diagnosis {view.run} of {inline(view.service, 60)}.{took}"
-    return Message(text=title, blocks=[section(title), *map(section, sections)])
+    return Message(text=title, blocks=[section(title), *sections, *_runbooks(view)])
+
+
+def _runbooks(view: CardView) -> Iterable[Block]:
+    """Each with the buttons beneath it that say whether it helped."""
+    books = [view.runbook, *view.other_runbooks] if view.runbook else list(view.other_runbooks)
+    for place, book in enumerate(books[:_MOST_RUNBOOKS]):
+        title = "" if place else "*Runbooks*\n"
+        yield section(f"{title}• {runbook_text(replace(book, helpful=0, wrong=0))}")  # votes come later, on the card
+        yield from votes(view, book)
 
 
 def progress(plan: PlanLine) -> Message:

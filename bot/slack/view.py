@@ -97,13 +97,16 @@ class SuspectLine:
 
 @dataclass(frozen=True, kw_only=True)
 class RunbookLine:
-    """A runbook that fits, and why; `score` is 0 to 1."""
+    """A runbook that fits, and why; `score` is 0 to 1. `helpful` and `wrong` are votes on it in this incident."""
 
     title: str
     reasons: tuple[str, ...] = ()
     url: str = ""
     heading: str = ""
     score: float | None = None
+    doc_id: str = ""
+    helpful: int = 0
+    wrong: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

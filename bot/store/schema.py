@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from bot.store.database import Database, sync_engine, sync_url
-from bot.store.trust_tables import metadata
+from bot.store.vote_tables import metadata
 
 # Any number, the same in every process: two replicas that start together migrate one after the other.
 _ADVISORY_LOCK = 7_303_014_918

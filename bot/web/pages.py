@@ -53,6 +53,8 @@ class DecisionDesk(Protocol):
 
     async def go(self, by: Person) -> str: ...
 
+    async def refused(self, *, who: str, what: str, why: str, subject: str, channel: str = "slack") -> None: ...
+
 
 class Chain(Protocol):
     """What is known of the record's chain, and a way to look again."""

@@ -39,6 +39,7 @@ class Wall(Scene):
             switch=store.switch,
             record=AuditLog(store.database),
             past=self.past,
+            votes=store.votes,
             config=store.config,
             policy=store.policy,
         )
@@ -462,6 +463,7 @@ async def test_observe_mode_offers_no_fixes(wall: Wall, tmp_path: Any) -> None:
         switch=store.switch,
         record=AuditLog(store.database),
         past=PastIncidents(store.database, lambda _: ()),
+        votes=store.votes,
         config=config,
         policy=Policy(config),
     )
@@ -505,6 +507,7 @@ async def test_what_holds_a_fix_up_is_said_instead_of_who_may_approve(
         switch=store.switch,
         record=AuditLog(store.database),
         past=PastIncidents(store.database, lambda _: ()),
+        votes=store.votes,
         config=config,
         policy=Policy(config),
     )

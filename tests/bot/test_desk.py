@@ -62,6 +62,7 @@ class Room(Scene):
             switch=store.switch,
             stop_file=StopFile(None),
             narrowing=narrowing,
+            votes=store.votes,
             ring=self._ring,
         )
         self.runner = ErrandRunner(

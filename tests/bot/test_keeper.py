@@ -48,6 +48,7 @@ class Desk:
             switch=store.switch,
             record=AuditLog(store.database),
             past=PastIncidents(store.database, lambda _: ()),
+            votes=store.votes,
             config=store.config,
             policy=store.policy,
         )

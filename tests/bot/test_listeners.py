@@ -27,6 +27,7 @@ async def workspace() -> AsyncIterator[Workspace]:
         yield place
 
 
+VALUES = {"settle": "p-1:3", "vote": "p-1:3:more:load"}
 DEEDS = {
     "acknowledge": ("acknowledge", "p-1", "bob"),
     "resolve": ("resolve", "p-1", "bob"),
@@ -40,13 +41,15 @@ DEEDS = {
     "settle_ran": ("settle", "p-1", 3, "ran", "bob"),
     "settle_not_run": ("settle", "p-1", 3, "did_not_run", "bob"),
     "settle_stop": ("settle", "p-1", 3, "stop", "bob"),
+    "vote_helpful": ("vote", "p-1", 3, "more:load", "helpful", "bob"),
+    "vote_wrong": ("vote", "p-1", 3, "more:load", "wrong", "bob"),
 }
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_every_button_reaches_its_deed(workspace: Workspace, action: str) -> None:
     """A click becomes exactly one deed of the person who clicked, and they hear so."""
-    answer = await workspace.click(action, "p-1:3" if action.startswith("settle") else "p-1")
+    answer = await workspace.click(action, VALUES.get(action.partition("_")[0], "p-1"))
 
     assert answer.status_code == 200
     assert workspace.desk.deeds == [DEEDS[action]]
@@ -262,6 +265,15 @@ async def test_a_stranger_who_is_recognised_late_is_refused(workspace: Workspace
 async def test_a_forged_value_settles_nothing(workspace: Workspace, value: Any) -> None:
     """A value that we never put on a button is an answer to no question."""
     await workspace.click("settle_ran", value)
+
+    assert workspace.desk.deeds == []
+    assert workspace.told() == narrate.ODD_CLICK
+
+
+@pytest.mark.parametrize("value", ["p-1", "p-1:1", "p-1:1:", "p-1:x:load", ":1:load", "p-1::load"])
+async def test_a_forged_value_votes_for_nothing(workspace: Workspace, value: str) -> None:
+    """A vote names an incident, a diagnosis of it and a runbook."""
+    await workspace.click("vote_wrong", value)
 
     assert workspace.desk.deeds == []
     assert workspace.told() == narrate.ODD_CLICK

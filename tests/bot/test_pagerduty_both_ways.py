@@ -76,6 +76,7 @@ class House:
             switch=store.switch,
             record=AuditLog(store.database),
             past=PastIncidents(store.database, lambda _: ()),
+            votes=store.votes,
             config=store.config,
             policy=store.policy,
         )

@@ -11,6 +11,7 @@ import pytest
 
 from bot.approvals import Approvals
 from bot.config import Config
+from bot.feedback import AdoptedExperience
 from bot.incidents import Incident, PlanState, StaleError
 from bot.pagerduty_client import PagerDutyError
 from bot.policy import Policy
@@ -59,6 +60,7 @@ class Scene:
             config=config or store.config,
             approvals=self.approvals,
             diagnosers={"chat": self.look},  # type: ignore[dict-item]  # a fake
+            by_experience=AdoptedExperience(store.rankings, store.config).order,
             search=self.search,  # type: ignore[arg-type]  # a fake
             runbooks=lambda: {book.runbook_id: book for book in books},
             actions={"fake.set": self.action, "manual": Manual()},

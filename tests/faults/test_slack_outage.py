@@ -64,6 +64,7 @@ class World:
             switch=store.switch,
             record=AuditLog(store.database),
             past=PastIncidents(store.database, lambda _: ()),
+            votes=store.votes,
             config=store.config,
             policy=store.policy,
         )
