@@ -77,7 +77,9 @@ async def ids_found(shelf: Shelf) -> set[str]:
 async def test_five_poisoned_runbooks_never_rank(folder: Path) -> None:
     """Front matter, an index, a commit, a branch's name and a replaced object prove nothing; ours keeps its place."""
     poisoned = poison(folder)
-    assert poisoned <= await ids_found(shelf_of(folder, branch=None)), "the bait is taken where nobody asks"
+    unasked = shelf_of(folder, branch=None)
+    assert poisoned <= {each.doc_id for each in unasked.documents()}
+    assert len(poisoned & await ids_found(unasked)) == 1, "the bait is taken where nobody asks, as one of a family"
 
     shelf = shelf_of(folder)
 
@@ -147,3 +149,18 @@ def test_the_doctor_names_folders_that_nobody_reviews(folder: Path) -> None:
 
     assert (advice.about, advice.state) == ("runbook folder", "unknown")
     assert 'reviewed = "origin/main"' in advice.remedy
+
+
+async def test_a_plain_page_is_held_to_the_same_proof(folder: Path) -> None:
+    """People do at night what a page says; one in a subfolder counts once it was reviewed, merged and fetched."""
+    (folder / "more").mkdir()
+    (folder / "more/page.md").write_text(f"# A page\n\n{STUFFED}\n", encoding="utf-8")
+    before = shelf_of(folder)
+    assert ([problem.path for problem in before.problems], before.pages) == (["more/page.md"], {})
+    assert "page" not in await ids_found(before)
+
+    git(folder, "update-ref", "refs/remotes/origin/main", commit(folder))
+
+    after = shelf_of(folder)
+    assert (after.problems, after.pages["more/page"].origin.commit) == ((), git(folder, "rev-parse", "HEAD"))
+    assert "page" in await ids_found(after)
