@@ -20,7 +20,7 @@ FAISS := $(if $(GPU),gpu,cpu)
 OTHER_FAISS := $(if $(GPU),cpu,gpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help demo drill test check bench evidence chaos migration install prompt-stores clean
+.PHONY: help demo drill test check bench bench-gpu evidence chaos migration install prompt-stores clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,10 +50,15 @@ check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks
 	$(BIN)/watchkeeper runbook test
 	$(BIN)/watchkeeper check-config watchkeeper.example.toml
 
-bench: $(VENV)/.dev-$(FAISS) ## Measure: webhooks accepted, a storm of them, cards and verdicts, lint (ARGS="--only storm --database sqlite")
+bench: $(VENV)/.dev-$(FAISS) ## Measure: webhooks accepted, a storm of them, cards and verdicts, lint, retrieval (ARGS="--only storm --database sqlite")
 	$(BIN)/python -m tests.bench $(ARGS)
 	$(BIN)/python -m tests.redaction_bench
 	$(BIN)/python -m tests.bench_lint
+	$(BIN)/python -m tests.bench_retrieval
+
+bench-gpu: $(VENV)/.dev-$(FAISS) ## On a machine with CUDA, with GPU=1: does the GPU find what the CPU finds, and how fast
+	$(BIN)/python -m pytest -m gpu -v
+	$(BIN)/python -m tests.bench_retrieval --gpu
 
 evidence: $(VENV)/.dev-$(FAISS) ## Prove at length: kill -9 at every boundary, deeds about approvals, tampers (ARGS="--seeds 3 --deeds 100000")
 	$(BIN)/python -m tests.evidence $(ARGS)

@@ -23,6 +23,7 @@ from typer.main import get_command
 
 from bot.cli_audit import add_audit_commands
 from bot.cli_changes import add_change_commands
+from bot.cli_index import add_index_commands
 from bot.cli_operator import add_operator_commands
 from bot.cli_policy import add_policy_commands
 from bot.cli_probe import add_probe_command
@@ -165,31 +166,6 @@ def diagnose(
         print(json.dumps(answer, indent=2))
     else:
         show(answer, sys.stdout)
-
-
-@app.command()
-def search(
-    text: Annotated[str, typer.Argument(help="An alert's name, a symptom, a question.")],
-    *,
-    service: Annotated[str, typer.Option(help="Leave out what was written for other services.")] = "",
-    explain: Annotated[bool, typer.Option(help="Where each answer came from: file, commit, SHA-256, owner.")] = False,
-) -> None:
-    """Find the runbooks that fit a text, with the reasons."""
-    from bot.library import search_runbooks
-    from bot.search_shown import show_hits
-    from retrieval.documents import Question
-    from retrieval.embedder import EmbeddingError, embedder_for
-    from retrieval.reranker import RerankedSearch, reranker_for
-    from retrieval.weights import WeightsError
-
-    settings = _settings()
-    folders = _configured()[1].runbooks if settings.watchkeeper_config.exists() else ()
-    embedder = embedder_for(settings.watchkeeper_embedding_model, settings.watchkeeper_embedding_hash)
-    reranker = reranker_for(settings.watchkeeper_rerank_model, settings.watchkeeper_rerank_hash)
-    finder = RerankedSearch(embedder, reranker=reranker)
-    with _told(WeightsError, EmbeddingError):
-        shelf, hits = asyncio.run(search_runbooks(Question(text=text, service=service), folders, finder))
-    show_hits(hits, shelf.problems if explain else None, sys.stdout)
 
 
 @app.command("check-config")
@@ -392,6 +368,7 @@ add_audit_commands(app, _require_schema)
 add_operator_commands(app, _require_schema)
 add_change_commands(app, _configured, _require_schema)
 add_probe_command(app)
+add_index_commands(app, _settings, _configured)
 add_policy_commands(app, _configured, _require_schema)
 add_runbook_commands(app, _require_schema)
 add_retrieval_commands(app, _configured, _require_schema)

@@ -94,6 +94,22 @@ class SqliteVectors:
 
     def keep(self, model_id: str, texts: Sequence[str], vectors: Vectors) -> None:
         """Remember these rows for these texts, in one transaction."""
+        self._write(model_id, texts, vectors)
+
+    def replace(self, model_id: str, texts: Sequence[str], vectors: Vectors) -> bool:
+        """Hold these rows and no others, in one transaction; False when the file cannot be written."""
+        return self._write(model_id, texts, vectors, "DELETE FROM vector")
+
+    def models(self) -> dict[str, int]:
+        """How many rows there are of each model, whether or not their seals hold; empty when it cannot be read."""
+        query = "SELECT model, count(*) FROM vector GROUP BY model"
+        try:
+            return self._with_file(lambda connection: dict(connection.execute(query).fetchall()))
+        except (sqlite3.Error, OSError) as error:
+            log.warning("cached vectors cannot be read", path=str(self._path), reason=str(error))
+            return {}
+
+    def _write(self, model_id: str, texts: Sequence[str], vectors: Vectors, first: str = "") -> bool:
         rows = [
             (model_id, sha256, self._sealed(model_id, sha256, row.astype("<f4").tobytes()))
             for sha256, row in zip(map(digest, texts), vectors, strict=True)
@@ -101,12 +117,16 @@ class SqliteVectors:
 
         def write(connection: sqlite3.Connection) -> None:
             with connection:
+                if first:
+                    connection.execute(first)
                 connection.executemany("INSERT OR REPLACE INTO vector VALUES (?, ?, ?)", rows)
 
         try:
             self._with_file(write)
         except (sqlite3.Error, OSError) as error:
             log.warning("vectors cannot be cached", path=str(self._path), reason=str(error))
+            return False
+        return True
 
     def _with_file(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -155,3 +155,16 @@ def test_a_place_that_cannot_be_written_is_passed(tmp_path: Path) -> None:
     cache.keep("m", ["a"], some_vectors(1))
 
     assert cache.known("m", ["a"]) == {}
+
+
+def test_a_cache_made_anew_holds_one_model(tmp_path: Path) -> None:
+    """Rows of other models and of texts that are no more go in the same moment; when it cannot be written, none go."""
+    cache = SqliteVectors(tmp_path / "v.sqlite", KEY)
+    cache.keep("old", ["a", "b"], some_vectors(2))
+
+    assert cache.replace("new", ["a"], some_vectors(1))
+
+    assert (cache.models(), cache.known("old", ["a"]), set(cache.known("new", ["a"]))) == ({"new": 1}, {}, {"a"})
+    with pytest.raises(ValueError, match="shorter"):
+        cache.replace("newer", ["a", "b"], some_vectors(1))
+    assert cache.models() == {"new": 1}
