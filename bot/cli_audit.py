@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from bot.incidents import WatchkeeperError
-from bot.proof import NotProvenError
 
 if TYPE_CHECKING:
     from bot.proof import Known
@@ -130,6 +129,7 @@ def _add_reviews(audit: typer.Typer, require_schema: Callable[[Settings], None])
 def _checkpoints(path: Path, key: str | None) -> Known:
     from bot.checkpoints import read_checkpoints
     from bot.operate import public_key
+    from bot.proof import NotProvenError
     from bot.settings import Settings
 
     public = public_key(Settings.load()) if key is None else key

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bot import narrate
 from bot.cli_totp import add_totp_commands
 from bot.incidents import WatchkeeperError
 
@@ -168,6 +167,8 @@ def _add_break_glass(app: typer.Typer) -> None:
         code: Code = None,
     ) -> None:
         """Start a plan alone, in an emergency, for a role that may; on record, told to all, and reviewed."""
+        from bot import narrate
+
         client = operator_client()
         read = _read(client, plan, "start alone", yes=yes, digest=digest)
         if read["on_failure"]:

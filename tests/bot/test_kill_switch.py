@@ -409,7 +409,7 @@ async def test_the_channel_is_told_once_and_open_cards_are_redrawn(store: Store)
     assert await revision(store) == before + 1
     assert over.state is IncidentState.RESOLVED
     assert (await store.incidents.get("Q0OVER")).revision == over.revision
-    assert watch.watches[0].trouble() == said
+    assert watch.watches[0].trouble() == f"{said} That was more than an hour ago: is it still needed?"
 
     await store.switch.go(**GO, now=NOW)
     await watch.sweep()
