@@ -119,7 +119,7 @@ def scope(where: Scope | None) -> str:
         return ""
     if where.dimension == "fleet":
         return "the whole fleet"
-    return f"{where.dimension.replace('_', ' ')}: {', '.join(where.values[:8])}"
+    return f"{where.dimension.replace('_', ' ')}: {', '.join(where.values[:8])}" if where.values else ""
 
 
 def blind_spots(diagnosis: Diagnosis) -> tuple[BlindLine, ...]:

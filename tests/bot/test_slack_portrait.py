@@ -83,6 +83,7 @@ def test_scope_and_blind_spots_in_words() -> None:
     assert portrait.scope(DIAGNOSIS.scope) == "prompt version: 8"
     assert portrait.scope(Scope(dimension="fleet")) == "the whole fleet"
     assert portrait.scope(None) == ""
+    assert portrait.scope(Scope(dimension="tenant")) == "", "usually one tenant, and nobody knows which"
     [spot] = portrait.blind_spots(DIAGNOSIS)
     assert spot.sentence == "token cost (llm_app_cost_usd_total is not exported)"
     assert portrait.causes(DIAGNOSIS)[0].evidence_for == ("hits fell",)
