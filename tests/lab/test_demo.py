@@ -84,16 +84,13 @@ def test_the_teams_own_runbooks_can_be_carried_out_in_this_lab(tmp_path: Path) -
     (tmp_path / "watchkeeper.toml").write_text(watchkeeper_toml(ADDRESSES, pace=20, history="history.om"))
     config = load_config(tmp_path / "watchkeeper.toml")
     count, problems = faults([folder.path for folder in config.runbooks])
-    assert (count, problems) == (12, [])
+    assert (count, problems) == (3, [])
     books = [book for folder in config.runbooks for book in load_folder(folder.path)[0]]
-    named = [step.params for book in books for step in book.steps]
-    flags = {str(params["flag"]).format(scope=_Scope) for params in named if "flag" in params}
-    assert flags <= Switches(stage=SmallWorld().stage).flags.keys()
-    assert {params["store"] for params in named if "store" in params} == {each.name for each in config.vector_stores}
-
-
-class _Scope:
-    agent, tool = "support", "calendar"
+    [chat] = config.services
+    flags = {str(step.params["flag"]) for book in books for step in book.steps if "flag" in step.params}
+    switches = {pattern.format(agent="support", tool="calendar") for pattern in chat.kill_switches.values()}
+    assert flags | switches <= Switches(stage=SmallWorld().stage).flags.keys()
+    assert chat.retrieval is not None, "its store has an entry of its own, or the configuration would not be read"
 
 
 def test_the_environment_is_private_and_complete(tmp_path: Path) -> None:

@@ -24,14 +24,15 @@ from tests.lab.played_worlds import SmallWorld
 SHELF = open_shelf()
 INSTRUCTIONS = {
     cause: [
-        str(step.params["instruction"])
+        step.otherwise or str(step.params["instruction"])
         for book in SHELF.runbooks.values()
         if cause in book.causes
         for step in book.steps
-        if step.action == "manual"
+        if step.action == "manual" or step.otherwise
     ]
     for cause in FAULTS
 }
+"""What a person is asked to do, always or where it cannot be done by machine."""
 BY_HAND = sorted(id_ for id_, fault in FAULTS.items() if fault.by_hand)
 
 
