@@ -17,7 +17,7 @@ from lab.listening import local_client
 from tests.acceptance.conftest import Place, running_place
 from tests.acceptance.test_strict_services import evidence_of, offers_fix, rows
 from tests.fault_proxy import Fault, FaultProxy
-from tests.standins import ALICE, BOB, CHANNEL, MALLORY, until
+from tests.standins import ALICE, BOB, CHANNEL, MALLORY, Message, until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
@@ -96,6 +96,11 @@ async def test_retry_after_is_kept(place: Place) -> None:
         assert all(passed >= 3.0 for passed in after), (method, after)
 
 
+def has_verdict(card: Message) -> bool:
+    """Its diagnosis is over; where twelve share one busy core, some have little to say and offer no fix."""
+    return "Diagnose again" in card.words
+
+
 async def test_a_burst_is_announced_before_its_cards(place: Place) -> None:
     """Twelve at once: the summary before most cards (how soon: `make bench`); nothing lost, doubled or refused."""
     posts = await place.slack.calls("chat.postMessage")
@@ -104,7 +109,7 @@ async def test_a_burst_is_announced_before_its_cards(place: Place) -> None:
     [burst] = await until("the summary", place.slack.bursts, within_s=20)
 
     for number in range(12):
-        await place.slack.card(f"burst {number:02d}", offers_fix, within_s=60)
+        await place.slack.card(f"burst {number:02d}", has_verdict, within_s=60)
     await until("the end", lambda: says(place, "Each has its own card."), within_s=60)
     cards = [await place.slack.cards(f"burst {number:02d}") for number in range(12)]
     assert [len(each) for each in cards] == [1] * 12
