@@ -31,14 +31,14 @@ demo: $(VENV)/.demo-$(FAISS) ## Play a whole incident on this machine (HEADLESS=
 drill: $(VENV)/.demo-$(FAISS) ## Play faults of the catalogue to their end, judged (ARGS="G01,Q06 --jobs 2"; all 48 without ARGS)
 	$(BIN)/watchkeeper drill --headless $(or $(ARGS),--all --jobs 2)
 
-# On all cores what needs no processes of its own, a file at a time, since its tests share worlds; then, one by one to
-# whoever is free, the stories of several processes.
+# On all cores what needs no processes of its own; then, two at a time, the stories of several processes. A file at a
+# time, since its tests share worlds, and so that the heaviest stories do not run beside each other.
 test: $(VENV)/.dev-$(FAISS) ## Run all tests (ARGS="tests/bot -x" for some)
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not acceptance"
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m acceptance
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m acceptance
 endif
 
 check: $(VENV)/.dev-$(FAISS) ## Lint, format, types, import directions, runbooks, example configuration

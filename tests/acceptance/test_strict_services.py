@@ -33,6 +33,11 @@ def offers_fix(card: Message) -> bool:
     return "approve" in card.buttons and "Diagnosing" not in card.words
 
 
+def has_verdict(card: Message) -> bool:
+    """Its diagnosis is over; where many share one busy core, some have little to say and offer no fix."""
+    return "Diagnose again" in card.words
+
+
 def is_over(card: Message) -> bool:
     return "*resolved*" in card.words
 
@@ -265,7 +270,7 @@ async def test_a_storm_keeps_to_slacks_limits(place: Place) -> None:
         await place.pagerduty.page(title)
 
     for title in titles:
-        card = await place.slack.card(title, offers_fix, within_s=60)
+        card = await place.slack.card(title, has_verdict, within_s=60)
         await until("the evidence", partial(evidence_of, place, card), within_s=60)
     await place.settle()
     assert [len(await place.slack.cards(title)) for title in titles] == [1] * 6

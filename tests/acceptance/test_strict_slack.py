@@ -15,9 +15,9 @@ import pytest_asyncio
 from bot.store.bursts import LEAST
 from lab.listening import local_client
 from tests.acceptance.conftest import Place, running_place
-from tests.acceptance.test_strict_services import evidence_of, offers_fix, rows
+from tests.acceptance.test_strict_services import evidence_of, has_verdict, offers_fix, rows
 from tests.fault_proxy import Fault, FaultProxy
-from tests.standins import ALICE, BOB, CHANNEL, MALLORY, Message, until
+from tests.standins import ALICE, BOB, CHANNEL, MALLORY, until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
@@ -94,11 +94,6 @@ async def test_retry_after_is_kept(place: Place) -> None:
         calls = await place.slack.calls(method)
         after = [later["at"] - limited["at"] for limited, later in itertools.pairwise(calls) if limited.get("fault")]
         assert all(passed >= 3.0 for passed in after), (method, after)
-
-
-def has_verdict(card: Message) -> bool:
-    """Its diagnosis is over; where twelve share one busy core, some have little to say and offer no fix."""
-    return "Diagnose again" in card.words
 
 
 async def test_a_burst_is_announced_before_its_cards(place: Place) -> None:

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bot.incidents import PlanState
@@ -421,6 +421,7 @@ def test_no_diff_leaves_its_box(text: str) -> None:
 @given(hostile)
 def test_no_card_comes_alive(text: str) -> None:
     """The whole card, the thread and the answers: the only links are the ones that we built."""
+    assume(not is_web_address(text))  # a runbook's address may be linked, if it is one
     hit = Hit(doc_id="r", title=text, heading=text, score=1.0, reasons=(text,), url=text)
     flood = replace(flooded(text), url="https://acme.pagerduty.com/incidents/Q1")
     messages = [
